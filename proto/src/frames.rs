@@ -1,0 +1,350 @@
+//! A multipart message: routing frames, the delimiter, signature, four packed parts, buffers.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::id::Identity;
+
+/// The frame between the routing frames and the signature.
+pub const DELIMITER: &[u8] = b"<IDS|MSG>";
+
+/// A frame of this size or more is kept as it came and never copied; smaller ones are packed side by side, since
+/// a copy then costs less than an allocation and a reference count for each.
+pub const LARGE_FRAME_BYTES: usize = 16 * 1024;
+
+/// Most routing frames before the delimiter. The deepest legal path (broadcast) has a handful.
+const MAX_IDENTS: usize = 32;
+/// Longest routing frame. `ZeroMQ` identities end at 255 bytes; topics of iopub messages are short too.
+const MAX_IDENT_BYTES: usize = 1024;
+/// Signature, header, parent header, metadata, content.
+const MIN_PARTS: usize = 5;
+
+/// Routing frames, outermost first.
+pub type Idents = SmallVec<[Identity; 2]>;
+
+/// Why the frames of a multipart message are no message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// No frame is the delimiter.
+    #[error("no delimiter among {frames} frames")]
+    NoDelimiter {
+        /// How many frames came.
+        frames: usize,
+    },
+    /// The signature or one of the four parts is missing.
+    #[error("only {parts} of 5 parts after the delimiter")]
+    TooShort {
+        /// How many frames came after the delimiter.
+        parts: usize,
+    },
+    /// More or longer routing frames than any peer has reason to send.
+    #[error("routing frames beyond the limit of {MAX_IDENTS} frames of {MAX_IDENT_BYTES} bytes")]
+    TooMuchRouting,
+    /// The parts together exceed 4 GiB of small frames.
+    #[error("message too large")]
+    TooLarge,
+}
+
+/// A whole multipart message: where it goes or comes from, and what it says.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Frames {
+    /// Routing frames before the delimiter, outermost first; for iopub, the topic.
+    pub idents: Idents,
+    /// All that follows the delimiter.
+    pub body: Body,
+}
+
+impl Frames {
+    /// A message for the peer that `idents` name.
+    pub fn new(idents: impl IntoIterator<Item = Identity>, body: Body) -> Self {
+        Self { idents: idents.into_iter().collect(), body }
+    }
+
+    /// Reads the frames of a multipart message.
+    pub fn from_parts<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> Result<Self, FrameError> {
+        let mut builder = FramesBuilder::default();
+        for part in parts {
+            builder.push(part.as_ref());
+        }
+        builder.finish()
+    }
+
+    /// All frames in order, delimiter included: what a socket sends.
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        self.idents.iter().map(Identity::as_bytes).chain([DELIMITER]).chain(self.body.parts())
+    }
+}
+
+impl fmt::Debug for Frames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {:?}", self.idents, self.body)
+    }
+}
+
+/// Signature, header, parent header, metadata, content and buffers. Cheap to clone: the bytes are shared.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Body(Arc<Inner>);
+
+#[derive(PartialEq, Eq, Default)]
+struct Inner {
+    /// The small frames, end to end.
+    small: Vec<u8>,
+    /// Where each frame ends in `small`; a large frame ends where it begins.
+    ends: SmallVec<[u32; 12]>,
+    /// The large frames by index, ascending.
+    large: Vec<(u32, Bytes)>,
+}
+
+impl Body {
+    /// The signature as sent: hex text, or empty when signing is off.
+    pub fn signature(&self) -> &[u8] {
+        self.frame(0)
+    }
+    /// The packed header.
+    pub fn header(&self) -> &[u8] {
+        self.frame(1)
+    }
+    /// The packed header of the request that this answers, or a packed empty map.
+    pub fn parent_header(&self) -> &[u8] {
+        self.frame(2)
+    }
+    /// The packed metadata.
+    pub fn metadata(&self) -> &[u8] {
+        self.frame(3)
+    }
+    /// The packed content.
+    pub fn content(&self) -> &[u8] {
+        self.frame(4)
+    }
+    /// How many buffers follow the content.
+    pub fn buffer_count(&self) -> usize {
+        self.0.ends.len().saturating_sub(MIN_PARTS)
+    }
+    /// The buffers in order.
+    pub fn buffers(&self) -> impl Iterator<Item = &[u8]> {
+        (MIN_PARTS..self.0.ends.len()).map(|index| self.frame(index))
+    }
+    /// Buffer `index`, shared where it is large and copied where it is small.
+    pub fn buffer(&self, index: usize) -> Option<Bytes> {
+        let index = index.checked_add(MIN_PARTS)?;
+        if index >= self.0.ends.len() {
+            return None;
+        }
+        Some(self.shared(index).cloned().unwrap_or_else(|| Bytes::copy_from_slice(self.frame(index))))
+    }
+    /// All frames in order, from the signature on.
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.0.ends.len()).map(|index| self.frame(index))
+    }
+    /// How many frames there are, from the signature on: 5 or more.
+    pub fn part_count(&self) -> usize {
+        self.0.ends.len()
+    }
+    /// Frame `index` if it is kept as a large one, so that a socket can send it without a copy.
+    pub fn shared(&self, index: usize) -> Option<&Bytes> {
+        if self.0.large.is_empty() {
+            return None;
+        }
+        let index = u32::try_from(index).ok()?;
+        self.0.large.binary_search_by_key(&index, |(at, _)| *at).ok().map(|at| &self.0.large[at].1)
+    }
+    /// Size of all frames together, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        self.0.small.len() + self.0.large.iter().map(|(_, bytes)| bytes.len()).sum::<usize>()
+    }
+    /// Size of the buffers alone, in bytes.
+    pub fn buffer_bytes(&self) -> usize {
+        self.buffers().map(<[u8]>::len).sum()
+    }
+
+    /// Frame `index`, counted from the signature; empty when there is none.
+    fn frame(&self, index: usize) -> &[u8] {
+        let Some(&end) = self.0.ends.get(index) else { return &[] };
+        if let Some(bytes) = self.shared(index) {
+            return bytes;
+        }
+        let start = if index == 0 { 0 } else { self.0.ends[index - 1] };
+        &self.0.small[start as usize..end as usize]
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in [self.header(), self.parent_header(), self.metadata(), self.content()] {
+            write!(f, "{} ", String::from_utf8_lossy(part))?;
+        }
+        write!(f, "+{} buffers", self.buffer_count())
+    }
+}
+
+/// Puts a [`Body`] together, frame by frame, from the signature on.
+#[derive(Default)]
+pub struct BodyBuilder {
+    inner: Inner,
+    too_large: bool,
+}
+
+impl BodyBuilder {
+    /// Appends a frame, copying it.
+    pub fn push(&mut self, frame: &[u8]) {
+        if frame.len() >= LARGE_FRAME_BYTES {
+            self.push_large(Bytes::copy_from_slice(frame));
+        } else {
+            self.inner.small.extend_from_slice(frame);
+            self.mark_end();
+        }
+    }
+
+    /// Appends a frame that is already shared; copied if it is small.
+    pub fn push_bytes(&mut self, frame: Bytes) {
+        if frame.len() >= LARGE_FRAME_BYTES { self.push_large(frame) } else { self.push(&frame) }
+    }
+
+    /// The body, if it has at least the signature and the four parts.
+    pub fn finish(mut self) -> Result<Body, FrameError> {
+        if self.too_large {
+            return Err(FrameError::TooLarge);
+        }
+        if self.inner.ends.len() < MIN_PARTS {
+            return Err(FrameError::TooShort { parts: self.inner.ends.len() });
+        }
+        self.inner.small.shrink_to_fit();
+        Ok(Body(Arc::new(self.inner)))
+    }
+
+    fn push_large(&mut self, frame: Bytes) {
+        match u32::try_from(self.inner.ends.len()) {
+            Ok(index) => self.inner.large.push((index, frame)),
+            Err(_) => self.too_large = true,
+        }
+        self.mark_end();
+    }
+
+    fn mark_end(&mut self) {
+        match u32::try_from(self.inner.small.len()) {
+            Ok(end) => self.inner.ends.push(end),
+            Err(_) => self.too_large = true,
+        }
+    }
+}
+
+/// Reads the frames of a multipart message as they arrive.
+#[derive(Default)]
+pub struct FramesBuilder {
+    idents: Idents,
+    body: BodyBuilder,
+    frames: usize,
+    delimited: bool,
+    routing: bool,
+}
+
+impl FramesBuilder {
+    /// The next frame, copied.
+    pub fn push(&mut self, frame: &[u8]) {
+        self.frames += 1;
+        if self.delimited {
+            self.body.push(frame);
+        } else {
+            self.push_routing(frame);
+        }
+    }
+
+    /// The next frame, shared if it is large.
+    pub fn push_bytes(&mut self, frame: Bytes) {
+        self.frames += 1;
+        if self.delimited {
+            self.body.push_bytes(frame);
+        } else {
+            self.push_routing(&frame);
+        }
+    }
+
+    /// The first routing frame so far: the sender, on a ROUTER. For the log.
+    pub fn sender(&self) -> Option<&Identity> {
+        self.idents.first()
+    }
+
+    /// The message, once the last frame has come.
+    pub fn finish(self) -> Result<Frames, FrameError> {
+        if self.routing {
+            return Err(FrameError::TooMuchRouting);
+        }
+        if !self.delimited {
+            return Err(FrameError::NoDelimiter { frames: self.frames });
+        }
+        Ok(Frames { idents: self.idents, body: self.body.finish()? })
+    }
+
+    fn push_routing(&mut self, frame: &[u8]) {
+        if frame == DELIMITER {
+            self.delimited = true;
+        } else if self.idents.len() == MAX_IDENTS || frame.len() > MAX_IDENT_BYTES {
+            self.routing = true;
+        } else {
+            self.idents.push(Identity::from(frame));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(big: usize) -> Vec<Vec<u8>> {
+        let texts: [&[u8]; 9] = [b"engine", b"client", DELIMITER, b"sig", b"h", b"p", b"m", b"c", b"buf"];
+        let mut parts: Vec<Vec<u8>> = texts.iter().map(|text| text.to_vec()).collect();
+        parts.push(vec![7; big]);
+        parts.push(Vec::new());
+        parts
+    }
+
+    #[test]
+    fn frames_come_back_as_they_were() {
+        for big in [0, 10, LARGE_FRAME_BYTES, LARGE_FRAME_BYTES * 3] {
+            let parts = sample(big);
+            let frames = Frames::from_parts(&parts).unwrap();
+            assert_eq!(frames.parts().map(<[u8]>::to_vec).collect::<Vec<_>>(), parts);
+            assert_eq!(frames.idents[1].as_bytes(), b"client");
+            assert_eq!(frames.body.content(), b"c");
+            assert_eq!(frames.body.buffer_count(), 3);
+            assert_eq!(frames.body.buffer(1).unwrap().len(), big);
+            assert_eq!(frames.body.buffer(3), None);
+            assert_eq!(frames.body.buffer_bytes(), 3 + big);
+        }
+    }
+
+    #[test]
+    fn a_large_frame_is_shared_not_copied() {
+        let large = Bytes::from(vec![1; LARGE_FRAME_BYTES]);
+        let mut builder = FramesBuilder::default();
+        for part in [DELIMITER, b"", b"h", b"p", b"m", b"c"] {
+            builder.push(part);
+        }
+        builder.push_bytes(large.clone());
+        let frames = builder.finish().unwrap();
+        assert_eq!(frames.body.shared(5).unwrap().as_ptr(), large.as_ptr());
+        assert_eq!(frames.body.buffer(0).unwrap().as_ptr(), large.as_ptr());
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused_with_the_reason() {
+        let none: [&[u8]; 0] = [];
+        assert_eq!(Frames::from_parts(none), Err(FrameError::NoDelimiter { frames: 0 }));
+        assert_eq!(Frames::from_parts([b"x"]), Err(FrameError::NoDelimiter { frames: 1 }));
+        let short: [&[u8]; 3] = [DELIMITER, b"sig", b"{}"];
+        assert_eq!(Frames::from_parts(short), Err(FrameError::TooShort { parts: 2 }));
+        let mut routed = vec![b"i".to_vec(); MAX_IDENTS + 1];
+        routed.extend(sample(0).into_iter().skip(2));
+        assert_eq!(Frames::from_parts(&routed), Err(FrameError::TooMuchRouting));
+    }
+
+    #[test]
+    fn a_buffer_may_look_like_the_delimiter() {
+        let parts: [&[u8]; 7] = [DELIMITER, b"", b"h", b"p", b"m", b"c", DELIMITER];
+        assert_eq!(Frames::from_parts(parts).unwrap().body.buffer_count(), 1);
+    }
+}

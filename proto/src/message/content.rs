@@ -1,0 +1,196 @@
+//! Contents of requests to the hub and to engines, of their replies, and of notifications and output.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::native::Announcement;
+use crate::Map;
+use crate::id::{EngineId, EngineUuid, MsgId};
+
+/// `{"status": "ok"}`: the content of many a reply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// Always `ok`.
+    pub status: OkStatus,
+}
+
+/// The word `ok`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OkStatus {
+    /// `ok`
+    #[default]
+    Ok,
+}
+
+/// `connection_reply`: the engines that are registered, by id.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ConnectionReply {
+    /// `ok`
+    pub status: OkStatus,
+    /// Decimal id to uuid.
+    pub engines: Map<String, EngineUuid>,
+}
+
+/// `registration_request` of an engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RegistrationRequest {
+    /// Its uuid, which is its `ZeroMQ` identity.
+    pub uuid: EngineUuid,
+    /// The id that it would like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<EngineId>,
+    /// What a native engine says of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remuda: Option<Announcement>,
+}
+
+/// `registration_reply`, when it is granted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RegistrationReply {
+    /// The id given.
+    pub id: EngineId,
+    /// `ok`
+    pub status: OkStatus,
+    /// Period of the heartbeat, in milliseconds.
+    pub hb_period: u64,
+    /// The engine's connection file again; engines go by their file.
+    #[serde(default)]
+    pub connection_info: Value,
+}
+
+/// `unregistration_request`. No reply follows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnregistrationRequest {
+    /// The engine; null from one that never got an id.
+    #[serde(default)]
+    pub id: Option<EngineId>,
+}
+
+/// `registration_notification` and `unregistration_notification`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineNotification {
+    /// The engine's id.
+    pub id: EngineId,
+    /// Its uuid.
+    pub uuid: EngineUuid,
+}
+
+/// `abort_request` to an engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AbortRequest {
+    /// The requests not to run. One id may stand without a list around it.
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub msg_ids: Vec<MsgId>,
+}
+
+fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<MsgId>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Ids {
+        Many(Vec<MsgId>),
+        One(MsgId),
+        None(()),
+    }
+    Ok(match Ids::deserialize(deserializer)? {
+        Ids::Many(ids) => ids,
+        Ids::One(id) => vec![id],
+        Ids::None(()) => Vec::new(),
+    })
+}
+
+/// `shutdown_request` to an engine or the hub, and the engine's reply.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shutdown {
+    /// Whether it should come back.
+    #[serde(default)]
+    pub restart: bool,
+}
+
+/// `execute_request`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExecuteRequest {
+    /// The code.
+    pub code: String,
+    /// Whether to keep it out of history and output.
+    #[serde(default)]
+    pub silent: bool,
+    /// Expressions to evaluate afterwards.
+    #[serde(default)]
+    pub user_expressions: Map<String, Value>,
+}
+
+/// iopub `status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecutionStatus {
+    /// `busy`, `idle` or `starting`.
+    pub execution_state: String,
+}
+
+/// iopub `stream`: a piece of output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stream {
+    /// `stdout` or `stderr`.
+    pub name: String,
+    /// The text.
+    pub text: String,
+}
+
+/// `queue_request` and `load_request`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueueRequest {
+    /// Null: all engines; else an id, a uuid, or a list of them.
+    pub targets: Value,
+    /// Lists of ids in place of counts.
+    #[serde(default)]
+    pub verbose: bool,
+}
+
+/// `result_request`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultRequest {
+    /// The tasks asked for.
+    #[serde(deserialize_with = "one_or_many")]
+    pub msg_ids: Vec<MsgId>,
+    /// Only whether they are done.
+    #[serde(default)]
+    pub status_only: bool,
+}
+
+/// `history_reply`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryReply {
+    /// `ok`
+    pub status: OkStatus,
+    /// All tasks on record, oldest first.
+    pub history: Vec<MsgId>,
+}
+
+/// `purge_request`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PurgeRequest {
+    /// `"all"`, or a list of ids.
+    #[serde(default)]
+    pub msg_ids: Value,
+    /// Engines whose finished tasks are to go.
+    #[serde(default)]
+    pub engine_ids: Vec<EngineId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_abort_takes_one_id_or_a_list_or_none() {
+        for (text, count) in [(r#"{"msg_ids": "a"}"#, 1), (r#"{"msg_ids": ["a", "b"]}"#, 2), ("{}", 0)] {
+            assert_eq!(serde_json::from_str::<AbortRequest>(text).unwrap().msg_ids.len(), count);
+        }
+    }
+
+    #[test]
+    fn a_registration_of_a_stock_engine_announces_nothing() {
+        let request: RegistrationRequest = serde_json::from_str(r#"{"uuid": "u"}"#).unwrap();
+        assert_eq!((request.id, request.remuda), (None, None));
+    }
+}

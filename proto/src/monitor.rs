@@ -1,0 +1,72 @@
+//! What the schedulers tell the hub of the traffic they relay.
+//!
+//! In a stock controller these are copies of messages on an internal socket, under a topic each; here they are values on
+//! a channel, with what was already read of them, and bodies that share their bytes with the relayed message.
+
+use crate::frames::Body;
+use crate::id::{EngineUuid, MsgId};
+use crate::message::{Envelope, Status};
+
+/// Which scheduler relayed it: the `queue` of a task record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Queue {
+    /// The direct queue: the client names the engine.
+    Mux,
+    /// The task scheduler.
+    Task,
+}
+
+impl Queue {
+    /// Its name in task records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mux => "mux",
+            Self::Task => "task",
+        }
+    }
+}
+
+/// One thing that a scheduler saw.
+#[derive(Clone, Debug)]
+pub enum Monitor {
+    /// A request came in and will be answered (topics `in` and `intask`).
+    Request {
+        /// Where.
+        queue: Queue,
+        /// The engine it is for, on the direct queue.
+        engine: Option<EngineUuid>,
+        /// What its header says.
+        envelope: Envelope,
+        /// The request.
+        body: Body,
+    },
+    /// A task was sent to an engine; again at each attempt (topic `tracktask`).
+    Destination {
+        /// The task.
+        msg_id: MsgId,
+        /// Where it went.
+        engine: EngineUuid,
+    },
+    /// The reply that the client gets (topics `out` and `outtask`).
+    Reply {
+        /// Where.
+        queue: Queue,
+        /// The engine it came from; `None` when the scheduler made it.
+        engine: Option<EngineUuid>,
+        /// The task that it answers.
+        msg_id: MsgId,
+        /// How it ended.
+        status: Status,
+        /// The reply.
+        body: Body,
+    },
+    /// Something that an engine published (topic `iopub`).
+    Output {
+        /// What its header says.
+        envelope: Envelope,
+        /// The request it belongs to, if any.
+        parent: Option<MsgId>,
+        /// The message.
+        body: Body,
+    },
+}

@@ -1,0 +1,114 @@
+//! How the four parts of a message become bytes.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Why a part could not be packed or unpacked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PackError {
+    /// Not JSON, or JSON of another shape.
+    #[error("not the JSON that was expected: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Not MessagePack, or of another shape.
+    #[error("not the MessagePack that was expected: {0}")]
+    Msgpack(#[from] rmp_serde::decode::Error),
+    /// A value that MessagePack cannot hold.
+    #[error("cannot be written as MessagePack: {0}")]
+    MsgpackWrite(#[from] rmp_serde::encode::Error),
+    /// A packer named in a connection file or an option that we do not have.
+    #[error("packer `{0}` is not supported: use `json`, `orjson` or `msgpack`")]
+    Unsupported(String),
+}
+
+/// The packer of a cluster, named `pack` and `unpack` in its connection files
+/// (`jupyter_client/session.py: Session._packer_unpacker_changed`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Packer {
+    /// UTF-8 JSON; also written `orjson`, which reads and writes the same.
+    #[default]
+    Json,
+    /// MessagePack maps with text keys.
+    Msgpack,
+}
+
+impl Packer {
+    /// The packer of that name.
+    ///
+    /// # Errors
+    /// [`PackError::Unsupported`] for `pickle` and for import paths, which only Python can follow.
+    pub fn from_name(name: &str) -> Result<Self, PackError> {
+        match name {
+            "json" | "orjson" => Ok(Self::Json),
+            "msgpack" => Ok(Self::Msgpack),
+            _ => Err(PackError::Unsupported(name.to_owned())),
+        }
+    }
+
+    /// Its name in connection files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Msgpack => "msgpack",
+        }
+    }
+
+    /// Packs a value.
+    pub fn pack<T: Serialize + ?Sized>(self, value: &T) -> Result<Vec<u8>, PackError> {
+        Ok(match self {
+            Self::Json => serde_json::to_vec(value)?,
+            Self::Msgpack => rmp_serde::to_vec_named(value)?,
+        })
+    }
+
+    /// Unpacks a value, borrowing text from `bytes` where it can.
+    pub fn unpack<'a, T: Deserialize<'a>>(self, bytes: &'a [u8]) -> Result<T, PackError> {
+        Ok(match self {
+            Self::Json => serde_json::from_slice(bytes)?,
+            Self::Msgpack => rmp_serde::from_slice(bytes)?,
+        })
+    }
+
+    /// Unpacks a part whose absence is as good as an empty map: `None` for `{}`.
+    pub fn unpack_map<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<Option<T>, PackError> {
+        if self.is_empty_map(bytes) { Ok(None) } else { self.unpack(bytes).map(Some) }
+    }
+
+    /// The packed empty map.
+    pub fn empty_map(self) -> &'static [u8] {
+        match self {
+            Self::Json => b"{}",
+            Self::Msgpack => b"\x80",
+        }
+    }
+
+    /// Whether `bytes` are the packed empty map as every peer writes it.
+    pub fn is_empty_map(self, bytes: &[u8]) -> bool {
+        bytes == self.empty_map()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn both_packers_give_back_what_they_were_given() {
+        let value = json!({"a": [1, 2.5, null, "é"], "b": {"c": true}});
+        for packer in [Packer::Json, Packer::Msgpack] {
+            let bytes = packer.pack(&value).unwrap();
+            assert_eq!(packer.unpack::<Value>(&bytes).unwrap(), value);
+            assert_eq!(packer.pack(&json!({})).unwrap(), packer.empty_map());
+            assert_eq!(Packer::from_name(packer.name()).unwrap(), packer);
+        }
+    }
+
+    #[test]
+    fn a_packer_we_do_not_have_is_named() {
+        assert_eq!(
+            Packer::from_name("pickle").unwrap_err().to_string(),
+            "packer `pickle` is not supported: use `json`, `orjson` or `msgpack`"
+        );
+    }
+}
