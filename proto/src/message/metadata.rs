@@ -65,7 +65,7 @@ impl TaskMetadata {
                     let error = serde_json::from_value::<Self>(Value::Object(one)).err()?;
                     Some(MetadataError { key, reason: error.to_string() })
                 })
-                .unwrap_or(MetadataError { key: "metadata", reason: whole.to_string() })
+                .unwrap_or_else(|| MetadataError { key: "metadata", reason: whole.to_string() })
         })
     }
 
