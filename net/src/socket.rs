@@ -1,0 +1,351 @@
+//! ZeroMQ sockets, with the options that the peers of a cluster need.
+
+use std::ffi::c_void;
+use std::time::Duration;
+
+use bytes::Bytes;
+use remuda_proto::{Body, DELIMITER, FrameError, Frames, FramesBuilder, Identity, LARGE_FRAME_BYTES};
+
+/// How long a socket that is closed goes on delivering what was sent.
+const LINGER: Duration = Duration::from_secs(1);
+/// Connections that may wait to be accepted: thousands of engines can come at once.
+const BACKLOG: i32 = 4096;
+
+/// A socket that could not be made, bound or connected.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetError {
+    /// Binding failed.
+    #[error("cannot listen at `{url}`")]
+    Bind {
+        /// The address.
+        url: String,
+        /// Why.
+        source: zmq::Error,
+    },
+    /// The address to connect to is not one.
+    #[error("cannot connect to `{url}`")]
+    Connect {
+        /// The address.
+        url: String,
+        /// Why.
+        source: zmq::Error,
+    },
+    /// The socket itself, or an option: out of file descriptors, mostly.
+    #[error("cannot make a socket")]
+    Make(#[from] zmq::Error),
+    /// A channel between threads.
+    #[error("cannot make a channel")]
+    Channel(#[from] std::io::Error),
+}
+
+/// What sockets are made from; one for a process, or one for each test. Cheap to clone.
+#[derive(Clone)]
+pub struct Context(zmq::Context);
+
+impl Context {
+    /// A context with one I/O thread.
+    pub fn new() -> Self {
+        Self(zmq::Context::new())
+    }
+
+    /// A context with this many I/O threads; to be asked for before the first socket.
+    pub fn with_io_threads(threads: u16) -> Self {
+        let context = zmq::Context::new();
+        let threads = i32::from(threads.max(1));
+        context.set_io_threads(threads).expect("no socket is open yet, and the number is positive");
+        Self(context)
+    }
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The kinds of sockets in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Many peers, each with an identity.
+    Router,
+    /// One peer.
+    Dealer,
+    /// Publishes to all that subscribed.
+    Pub,
+    /// Subscribes; to everything.
+    Sub,
+}
+
+/// A socket in the making.
+pub struct SocketBuilder {
+    socket: zmq::Socket,
+    kind: Kind,
+}
+
+impl SocketBuilder {
+    /// Sets the identity by which ROUTERs know this socket. At most 255 bytes, the first not zero.
+    pub fn identity(self, identity: &[u8]) -> Result<Self, NetError> {
+        self.socket.set_identity(identity)?;
+        Ok(self)
+    }
+
+    /// How long sent messages outlive the socket.
+    pub fn linger(self, linger: Duration) -> Result<Self, NetError> {
+        self.socket.set_linger(i32::try_from(linger.as_millis()).unwrap_or(i32::MAX))?;
+        Ok(self)
+    }
+
+    /// Listens at `url`; port 0 takes a free one.
+    pub fn bind(self, url: &str) -> Result<Socket, NetError> {
+        self.socket.bind(url).map_err(|source| NetError::Bind { url: url.to_owned(), source })?;
+        Ok(self.finish())
+    }
+
+    /// Connects to each of `urls`, in the background and again whenever the connection is lost.
+    pub fn connect<T: AsRef<str>>(self, urls: impl IntoIterator<Item = T>) -> Result<Socket, NetError> {
+        for url in urls {
+            let url = url.as_ref();
+            self.socket.connect(url).map_err(|source| NetError::Connect { url: url.to_owned(), source })?;
+        }
+        Ok(self.finish())
+    }
+
+    fn finish(mut self) -> Socket {
+        let raw = self.socket.as_mut_ptr();
+        Socket { inner: self.socket, raw: RawSocket(raw), kind: self.kind, scratch: zmq::Message::new() }
+    }
+}
+
+/// The same socket as libzmq knows it.
+struct RawSocket(*mut c_void);
+
+#[allow(unsafe_code, reason = "a raw pointer is not Send by itself")]
+// SAFETY: the pointer is that of the `zmq::Socket` beside it, which is Send; it is only used by the thread that owns both.
+unsafe impl Send for RawSocket {}
+
+/// A socket. Limits on its queues are off, as on the stock controller's sockets; it never blocks.
+pub struct Socket {
+    inner: zmq::Socket,
+    raw: RawSocket,
+    kind: Kind,
+    /// Where frames land before they are copied; kept, since making one for each costs.
+    scratch: zmq::Message,
+}
+
+/// What a socket gave.
+#[derive(Debug)]
+pub enum Received {
+    /// A message. On a ROUTER its first ident is the sender, on a SUB its idents are the topic.
+    Message(Frames),
+    /// Frames that are no message.
+    Garbage {
+        /// The first frame, if there is a small one: the sender, on a ROUTER.
+        sender: Option<Identity>,
+        /// What is wrong.
+        error: FrameError,
+    },
+}
+
+impl Socket {
+    /// A socket of this kind, to be bound or connected.
+    pub fn builder(context: &Context, kind: Kind) -> Result<SocketBuilder, NetError> {
+        let socket = context.0.socket(match kind {
+            Kind::Router => zmq::ROUTER,
+            Kind::Dealer => zmq::DEALER,
+            Kind::Pub => zmq::PUB,
+            Kind::Sub => zmq::SUB,
+        })?;
+        socket.set_sndhwm(0)?;
+        socket.set_rcvhwm(0)?;
+        socket.set_backlog(BACKLOG)?;
+        socket.set_linger(i32::try_from(LINGER.as_millis()).unwrap_or(i32::MAX))?;
+        if kind == Kind::Sub {
+            socket.set_subscribe(b"")?;
+        }
+        Ok(SocketBuilder { socket, kind })
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Listens at one more address.
+    pub fn bind(&self, url: &str) -> Result<(), NetError> {
+        self.inner.bind(url).map_err(|source| NetError::Bind { url: url.to_owned(), source })
+    }
+
+    /// The port it was last bound to, where the transport has ports.
+    pub fn port(&self) -> Option<u16> {
+        let endpoint = self.inner.get_last_endpoint().ok()?.ok()?;
+        endpoint.trim_end_matches('\0').rsplit_once(':')?.1.parse().ok()
+    }
+
+    /// The next message, if one is there.
+    pub fn receive(&mut self) -> Option<Received> {
+        let mut builder = FramesBuilder::default();
+        let mut more = self.receive_frame()?;
+        loop {
+            if self.scratch.len() >= LARGE_FRAME_BYTES {
+                let message = std::mem::replace(&mut self.scratch, zmq::Message::new());
+                builder.push_bytes(Bytes::from_owner(OwnedMessage(message)));
+            } else {
+                builder.push(&self.scratch);
+            }
+            if !more {
+                break;
+            }
+            // All frames of a message arrive together, so none is ever awaited here.
+            more = self.receive_frame()?;
+        }
+        let sender = builder.sender().cloned();
+        Some(match builder.finish() {
+            Ok(frames) => Received::Message(frames),
+            Err(error) => Received::Garbage { sender, error },
+        })
+    }
+
+    /// The next message as bare frames, for the heartbeat, which has no framing.
+    pub fn receive_raw(&mut self) -> Option<Vec<Vec<u8>>> {
+        let mut frames = Vec::new();
+        loop {
+            let more = self.receive_frame()?;
+            frames.push(self.scratch.to_vec());
+            if !more {
+                return Some(frames);
+            }
+        }
+    }
+
+    /// Sends a message. Returns whether it left: not to a peer that is not there.
+    pub fn send<'a>(&self, idents: impl IntoIterator<Item = &'a Identity>, body: &Body) -> bool {
+        for ident in idents {
+            if !self.send_frame(ident.as_bytes(), true) {
+                return false;
+            }
+        }
+        if !self.send_frame(DELIMITER, true) {
+            return false;
+        }
+        let last = body.part_count() - 1;
+        body.parts().enumerate().all(|(index, part)| {
+            let more = index != last;
+            match body.shared(index) {
+                Some(bytes) => {
+                    let flags = zmq::DONTWAIT | if more { zmq::SNDMORE } else { 0 };
+                    crate::shared_frame::send(self.raw.0, bytes.clone(), flags).is_ok()
+                }
+                None => self.send_frame(part, more),
+            }
+        })
+    }
+
+    /// Sends a whole message as it stands.
+    pub fn send_frames(&self, frames: &Frames) -> bool {
+        self.send(&frames.idents, &frames.body)
+    }
+
+    /// Sends bare frames.
+    pub fn send_raw<T: AsRef<[u8]>>(&self, frames: &[T]) -> bool {
+        let last = frames.len().saturating_sub(1);
+        frames.iter().enumerate().all(|(index, frame)| self.send_frame(frame.as_ref(), index != last))
+    }
+
+    pub(crate) fn poll_item(&self) -> zmq::PollItem<'_> {
+        self.inner.as_poll_item(zmq::POLLIN)
+    }
+
+    /// Waits until there is something to receive, or the time is over. For callers without a loop of their own.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let timeout = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
+        self.inner.poll(zmq::POLLIN, timeout).is_ok_and(|ready| ready > 0)
+    }
+
+    fn receive_frame(&mut self) -> Option<bool> {
+        loop {
+            match self.inner.recv(&mut self.scratch, zmq::DONTWAIT) {
+                Ok(()) => return Some(self.scratch.get_more()),
+                Err(zmq::Error::EINTR) => {}
+                // EAGAIN: nothing there. Anything else means that the context ended, after which nothing comes.
+                Err(_) => return None,
+            }
+        }
+    }
+
+    fn send_frame(&self, frame: &[u8], more: bool) -> bool {
+        let flags = zmq::DONTWAIT | if more { zmq::SNDMORE } else { 0 };
+        loop {
+            match self.inner.send(frame, flags) {
+                Ok(()) => return true,
+                Err(zmq::Error::EINTR) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
+/// Lets [`Bytes`] own a message of libzmq.
+struct OwnedMessage(zmq::Message);
+
+impl AsRef<[u8]> for OwnedMessage {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Socket, Socket) {
+        let context = Context::new();
+        let router = Socket::builder(&context, Kind::Router).unwrap().bind("tcp://127.0.0.1:0").unwrap();
+        let url = format!("tcp://127.0.0.1:{}", router.port().unwrap());
+        let dealer = Socket::builder(&context, Kind::Dealer).unwrap();
+        (router, dealer.identity(b"peer").unwrap().connect([url]).unwrap())
+    }
+
+    fn receive(socket: &mut Socket) -> Received {
+        assert!(socket.wait(Duration::from_secs(10)), "nothing came");
+        socket.receive().unwrap()
+    }
+
+    #[test]
+    fn a_message_arrives_whole_with_its_sender_whatever_its_size() {
+        let (mut router, mut dealer) = pair();
+        for size in [0, 1, 100, LARGE_FRAME_BYTES, 5 * LARGE_FRAME_BYTES] {
+            let buffer = vec![7; size];
+            let parts: [&[u8]; 7] = [DELIMITER, b"", b"{}", b"{}", b"{}", b"{}", &buffer];
+            let sent = Frames::from_parts(parts).unwrap();
+            assert!(dealer.send_frames(&sent));
+            let Received::Message(frames) = receive(&mut router) else { panic!("garbage") };
+            assert_eq!(frames.idents[0].as_bytes(), b"peer");
+            assert_eq!(frames.body, sent.body);
+            assert!(router.send_frames(&frames));
+            let Received::Message(back) = receive(&mut dealer) else { panic!("garbage") };
+            assert_eq!(back, sent);
+        }
+    }
+
+    #[test]
+    fn garbage_names_its_sender_and_the_next_message_is_whole_again() {
+        let (mut router, dealer) = pair();
+        assert!(dealer.send_raw(&[b"one", b"two"]));
+        let Received::Garbage { sender, error } = receive(&mut router) else { panic!("a message") };
+        assert_eq!(sender.unwrap().as_bytes(), b"peer");
+        assert_eq!(error, FrameError::NoDelimiter { frames: 3 });
+        assert!(dealer.send_raw(&[DELIMITER, b"", b"{}", b"{}", b"{}", b"{}"]));
+        assert!(matches!(receive(&mut router), Received::Message(_)));
+        assert!(router.receive().is_none());
+    }
+
+    #[test]
+    fn an_address_in_use_is_named() {
+        let context = Context::new();
+        let first = Socket::builder(&context, Kind::Router).unwrap().bind("tcp://127.0.0.1:0").unwrap();
+        let url = format!("tcp://127.0.0.1:{}", first.port().unwrap());
+        let error = Socket::builder(&context, Kind::Router).unwrap().bind(&url).err().unwrap();
+        assert_eq!(error.to_string(), format!("cannot listen at `{url}`"));
+    }
+}
