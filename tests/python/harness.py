@@ -19,7 +19,8 @@ import psutil
 import zmq
 from jupyter_client.session import Session
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[1]
 
 # How long anything may take on a busy machine before it counts as hung.
 DEADLINE = float(os.environ.get("REMUDA_TEST_DEADLINE", "60"))
@@ -123,6 +124,8 @@ class Cluster:
         self.env = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("IPP_", "IPYTHON", "JUPYTER"))},
             "IPYTHONDIR": str(self.folder / "ipython"),
+            # Engines import the functions that tests send them: `tasks.py`.
+            "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]),
             MARK: self.mark,
             **dict(env),
         }
@@ -134,8 +137,8 @@ class Cluster:
 
     # -- starting
 
-    def start_controller(self, *args):
-        """Starts the controller, and returns when both connection files are complete."""
+    def start_controller(self, *args, answering=True):
+        """Starts the controller; returns when both connection files are complete, and the hub answers."""
         if self.kind == "stock":
             command = STOCK_CONTROLLER
         else:
@@ -145,6 +148,9 @@ class Cluster:
         options = [f"--profile-dir={self.profile_dir}", f"--ping={self.ping_ms}", "--log-level=INFO"]
         self.controller = self.start("controller", [*command, *options, *self.controller_args, *args])
         self.wait_for_files()
+        if answering:
+            # Stock writes its files early: until it answers, SIGTERM still kills it outright, children not included.
+            self.engine_ids()
         return self.controller
 
     def start(self, name, command):

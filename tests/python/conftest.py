@@ -1,0 +1,132 @@
+"""Scenarios with stock clients and stock engines, against a controller chosen on the command line.
+
+    python=$(tests/python/venv.sh)
+    "$python" -m pytest tests/python                        # remuda: REMUDA_BIN, or what cargo built last
+    "$python" -m pytest tests/python --controller stock     # ipyparallel's own: the tests themselves are sound
+
+Each cluster has its own folder and processes; the logs of every process come with a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from harness import DEADLINE, Cluster, Hung, remuda_binary
+
+os.environ["IPP_NONINTERACTIVE"] = "1"  # no progress bars
+
+USUAL_LIMIT = 180
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--controller",
+        choices=("remuda", "stock"),
+        default="remuda",
+        help="the controller under test (default: remuda)",
+    )
+
+
+def pytest_configure(config):
+    config.stash[CLUSTERS] = []
+    if config.getoption("--controller") == "remuda" and remuda_binary() is None:
+        raise pytest.UsageError("no remuda binary: `cargo build --release`, set REMUDA_BIN, or use --controller stock")
+
+
+def pytest_report_header(config):
+    kind = config.getoption("--controller")
+    return f"controller: {kind}" + (f" ({remuda_binary()})" if kind == "remuda" else "")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--controller") == "stock":
+        for item in items:
+            for mark in item.iter_markers("remuda_only"):
+                item.add_marker(pytest.mark.skip(reason=f"remuda only: {mark.args[0]}"))
+
+
+# Clusters that run now, so that a failure can show their logs.
+CLUSTERS = pytest.StashKey()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.failed:
+        for cluster in item.config.stash[CLUSTERS]:
+            report.sections.append((f"processes of {cluster.folder.name}", cluster.report()))
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Nothing may hang: a test that does is failed where it stands."""
+    mark = item.get_closest_marker("deadline")
+    limit = int((mark.args[0] if mark else USUAL_LIMIT) * max(1.0, DEADLINE / 60))
+
+    def hung(*_):
+        raise Hung(f"the test took more than {limit} s")
+
+    before = signal.signal(signal.SIGALRM, hung)
+    signal.alarm(limit)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="session")
+def kind(request):
+    return request.config.getoption("--controller")
+
+
+def make(request, folder, kind):
+    """A function that starts clusters and one that ends them all."""
+    clusters = []
+
+    def start(*args, engines=0, answering=True):
+        cluster = Cluster(folder / f"cluster{len(clusters)}", kind)
+        clusters.append(cluster)
+        request.config.stash[CLUSTERS].append(cluster)
+        cluster.start_controller(*args, answering=answering)
+        if engines:
+            cluster.start_engines(engines)
+        return cluster
+
+    def stop():
+        for cluster in clusters:
+            cluster.stop()
+            request.config.stash[CLUSTERS].remove(cluster)
+        left = {cluster.folder.name: cluster.left_over() for cluster in clusters if cluster.left_over()}
+        assert not left, f"processes left: {left}"
+
+    return start, stop
+
+
+@pytest.fixture
+def start_cluster(request, tmp_path, kind):
+    """`start_cluster(*controller_args, engines=n)`: a cluster for this test alone."""
+    start, stop = make(request, tmp_path, kind)
+    yield start
+    stop()
+
+
+@pytest.fixture(scope="module")
+def shared(request, tmp_path_factory, kind):
+    """A cluster with two engines that the tests of a module share, and leave as they found it."""
+    start, stop = make(request, tmp_path_factory.mktemp("shared"), kind)
+    yield start(engines=2)
+    stop()
+
+
+@pytest.fixture
+def rc(shared):
+    """A stock client of the shared cluster that sees both engines."""
+    client = shared.client()
+    assert len(client.ids) == 2, client.ids
+    yield client
+    shared.clients.remove(client)
+    client.close()
