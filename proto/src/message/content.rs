@@ -82,6 +82,17 @@ pub struct AbortRequest {
     /// The requests not to run. One id may stand without a list around it.
     #[serde(default, deserialize_with = "one_or_many")]
     pub msg_ids: Vec<MsgId>,
+    /// What a native peer adds; stock engines never look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remuda: Option<AbortOptions>,
+}
+
+/// What a native peer adds to an `abort_request`, under `remuda`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AbortOptions {
+    /// Whether a program that runs already is to be stopped too.
+    #[serde(default)]
+    pub stop: bool,
 }
 
 fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<MsgId>, D::Error> {
@@ -175,6 +186,76 @@ pub struct PurgeRequest {
     /// Engines whose finished tasks are to go.
     #[serde(default)]
     pub engine_ids: Vec<EngineId>,
+}
+
+/// What the controller says of itself under `remuda` in a `connection_reply`, to who asks with that key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControllerInfo {
+    /// Version of Remuda.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Name of the scheme by which it places tasks.
+    pub scheme: String,
+    /// Most tasks outstanding on one engine; 0: no limit.
+    pub hwm: u32,
+    /// When it started, ISO 8601; empty if unknown.
+    #[serde(default)]
+    pub started: String,
+}
+
+/// What a `queue_reply` says under `remuda`, to who asks with that key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemudaStatus {
+    /// The engines asked for: decimal id to what is known of each.
+    #[serde(default)]
+    pub engines: Map<String, EngineStatus>,
+    /// Tasks that wait for an engine.
+    pub waiting: u64,
+    /// Tasks and direct requests that are with an engine.
+    pub running: u64,
+    /// Those that ended.
+    pub done: DoneCounts,
+}
+
+/// How many tasks and direct requests ended, and how, since the controller started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoneCounts {
+    /// With a result.
+    pub ok: u64,
+    /// With an error, or with their engine.
+    pub error: u64,
+    /// Told not to run.
+    pub aborted: u64,
+}
+
+/// What is known of an engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineStatus {
+    /// Its uuid.
+    pub uuid: EngineUuid,
+    /// Whether it is a native engine.
+    pub native: bool,
+    /// Its host; empty for a stock engine, which does not say.
+    #[serde(default)]
+    pub host: String,
+    /// Its process id; 0 for a stock engine, which does not say.
+    #[serde(default)]
+    pub pid: u32,
+    /// Names of the functions it has.
+    #[serde(default)]
+    pub functions: Vec<String>,
+    /// Whether it runs programs.
+    #[serde(default)]
+    pub process: bool,
+    /// Direct requests that it has not answered.
+    pub queue: u64,
+    /// Tasks that it was given and has not answered.
+    pub tasks: u64,
+    /// What it finished, aborted tasks not counted.
+    pub completed: u64,
+    /// `busy` while it has anything to do, else `idle`.
+    pub state: String,
 }
 
 #[cfg(test)]
