@@ -1,6 +1,7 @@
 //! The loop that runs a machine over its sockets.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use remuda_proto::{Machine, Now};
 
@@ -39,6 +40,11 @@ pub trait Driver {
         true
     }
 
+    /// How long to sleep at most, when the driver itself waits for something that no message will tell of.
+    fn patience(&self) -> Option<Duration> {
+        None
+    }
+
     /// Carries out one effect. `Break` ends the loop.
     fn perform(&mut self, effect: <Self::Machine as Machine>::Effect) -> ControlFlow<()>;
 }
@@ -55,6 +61,9 @@ pub fn drive<D: Driver>(
 ) {
     let mut effects = Vec::new();
     loop {
+        if mailbox.is_closed() {
+            return;
+        }
         let now = clock.now();
         let mut busy = false;
         if take_mail(machine, driver, mailbox, now, &mut effects, &mut busy).is_break() {
@@ -89,9 +98,6 @@ pub fn drive<D: Driver>(
             continue;
         }
         if !busy {
-            if mailbox.is_closed() {
-                return;
-            }
             sleep(machine, driver, mailbox, clock);
         }
     }
@@ -121,14 +127,12 @@ fn perform<D: Driver>(driver: &mut D, effects: &mut Vec<<D::Machine as Machine>:
 /// Waits for a message on any socket that is read, for mail, or for the machine's deadline.
 fn sleep<D: Driver>(machine: &D::Machine, driver: &D, mailbox: &Mailbox<<D::Machine as Machine>::Event>, clock: Clock) {
     mailbox.before_sleep();
-    let timeout = if mailbox.has_mail() {
-        0
-    } else {
-        machine.deadline().map_or(-1, |deadline| {
-            // Rounded up: waking just before the deadline would be a turn for nothing.
-            let left = deadline.since(clock.now().instant);
-            i64::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
-        })
+    let left = machine.deadline().map(|deadline| deadline.since(clock.now().instant));
+    let timeout = match left.into_iter().chain(driver.patience()).min() {
+        _ if mailbox.has_mail() => 0,
+        // Rounded up: waking just before the deadline would be a turn for nothing.
+        Some(left) => i64::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX),
+        None => -1,
     };
     let mut items = vec![zmq::PollItem::from_fd(mailbox.fd(), zmq::POLLIN)];
     let sockets = driver.sockets().iter().enumerate();

@@ -1,0 +1,268 @@
+//! Starting controller and engines as processes of this machine, and ending them.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use remuda_net::Profile;
+use remuda_net::profile::variable;
+
+use crate::process::ProcessId;
+
+/// How long a process may take to end before it is killed (`cluster/launcher.py: stop_seconds_until_kill`).
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a controller may take to write its connection files.
+pub const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a process is looked at while something is awaited of it.
+const POLL: Duration = Duration::from_millis(5);
+/// How much of a log is shown when a process fails.
+const LOG_TAIL_BYTES: u64 = 4096;
+
+/// A process that could not be started, or that ended too early.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LaunchError {
+    /// The program could not be run at all.
+    #[error("cannot start {what}: `{program}`")]
+    Spawn {
+        /// The controller, or an engine.
+        what: &'static str,
+        /// The program.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its log file could not be made.
+    #[error("cannot write the log `{}`", path.display())]
+    Log {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It ended before it was ready.
+    #[error("{what} ended with {status} before it was ready; its log `{}` ends with:\n{tail}", log.display())]
+    Ended {
+        /// The controller, or an engine.
+        what: &'static str,
+        /// How it ended.
+        status: ExitStatus,
+        /// Its log.
+        log: PathBuf,
+        /// The last lines of the log.
+        tail: String,
+    },
+    /// It neither got ready nor ended.
+    #[error("{what} was not ready after {} s; see its log `{}`", timeout.as_secs(), log.display())]
+    TimedOut {
+        /// The controller, or an engine.
+        what: &'static str,
+        /// How long it was awaited.
+        timeout: Duration,
+        /// Its log.
+        log: PathBuf,
+    },
+}
+
+/// A process that was started here. It leads a process group, so that a Ctrl-C at the terminal is ours to handle.
+#[derive(Debug)]
+pub struct Launched {
+    what: &'static str,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Launched {
+    /// Starts `argv` for this profile and cluster, named by the environment as stock launchers name them; all that it
+    /// prints goes to a log in the profile's folder.
+    pub fn start(what: &'static str, argv: &[OsString], profile: &Profile, log_name: &str) -> Result<Self, LaunchError> {
+        let id = profile.cluster_id();
+        let dash = if id.is_empty() { "" } else { "-" };
+        let log = profile.log().join(format!("{log_name}-{id}{dash}{}.log", std::process::id()));
+        let log_error = |source| LaunchError::Log { path: log.clone(), source };
+        let output = File::options().create(true).append(true).open(&log).map_err(log_error)?;
+        let errors = output.try_clone().map_err(log_error)?;
+        let child = Command::new(&argv[0])
+            .args(&argv[1..])
+            .env(variable::PROFILE_DIR, profile.dir())
+            .env(variable::CLUSTER_ID, id)
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .process_group(0)
+            .spawn()
+            .map_err(|source| LaunchError::Spawn { what, program: argv[0].to_string_lossy().into_owned(), source })?;
+        Ok(Self { what, child, log })
+    }
+
+    /// The process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    /// What identifies the process even after its pid was given to another.
+    pub fn process_id(&self) -> ProcessId {
+        ProcessId::of(self.pid())
+    }
+
+    /// Its log.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Waits until `ready`, which is asked again and again.
+    ///
+    /// # Errors
+    /// When the process ends first, or the time is over.
+    pub fn wait_until(&mut self, timeout: Duration, mut ready: impl FnMut() -> bool) -> Result<(), LaunchError> {
+        let start = Instant::now();
+        while !ready() {
+            if let Some(status) = self.ended() {
+                return Err(self.early_end(status));
+            }
+            if start.elapsed() > timeout {
+                return Err(LaunchError::TimedOut { what: self.what, timeout, log: self.log.clone() });
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    /// The error to give when the process ended though it should not have.
+    pub fn early_end(&self, status: ExitStatus) -> LaunchError {
+        let tail = tail(&self.log).unwrap_or_default();
+        LaunchError::Ended { what: self.what, status, log: self.log.clone(), tail }
+    }
+}
+
+/// Asks all of `processes` to end, waits, and kills the groups of those that did not within [`STOP_TIMEOUT`].
+pub fn stop(processes: &mut [Launched]) {
+    for process in &mut *processes {
+        if process.ended().is_none() {
+            let _ = kill(process.pid(), Signal::SIGTERM);
+        }
+    }
+    let start = Instant::now();
+    for process in processes {
+        while process.ended().is_none() {
+            if start.elapsed() > STOP_TIMEOUT {
+                let _ = killpg(process.pid(), Signal::SIGKILL);
+                let _ = process.child.wait();
+                break;
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+}
+
+/// The end of a log, from the beginning of a line.
+fn tail(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let size = file.metadata()?.len();
+    file.seek(SeekFrom::Start(size.saturating_sub(LOG_TAIL_BYTES)))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let whole = if size > LOG_TAIL_BYTES { text.split_once('\n').map_or("", |(_, rest)| rest) } else { &text };
+    Ok(whole.trim_end().to_owned())
+}
+
+/// What runs as the controller and as the engines.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// The controller's program and first arguments.
+    pub controller: Vec<OsString>,
+    /// The engines'.
+    pub engine: Vec<OsString>,
+}
+
+/// A controller and engines on this machine. They end when this is dropped.
+#[derive(Debug)]
+pub struct LocalCluster {
+    profile: Profile,
+    /// Engines first, the controller last: the order in which they are asked to end.
+    processes: Vec<Launched>,
+}
+
+impl LocalCluster {
+    /// Starts a controller, waits until it accepts connections, and starts `engines` engines. They are not registered
+    /// yet when this returns: a client sees that.
+    pub fn start(programs: &Programs, profile: &Profile, engines: usize) -> Result<Self, LaunchError> {
+        let files = [profile.client_file(), profile.engine_file()];
+        for file in &files {
+            // A file of an earlier controller would pass for that of the new one.
+            let _ = fs::remove_file(file);
+        }
+        let mut controller = Launched::start("the controller", &programs.controller, profile, "ipcontroller")?;
+        if let Err(error) = controller.wait_until(START_TIMEOUT, || files.iter().all(|file| file.exists())) {
+            stop(&mut [controller]);
+            return Err(error);
+        }
+        let mut cluster = Self { profile: profile.clone(), processes: vec![controller] };
+        for index in 0..engines {
+            let engine = Launched::start("an engine", &programs.engine, profile, &format!("ipengine-{index}"))?;
+            cluster.processes.insert(index, engine);
+        }
+        Ok(cluster)
+    }
+
+    /// The profile and cluster id.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// The controller.
+    pub fn controller(&self) -> &Launched {
+        self.processes.last().expect("a cluster has a controller")
+    }
+
+    /// The engines.
+    pub fn engines(&self) -> &[Launched] {
+        &self.processes[..self.processes.len() - 1]
+    }
+
+    /// The first process that has ended, as an error that shows its log.
+    pub fn failure(&mut self) -> Option<LaunchError> {
+        self.processes.iter_mut().find_map(|process| {
+            let status = process.ended()?;
+            Some(process.early_end(status))
+        })
+    }
+
+    /// Whether the controller has ended.
+    pub fn controller_ended(&mut self) -> Option<ExitStatus> {
+        self.processes.last_mut().and_then(Launched::ended)
+    }
+
+    /// Ends engines and controller, and waits for them.
+    pub fn stop(mut self) {
+        self.stop_all();
+    }
+
+    /// Lets the processes live on when this is dropped.
+    pub fn detach(mut self) {
+        self.processes.clear();
+    }
+
+    fn stop_all(&mut self) {
+        stop(&mut self.processes);
+        self.processes.clear();
+    }
+}
+
+impl Drop for LocalCluster {
+    fn drop(&mut self) {
+        self.stop_all();
+    }
+}
