@@ -1,1 +1,13 @@
-//! Placeholder.
+//! The hub of a Remuda cluster: who is registered, whose heart beats, what happened to each task, and the answers to
+//! those who ask.
+//!
+//! This crate promises that its machines do no I/O (what does is behind the feature `io`), that nothing a peer sends
+//! makes them panic, and that their memory is bounded by limits with names. It never relays a message: if the hub
+//! stops, tasks still flow. Start with `Hub`, which registers, tracks and answers, and [`HeartMonitor`], which runs
+//! on a thread of its own so that no query delays a beat.
+
+pub mod heart;
+pub mod hub;
+
+pub use heart::HeartMonitor;
+pub use hub::{Config, Effect, Event, Limits, StoreKind};

@@ -1,0 +1,386 @@
+//! Which engines are alive (`controller/heartmonitor.py`).
+//!
+//! Every period the monitor sends one ping to all; an engine's heart sends the same bytes back. What answered is looked
+//! at once per beat, before the next ping.
+
+use std::time::Duration;
+
+use remuda_proto::{EngineUuid, Identity, Instant, Machine, Map, Now, Refusal, Set};
+
+/// Most hearts that may answer between two beats without being known yet. More than a controller has sockets for.
+pub const MAX_NEW_HEARTS: usize = 65_536;
+
+/// How the monitor beats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Time between two beats. Less than a millisecond counts as one.
+    pub period: Duration,
+    /// A heart fails when it has missed more beats than this, one after the other.
+    pub max_misses: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { period: Duration::from_secs(3), max_misses: 10 }
+    }
+}
+
+/// What can happen to the monitor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A heart answered.
+    Pong {
+        /// Whose: the identity of the engine's heart, which is the engine's uuid.
+        heart: Identity,
+        /// The bytes that it sent back.
+        payload: Vec<u8>,
+    },
+    /// The hub does not count on this heart (any more): the next beat that it answers makes it new again.
+    Forget {
+        /// Whose.
+        heart: EngineUuid,
+    },
+}
+
+/// What the monitor asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Publish this one frame to all hearts, without topic or signature.
+    Ping(Vec<u8>),
+    /// Tell the hub: these answered for the first time.
+    NewHearts(Vec<EngineUuid>),
+    /// Tell the hub: these failed.
+    StoppedHearts(Vec<EngineUuid>),
+    /// A pong that counts for nothing.
+    Refused {
+        /// Who sent it.
+        from: Identity,
+        /// Why.
+        refusal: Refusal,
+    },
+}
+
+/// Sends pings and counts who answers.
+#[derive(Debug)]
+pub struct HeartMonitor {
+    /// Never zero.
+    period: Duration,
+    /// See [`Config::max_misses`].
+    max_misses: u32,
+    /// When it was made; the ping says how long ago that was.
+    started: Instant,
+    /// When to beat next.
+    next_beat: Instant,
+    /// The ping of the last beat; empty before the first.
+    current: Vec<u8>,
+    /// The ping before that; empty before the second beat. Differs from `current` unless both are empty.
+    previous: Vec<u8>,
+    /// Known hearts, and how many beats each has missed since it last answered: never more than `max_misses`.
+    hearts: Map<EngineUuid, u32>,
+    /// Known hearts that answered since the last beat. Subset of `hearts`.
+    answered: Set<EngineUuid>,
+    /// Unknown hearts that answered since the last beat. Disjoint from `hearts`; at most [`MAX_NEW_HEARTS`].
+    new: Set<EngineUuid>,
+}
+
+impl HeartMonitor {
+    /// A monitor that beats at once, then every period.
+    pub fn new(config: Config, now: Instant) -> Self {
+        Self {
+            period: config.period.max(Duration::from_millis(1)),
+            max_misses: config.max_misses,
+            started: now,
+            next_beat: now,
+            current: Vec::new(),
+            previous: Vec::new(),
+            hearts: Map::default(),
+            answered: Set::default(),
+            new: Set::default(),
+        }
+    }
+
+    /// The hearts that it knows, in the order in which they came.
+    pub fn hearts(&self) -> impl Iterator<Item = &EngineUuid> {
+        self.hearts.keys()
+    }
+
+    fn pong(&mut self, heart: Identity, payload: &[u8], out: &mut Vec<Effect>) {
+        let Some(uuid) = heart.to_engine() else {
+            out.push(Effect::Refused { refusal: Refusal::UnknownEngine(heart.clone()), from: heart });
+            return;
+        };
+        // An answer to an older ping says nothing of now; neither do bytes that were never a ping.
+        if payload.is_empty() || (payload != self.current && payload != self.previous) {
+            return;
+        }
+        if self.hearts.contains_key(&uuid) {
+            self.answered.insert(uuid);
+        } else if self.new.len() < MAX_NEW_HEARTS {
+            self.new.insert(uuid);
+        } else {
+            out.push(Effect::Refused { refusal: Refusal::UnknownEngine(heart.clone()), from: heart });
+        }
+    }
+
+    fn beat(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let late = now.since(self.next_beat);
+        // Nobody could answer a monitor that slept: a process that was stopped, or a machine that was suspended, must
+        // not take its engines for dead when it wakes.
+        let counts = late <= self.period;
+        let answered = std::mem::take(&mut self.answered);
+        let mut stopped = Vec::new();
+        self.hearts.retain(|uuid, misses| {
+            if answered.contains(uuid) {
+                *misses = 0;
+            } else if counts {
+                if *misses >= self.max_misses {
+                    stopped.push(uuid.clone());
+                    return false;
+                }
+                *misses += 1;
+            }
+            true
+        });
+        let new: Vec<_> = std::mem::take(&mut self.new).into_iter().collect();
+        self.hearts.extend(new.iter().map(|uuid| (uuid.clone(), 0)));
+        if !new.is_empty() {
+            out.push(Effect::NewHearts(new));
+        }
+        if !stopped.is_empty() {
+            out.push(Effect::StoppedHearts(stopped));
+        }
+        let lifetime = now.since(self.started);
+        let ping = format!("{}.{:09}", lifetime.as_secs(), lifetime.subsec_nanos()).into_bytes();
+        self.previous = std::mem::replace(&mut self.current, ping.clone());
+        out.push(Effect::Ping(ping));
+        // In step with the first beat, unless steps were missed: those are gone, and are not made up for.
+        self.next_beat = if late < self.period { self.next_beat + self.period } else { now + self.period };
+    }
+}
+
+impl Machine for HeartMonitor {
+    type Event = Event;
+    type Effect = Effect;
+
+    fn handle(&mut self, _now: Now, event: Event, out: &mut Vec<Effect>) {
+        match event {
+            Event::Pong { heart, payload } => self.pong(heart, &payload, out),
+            Event::Forget { heart } => {
+                self.hearts.swap_remove(&heart);
+                self.answered.swap_remove(&heart);
+                self.new.swap_remove(&heart);
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        Some(self.next_beat)
+    }
+
+    fn on_deadline(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if now.instant >= self.next_beat {
+            self.beat(now.instant, out);
+        }
+    }
+
+    fn check(&self) {
+        assert!(!self.period.is_zero());
+        assert!(self.next_beat >= self.started);
+        assert!(self.current.is_empty() || self.current != self.previous, "two pings alike: {:?}", self.current);
+        assert!(self.new.len() <= MAX_NEW_HEARTS, "{} new hearts", self.new.len());
+        for uuid in &self.answered {
+            assert!(self.hearts.contains_key(uuid), "`{uuid}` answered but is not known");
+        }
+        for uuid in &self.new {
+            assert!(!self.hearts.contains_key(uuid), "`{uuid}` is both new and known");
+        }
+        for (uuid, misses) in &self.hearts {
+            assert!(*misses <= self.max_misses, "`{uuid}` missed {misses} beats and is still known");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_secs(3);
+
+    struct Story {
+        monitor: HeartMonitor,
+        now: Now,
+        ping: Vec<u8>,
+    }
+
+    impl Story {
+        fn new() -> Self {
+            let mut story =
+                Self { monitor: HeartMonitor::new(Config::default(), Instant(7)), now: now(7), ping: Vec::new() };
+            story.beat();
+            story
+        }
+
+        /// Goes to the next beat; what it reports, less the ping.
+        fn beat(&mut self) -> Vec<Effect> {
+            self.now.instant = self.monitor.deadline().unwrap();
+            self.beat_now()
+        }
+
+        fn beat_now(&mut self) -> Vec<Effect> {
+            let mut out = Vec::new();
+            self.monitor.on_deadline(self.now, &mut out);
+            self.monitor.check();
+            let Some(Effect::Ping(ping)) = out.pop() else { panic!("a beat ends with a ping: {out:?}") };
+            self.ping = ping;
+            out
+        }
+
+        fn pong(&mut self, heart: &str, payload: &[u8]) {
+            assert_eq!(self.event(Event::Pong { heart: heart.as_bytes().into(), payload: payload.to_vec() }), []);
+        }
+
+        fn answer(&mut self, heart: &str) {
+            let ping = self.ping.clone();
+            self.pong(heart, &ping);
+        }
+
+        fn event(&mut self, event: Event) -> Vec<Effect> {
+            let mut out = Vec::new();
+            self.monitor.handle(self.now, event, &mut out);
+            self.monitor.check();
+            out
+        }
+    }
+
+    fn now(nanos: u64) -> Now {
+        Now { instant: Instant(nanos), ..Now::default() }
+    }
+
+    fn new(uuid: &str) -> Vec<Effect> {
+        vec![Effect::NewHearts(vec![uuid.into()])]
+    }
+
+    fn stopped(uuid: &str) -> Vec<Effect> {
+        vec![Effect::StoppedHearts(vec![uuid.into()])]
+    }
+
+    #[test]
+    fn it_beats_at_once_and_then_every_period() {
+        let mut story = Story::new();
+        assert_eq!(story.ping, b"0.000000000");
+        assert_eq!(story.monitor.deadline(), Some(Instant(7) + PERIOD));
+        let mut out = Vec::new();
+        story.monitor.on_deadline(story.now, &mut out);
+        assert_eq!(out, [], "a call too many does nothing");
+        assert_eq!(story.beat(), []);
+        assert_eq!(story.ping, b"3.000000000");
+    }
+
+    #[test]
+    fn a_new_heart_is_reported_once_at_the_next_beat() {
+        let mut story = Story::new();
+        story.answer("e");
+        assert_eq!(story.beat(), new("e"));
+        story.answer("e");
+        assert_eq!(story.beat(), []);
+    }
+
+    #[test]
+    fn an_answer_to_the_previous_ping_counts_and_to_an_older_one_does_not() {
+        let mut story = Story::new();
+        let first = story.ping.clone();
+        story.beat();
+        story.pong("e", &first);
+        assert_eq!(story.beat(), new("e"));
+        story.pong("f", &first);
+        story.pong("g", b"made up");
+        story.pong("h", b"");
+        assert_eq!(story.beat(), []);
+    }
+
+    #[test]
+    fn nothing_that_is_sent_before_the_first_ping_counts() {
+        let mut monitor = HeartMonitor::new(Config::default(), Instant(0));
+        let mut out = Vec::new();
+        monitor.handle(now(0), Event::Pong { heart: b"e"[..].into(), payload: Vec::new() }, &mut out);
+        monitor.on_deadline(now(0), &mut out);
+        assert_eq!(out, [Effect::Ping(b"0.000000000".to_vec())]);
+    }
+
+    #[test]
+    fn a_heart_fails_at_its_eleventh_miss_in_a_row() {
+        let mut story = Story::new();
+        story.answer("e");
+        story.beat();
+        for _ in 0..10 {
+            assert_eq!(story.beat(), []);
+        }
+        story.answer("e");
+        assert_eq!(story.beat(), [], "one answer makes up for all misses");
+        for miss in 1..=10 {
+            assert_eq!(story.beat(), [], "miss {miss}");
+        }
+        assert_eq!(story.beat(), stopped("e"));
+        assert_eq!(story.beat(), []);
+        story.answer("e");
+        assert_eq!(story.beat(), new("e"), "it may come back");
+    }
+
+    #[test]
+    fn a_monitor_that_was_paused_blames_nobody() {
+        let mut story = Story::new();
+        story.answer("e");
+        story.beat();
+        for _ in 0..10 {
+            story.beat();
+        }
+        story.now.instant = story.monitor.deadline().unwrap() + PERIOD + Duration::from_nanos(1);
+        assert_eq!(story.beat_now(), [], "the eleventh miss was the monitor's own");
+        assert_eq!(story.monitor.deadline(), Some(story.now.instant + PERIOD), "lost beats are not made up for");
+        assert_eq!(story.beat(), stopped("e"));
+    }
+
+    #[test]
+    fn a_beat_that_is_a_little_late_keeps_the_step() {
+        let mut story = Story::new();
+        let due = story.monitor.deadline().unwrap();
+        story.now.instant = due + Duration::from_millis(100);
+        story.beat_now();
+        assert_eq!(story.monitor.deadline(), Some(due + PERIOD));
+    }
+
+    #[test]
+    fn a_forgotten_heart_is_new_when_it_answers_again() {
+        let mut story = Story::new();
+        story.answer("e");
+        story.beat();
+        assert_eq!(story.event(Event::Forget { heart: "e".into() }), []);
+        for _ in 0..20 {
+            assert_eq!(story.beat(), [], "its silence is not reported");
+        }
+        story.answer("e");
+        assert_eq!(story.beat(), new("e"));
+    }
+
+    #[test]
+    fn an_identity_that_is_no_text_is_refused() {
+        let mut story = Story::new();
+        let heart = Identity::from(&[0xff, 0][..]);
+        let out = story.event(Event::Pong { heart: heart.clone(), payload: story.ping.clone() });
+        assert_eq!(out, [Effect::Refused { from: heart.clone(), refusal: Refusal::UnknownEngine(heart) }]);
+        assert_eq!(story.beat(), []);
+    }
+
+    #[test]
+    fn hearts_that_nobody_knows_are_remembered_up_to_a_limit() {
+        let mut story = Story::new();
+        let payload = story.ping.clone();
+        let mut out = Vec::new();
+        for at in 0..=MAX_NEW_HEARTS {
+            let heart = Identity::from(at.to_string().as_bytes());
+            story.monitor.handle(story.now, Event::Pong { heart, payload: payload.clone() }, &mut out);
+        }
+        assert_eq!(out.len(), 1, "one too many");
+        story.monitor.check();
+    }
+}

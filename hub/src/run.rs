@@ -1,0 +1,142 @@
+//! The sockets of the hub and of the heart monitor. What to do is decided by their machines.
+
+use std::ops::ControlFlow;
+
+use remuda_net::{Driver, Input, Received, Refusals, Socket};
+use remuda_proto::message::native::Capability;
+use remuda_proto::{EngineId, EngineUuid, Identity, Now, monitor};
+
+use crate::heart::{self, HeartMonitor};
+use crate::hub::{self, Hub};
+
+impl From<monitor::Monitor> for hub::Event {
+    fn from(seen: monitor::Monitor) -> Self {
+        Self::Monitor(seen)
+    }
+}
+
+/// What the hub has to say to the other parts of the controller.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// An engine is registered.
+    Joined {
+        /// Its uuid.
+        uuid: EngineUuid,
+        /// Its id.
+        id: EngineId,
+        /// What it can run.
+        capability: Capability,
+    },
+    /// An engine is gone.
+    Left {
+        /// Its uuid.
+        uuid: EngineUuid,
+    },
+    /// This heart is of no interest any more.
+    ForgetHeart(EngineUuid),
+}
+
+/// Drives a [`Hub`]: queries come on a ROUTER, notifications leave on a PUB.
+pub struct HubDriver<F> {
+    /// The ROUTER.
+    query: [Socket; 1],
+    notification: Socket,
+    /// Takes the news to the schedulers and the heart monitor.
+    tell: F,
+    refusals: Refusals,
+}
+
+impl<F: FnMut(News)> HubDriver<F> {
+    /// A driver over sockets that are bound.
+    pub fn new(query: Socket, notification: Socket, tell: F) -> Self {
+        Self { query: [query], notification, tell, refusals: Refusals::new("registration") }
+    }
+}
+
+impl<F: FnMut(News)> Driver for HubDriver<F> {
+    type Machine = Hub;
+
+    fn sockets(&self) -> &[Socket] {
+        &self.query
+    }
+
+    fn receive(&mut self, index: usize, _now: Now) -> Input<hub::Event> {
+        match self.query[index].receive() {
+            None => Input::None,
+            Some(Received::Message(frames)) => {
+                Input::Event(hub::Event::Query { from: frames.idents, body: frames.body })
+            }
+            Some(Received::Garbage { sender, error }) => {
+                self.refusals.note(sender.as_ref(), &error.into());
+                Input::Dropped
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: hub::Effect) -> ControlFlow<()> {
+        match effect {
+            hub::Effect::Joined { uuid, id, capability } => (self.tell)(News::Joined { uuid, id, capability }),
+            hub::Effect::Left { uuid, .. } => (self.tell)(News::Left { uuid }),
+            hub::Effect::ForgetHeart(uuid) => (self.tell)(News::ForgetHeart(uuid)),
+            hub::Effect::Reply { to, body } => {
+                self.query[0].send(&to, &body);
+            }
+            hub::Effect::Notify(body) => {
+                self.notification.send([], &body);
+            }
+            hub::Effect::Refused { from, refusal } => self.refusals.note(Some(&from), &refusal),
+            hub::Effect::Exit => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Drives a [`HeartMonitor`]: pings leave on a PUB, pongs come on a ROUTER.
+pub struct HeartDriver<F> {
+    ping: Socket,
+    /// The ROUTER.
+    pong: [Socket; 1],
+    /// Takes what hearts do to the hub.
+    tell: F,
+    refusals: Refusals,
+}
+
+impl<F: FnMut(hub::Event)> HeartDriver<F> {
+    /// A driver over sockets that are bound.
+    pub fn new(ping: Socket, pong: Socket, tell: F) -> Self {
+        Self { ping, pong: [pong], tell, refusals: Refusals::new("heartbeat") }
+    }
+}
+
+impl<F: FnMut(hub::Event)> Driver for HeartDriver<F> {
+    type Machine = HeartMonitor;
+
+    fn sockets(&self) -> &[Socket] {
+        &self.pong
+    }
+
+    fn receive(&mut self, index: usize, _now: Now) -> Input<heart::Event> {
+        let Some(mut frames) = self.pong[index].receive_raw() else { return Input::None };
+        let sender = frames.first().map(|frame| Identity::from(&frame[..]));
+        match (sender, frames.len()) {
+            (Some(heart), 2) => Input::Event(heart::Event::Pong { heart, payload: frames.swap_remove(1) }),
+            (sender, count) => {
+                let error = remuda_proto::FrameError::NoDelimiter { frames: count };
+                self.refusals.note(sender.as_ref(), &error.into());
+                Input::Dropped
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: heart::Effect) -> ControlFlow<()> {
+        match effect {
+            heart::Effect::Ping(payload) => {
+                self.ping.send_raw(&[payload]);
+            }
+            heart::Effect::NewHearts(hearts) => (self.tell)(hub::Event::NewHearts(hearts)),
+            heart::Effect::StoppedHearts(hearts) => (self.tell)(hub::Event::StoppedHearts(hearts)),
+            heart::Effect::Refused { from, refusal } => self.refusals.note(Some(&from), &refusal),
+        }
+        ControlFlow::Continue(())
+    }
+}
