@@ -1,1 +1,11 @@
-//! Placeholder.
+//! The schedulers of a Remuda cluster: the task scheduler, and the relays of the direct, control and output channels.
+//!
+//! The cores in this crate promise to do no I/O, never to block and never to panic because of what a peer sent. They
+//! take events and the time, and return effects ([`Machine`](remuda_proto::Machine)); whoever drives them owns the
+//! sockets.
+
+pub mod relay;
+pub mod task;
+
+pub use relay::{Channel, RelayEffect, RelayEvent};
+pub use task::{Counts, Scheme, TaskConfig, TaskEffect, TaskEvent};
