@@ -5,7 +5,8 @@
 //! sockets.
 
 pub mod relay;
+mod reply;
 pub mod task;
 
-pub use relay::{Channel, RelayEffect, RelayEvent};
+pub use relay::{Channel, OutputEffect, OutputEvent, OutputRelay, Relay, RelayEffect, RelayEvent};
 pub use task::{Counts, Scheme, TaskConfig, TaskEffect, TaskEvent};

@@ -1,0 +1,213 @@
+use super::*;
+use remuda_proto::{Key, Packer, SessionId, Status, VerifyError};
+use serde_json::{Value, json};
+
+const KEY: &str = "k";
+
+fn session(id: &str, key: &str) -> Session {
+    Session::new(SessionId::from(id), "u", Key::new(key), Packer::Json, 1)
+}
+
+fn ident(text: &str) -> Identity {
+    Identity::from(text.as_bytes())
+}
+
+/// A relay with engine `e-1`, and a client.
+struct World {
+    relay: Relay,
+    client: Session,
+}
+
+impl World {
+    fn new(channel: Channel) -> Self {
+        let mut relay = Relay::new(channel, session("relay", KEY));
+        let registered =
+            RelayEvent::Registered { uuid: "e-1".into(), id: EngineId(0), capability: Capability::stock() };
+        relay.handle(Now::default(), registered, &mut Vec::new());
+        Self { relay, client: session("client", KEY) }
+    }
+
+    fn request(&mut self, msg_type: &str, content: &Value) -> Body {
+        self.client.message(Now::default().date, msg_type.into(), None, &json!({}), content, &[]).unwrap().1
+    }
+
+    fn handle(&mut self, event: RelayEvent) -> Vec<RelayEffect> {
+        let mut out = Vec::new();
+        self.relay.handle(Now::default(), event, &mut out);
+        self.relay.check();
+        out
+    }
+
+    fn send(&mut self, idents: &[&str], body: &Body) -> Vec<RelayEffect> {
+        let frames = Frames::new(idents.iter().map(|text| ident(text)), body.clone());
+        self.handle(RelayEvent::FromClient { client: ident("c"), frames })
+    }
+
+    fn answer(&mut self, idents: &[&str], body: &Body) -> Vec<RelayEffect> {
+        let frames = Frames::new(idents.iter().map(|text| ident(text)), body.clone());
+        self.handle(RelayEvent::FromEngine { engine: ident("e-1"), frames })
+    }
+}
+
+fn reply(key: &str, parent: &[u8], metadata: &Value, content: &Value) -> Body {
+    let parent = Some(parent);
+    session("e-1", key).message(Now::default().date, MsgType::ApplyReply, parent, metadata, content, &[]).unwrap().1
+}
+
+#[test]
+fn a_request_goes_unchanged_to_the_engine_it_names() {
+    let mut world = World::new(Channel::Mux);
+    let request = world.request("apply_request", &json!({}));
+    let out = world.send(&["e-1", "beyond"], &request);
+    let [
+        RelayEffect::Monitor(Monitor::Request { queue: Queue::Mux, engine: Some(uuid), envelope, .. }),
+        RelayEffect::ToEngine { engine, idents, body },
+    ] = &out[..]
+    else {
+        panic!("{out:?}")
+    };
+    assert_eq!((uuid.as_str(), envelope.session.as_str()), ("e-1", "client"));
+    assert_eq!((engine, body), (&ident("e-1"), &request));
+    assert_eq!(idents[..], [ident("c"), ident("beyond")]);
+}
+
+#[test]
+fn a_reply_goes_unchanged_to_the_client_it_names() {
+    let mut world = World::new(Channel::Mux);
+    let sent = reply(KEY, br#"{"msg_id": "m"}"#, &json!({"status": "error"}), &json!({"status": "error"}));
+    let out = world.answer(&["c", "beyond"], &sent);
+    let [
+        RelayEffect::ToClient { client, idents, body },
+        RelayEffect::Monitor(Monitor::Reply { queue: Queue::Mux, engine: Some(engine), msg_id, status, .. }),
+    ] = &out[..]
+    else {
+        panic!("{out:?}")
+    };
+    assert_eq!((client, body), (&ident("c"), &sent));
+    assert_eq!(idents[..], [ident("e-1"), ident("beyond")]);
+    assert_eq!((engine.as_str(), msg_id.as_str(), *status), ("e-1", "m", Status::Error));
+}
+
+#[test]
+fn what_an_engine_says_is_relayed_whatever_it_is() {
+    let mut world = World::new(Channel::Mux);
+    world.handle(RelayEvent::Unregistered { uuid: "e-1".into() });
+    let ok = json!({"status": "ok"});
+    // No status, no parent, a parent that is no map, metadata that is none: all go to the client; those that name
+    // their request close its record.
+    for (parent, metadata, content, recorded) in [
+        (&br#"{"msg_id": "m"}"#[..], json!({}), json!({}), false),
+        (b"{}", json!({}), ok.clone(), false),
+        (b"5", json!({}), ok.clone(), false),
+        (br#"{"msg_id": "m"}"#, json!([5]), ok.clone(), true),
+        (br#"{"msg_id": "m"}"#, json!({}), ok, true),
+    ] {
+        let out = world.answer(&["c"], &reply(KEY, parent, &metadata, &content));
+        assert!(matches!(out[0], RelayEffect::ToClient { .. }), "{out:?}");
+        assert_eq!(out.len(), 1 + usize::from(recorded), "{out:?}");
+    }
+}
+
+#[test]
+fn a_request_for_an_engine_that_is_not_there_is_answered() {
+    for channel in [Channel::Mux, Channel::Control] {
+        let mut world = World::new(channel);
+        for (idents, named, refusal) in [
+            (&["e-9"][..], "No Such Engine: `e-9`", Refusal::UnknownEngine(ident("e-9"))),
+            (&[], "names no engine", Refusal::NoTarget),
+        ] {
+            let request = world.request("execute_request", &json!({}));
+            let out = world.send(idents, &request);
+            let [RelayEffect::ToClient { client, idents, body }, RelayEffect::Refused { from, refusal: why }] =
+                &out[..]
+            else {
+                panic!("{out:?}")
+            };
+            assert_eq!((client, from, why, idents.len()), (&ident("c"), &ident("c"), &refusal, 0));
+            world.client.key().verify(body).unwrap();
+            assert_eq!(Envelope::read(Packer::Json, body).unwrap().msg_type, MsgType::ExecuteReply);
+            assert_eq!(body.parent_header(), request.header());
+            let content: Value = serde_json::from_slice(body.content()).unwrap();
+            assert_eq!((&content["ename"], &content["engine_info"]), (&json!("IndexError"), &json!({})));
+            assert!(content["evalue"].as_str().unwrap().contains(named), "{content}");
+        }
+    }
+}
+
+#[test]
+fn an_engine_that_left_is_not_there() {
+    let mut world = World::new(Channel::Mux);
+    assert_eq!(world.relay.engines().count(), 1);
+    world.handle(RelayEvent::Unregistered { uuid: "e-1".into() });
+    let request = world.request("apply_request", &json!({}));
+    let out = world.send(&["e-1"], &request);
+    assert!(matches!(&out[1], RelayEffect::Refused { refusal: Refusal::UnknownEngine(_), .. }), "{out:?}");
+}
+
+#[test]
+fn what_asks_nothing_is_neither_answered_nor_recorded() {
+    let mut world = World::new(Channel::Mux);
+    let comm = world.request("comm_msg", &json!({}));
+    let out = world.send(&["e-1"], &comm);
+    assert!(matches!(&out[..], [RelayEffect::ToEngine { .. }]), "{out:?}");
+    let comm = world.request("comm_msg", &json!({}));
+    let out = world.send(&["e-9"], &comm);
+    assert!(matches!(&out[..], [RelayEffect::Refused { .. }]), "{out:?}");
+}
+
+#[test]
+fn a_replayed_request_is_refused() {
+    let mut world = World::new(Channel::Control);
+    let request = world.request("signal_request", &json!({"sig": 2}));
+    assert!(matches!(&world.send(&["e-1"], &request)[..], [RelayEffect::ToEngine { .. }]));
+    let out = world.send(&["e-1"], &request);
+    assert!(
+        matches!(&out[..], [RelayEffect::Refused { refusal: Refusal::Verify(VerifyError::Duplicate), .. }]),
+        "{out:?}"
+    );
+}
+
+#[test]
+fn what_cannot_be_believed_or_read_is_refused() {
+    let mut world = World::new(Channel::Mux);
+    let mut stranger = session("x", "other");
+    let (_, forged) =
+        stranger.message(Now::default().date, MsgType::ApplyRequest, None, &json!({}), &json!({}), &[]).unwrap();
+    for out in [world.send(&["e-1"], &forged), world.answer(&["c"], &forged)] {
+        assert!(
+            matches!(&out[..], [RelayEffect::Refused { refusal: Refusal::Verify(VerifyError::Invalid), .. }]),
+            "{out:?}"
+        );
+    }
+    let garbage = world.client.sign_parts([b"]", b"{}", b"{}", b"{}"], []);
+    let out = world.send(&["e-1"], &garbage);
+    assert!(matches!(&out[..], [RelayEffect::Refused { refusal: Refusal::Unpack(_), .. }]), "{out:?}");
+    let out = world.answer(&[], &reply(KEY, b"{}", &json!({}), &json!({})));
+    assert!(matches!(&out[..], [RelayEffect::Refused { refusal: Refusal::NoTarget, .. }]), "{out:?}");
+}
+
+#[test]
+fn an_abort_is_heard_by_the_task_scheduler_and_relayed() {
+    let mut world = World::new(Channel::Control);
+    let request = world.request("abort_request", &json!({"msg_ids": ["a", "b"]}));
+    let out = world.send(&["e-1"], &request);
+    let [RelayEffect::Abort { msg_ids }, RelayEffect::ToEngine { body, .. }] = &out[..] else { panic!("{out:?}") };
+    assert_eq!((&msg_ids[..], body), (&[MsgId::from("a"), MsgId::from("b")][..], &request));
+    for content in [json!({}), json!({"msg_ids": []}), json!({"msg_ids": 5})] {
+        let request = world.request("abort_request", &content);
+        let out = world.send(&["e-1"], &request);
+        assert!(matches!(&out[..], [RelayEffect::ToEngine { .. }]), "{out:?}");
+    }
+    // On the direct queue it is a message like any other.
+    let mut world = World::new(Channel::Mux);
+    let request = world.request("abort_request", &json!({"msg_ids": ["a"]}));
+    let out = world.send(&["e-1"], &request);
+    assert!(!out.iter().any(|effect| matches!(effect, RelayEffect::Abort { .. })), "{out:?}");
+}
+
+#[test]
+fn control_is_not_recorded() {
+    let mut world = World::new(Channel::Control);
+    let out = world.answer(&["c"], &reply(KEY, br#"{"msg_id": "m"}"#, &json!({}), &json!({"status": "ok"})));
+    assert!(matches!(&out[..], [RelayEffect::ToClient { .. }]), "{out:?}");
+}
