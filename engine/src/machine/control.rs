@@ -1,0 +1,126 @@
+//! Control requests: answered at once, also while a task runs.
+
+use remuda_proto::message::content::{AbortRequest, Done, Shutdown};
+use remuda_proto::{Frames, MsgId, MsgType, Now, Refusal, RemoteError};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::request::Request;
+use super::writer::shutdown_content;
+use super::{Effect, Ending, EngineCore, STOP_GRACE, Stopping, kernel_info};
+use crate::signal;
+
+#[derive(Deserialize)]
+struct SignalContent {
+    #[serde(default)]
+    sig: Value,
+}
+
+impl EngineCore {
+    /// Each control request is answered, and its handling is told on iopub as a task's is.
+    pub(super) fn control(&mut self, now: Now, frames: Frames, out: &mut Vec<Effect>) -> Result<(), Refusal> {
+        let request = self.read(frames)?;
+        out.push(self.writer.status(now.date, Some(&request.body), "busy"));
+        let mut shutdown = None;
+        let reply = match &request.msg_type {
+            MsgType::AbortRequest => match self.unpack::<AbortRequest>(&request) {
+                Ok(abort) => {
+                    self.abort(now, &abort, out);
+                    self.writer.control(now.date, &request, &Done::default())
+                }
+                Err(error) => self.writer.control_error(now.date, &request, error),
+            },
+            // Nothing is kept between tasks, so there is nothing to clear.
+            MsgType::ClearRequest => self.writer.control(now.date, &request, &Done::default()),
+            MsgType::ShutdownRequest => {
+                // Whatever the content, the meaning is clear.
+                let content = shutdown.insert(self.unpack::<Shutdown>(&request).unwrap_or_default());
+                self.writer.control(now.date, &request, &shutdown_content(content))
+            }
+            MsgType::SignalRequest => match self.signal(&request, out) {
+                Ok(()) => self.writer.control(now.date, &request, &Done::default()),
+                Err(error) => self.writer.control_error(now.date, &request, error),
+            },
+            MsgType::KernelInfoRequest => {
+                let content = kernel_info(&self.announcement.version);
+                self.writer.control(now.date, &request, &content)
+            }
+            other => {
+                let error = RemoteError::new("NotImplementedError", self.unknown(other));
+                self.writer.control_error(now.date, &request, error)
+            }
+        };
+        out.push(reply);
+        out.push(self.writer.status(now.date, Some(&request.body), "idle"));
+        if let Some(content) = shutdown {
+            out.push(self.writer.shutdown(now.date, &request.body, &content));
+            self.leave(now, Ending::Shutdown, out);
+        }
+        Ok(())
+    }
+
+    fn unpack<T: for<'a> Deserialize<'a>>(&self, request: &Request) -> Result<T, RemoteError> {
+        let content = self.writer.packer().unpack(request.body.content());
+        content.map_err(|error| RemoteError::new("ValueError", format!("the request is not understood: {error}")))
+    }
+
+    /// Tasks that wait are answered at once; stock answers them when their turn comes. No ids: all that wait.
+    fn abort(&mut self, now: Now, abort: &AbortRequest, out: &mut Vec<Effect>) {
+        let stop = abort.remuda.is_some_and(|options| options.stop);
+        if abort.msg_ids.is_empty() {
+            for request in self.queue.drain() {
+                self.answer_aborted(now, &request, out);
+            }
+            if stop {
+                self.stop_running(now, out);
+            }
+            return;
+        }
+        for msg_id in &abort.msg_ids {
+            if self.runs_now(msg_id) {
+                if stop {
+                    self.stop_running(now, out);
+                }
+                continue;
+            }
+            for request in self.queue.abort(msg_id) {
+                self.answer_aborted(now, &request, out);
+            }
+        }
+    }
+
+    fn runs_now(&self, msg_id: &MsgId) -> bool {
+        self.running.as_ref().is_some_and(|running| running.request.msg_id == *msg_id)
+    }
+
+    /// Stops the program that runs: first with SIGTERM, then, on a deadline, with SIGKILL. A function goes on.
+    fn stop_running(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let Some(running) = self.running.as_mut().filter(|running| running.program.is_some()) else { return };
+        if running.stopping.is_none() {
+            running.stopping = Some(Stopping::Asked { kill_at: now.instant + STOP_GRACE });
+            out.push(Effect::Signal { msg_id: running.request.msg_id.clone(), signal: signal::TERM });
+        }
+    }
+
+    /// Sends a signal to the program that runs. With none, an interrupt is ignored (`engine/nanny.py` and a Python
+    /// engine that is idle do the same); anything else would have ended a Python engine, so it is refused in words.
+    fn signal(&self, request: &Request, out: &mut Vec<Effect>) -> Result<(), RemoteError> {
+        let content = self.unpack::<SignalContent>(request)?;
+        let signal = signal::parse(&content.sig).ok_or_else(|| {
+            RemoteError::new(
+                "ValueError",
+                format!("`{}` is no signal: give its number or a name like `SIGINT`", content.sig),
+            )
+        })?;
+        match self.running.as_ref().filter(|running| running.program.is_some()) {
+            Some(running) => out.push(Effect::Signal { msg_id: running.request.msg_id.clone(), signal }),
+            None if signal == signal::INT => {}
+            None => {
+                let reason =
+                    format!("engine {} runs no program to send {} to", self.writer.id, signal::describe(signal));
+                return Err(RemoteError::new("ProcessLookupError", reason));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,125 @@
+//! A request as it arrived on the shell or control socket.
+
+use remuda_proto::message::native::{ApplyContent, NativeTask};
+use remuda_proto::{Body, Frames, Idents, MsgId, MsgType, Packer, Refusal};
+use serde::Deserialize;
+use serde_json::Value;
+
+use bytes::Bytes;
+
+use crate::work::Work;
+
+/// A verified request.
+pub(super) struct Request {
+    /// Routing frames, echoed by the reply: all of them, however many there are.
+    pub(super) idents: Idents,
+    /// Names the request.
+    pub(super) msg_id: MsgId,
+    /// What it asks for.
+    pub(super) msg_type: MsgType,
+    /// What its reply's metadata repeats.
+    pub(super) echo: Echo,
+    /// All of it.
+    pub(super) body: Body,
+}
+
+/// What the metadata of a reply repeats of the request's (`engine/kernel.py: init_metadata`).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Echo {
+    pub(super) is_broadcast: bool,
+    pub(super) is_coalescing: bool,
+    pub(super) original_msg_id: String,
+    pub(super) label: Option<Value>,
+}
+
+/// The values are taken as they come, since only the schedulers and clients know what they mean.
+#[derive(Deserialize)]
+struct RawEcho {
+    #[serde(default)]
+    is_broadcast: Value,
+    #[serde(default)]
+    is_coalescing: Value,
+    #[serde(default)]
+    original_msg_id: Value,
+    #[serde(default)]
+    label: Option<Value>,
+}
+
+impl Request {
+    /// Reads a message whose signature was verified.
+    pub(super) fn read(packer: Packer, frames: Frames) -> Result<Self, Refusal> {
+        let envelope = remuda_proto::Envelope::read(packer, &frames.body)?;
+        if !envelope.msg_type.as_str().ends_with("_request") {
+            return Err(Refusal::UnexpectedType(envelope.msg_type));
+        }
+        let echo = packer.unpack_map::<RawEcho>(frames.body.metadata())?.map_or_else(Echo::default, |raw| Echo {
+            is_broadcast: raw.is_broadcast.as_bool().unwrap_or_default(),
+            is_coalescing: raw.is_coalescing.as_bool().unwrap_or_default(),
+            original_msg_id: raw.original_msg_id.as_str().unwrap_or_default().to_owned(),
+            label: raw.label,
+        });
+        Ok(Self {
+            idents: frames.idents,
+            msg_id: envelope.msg_id,
+            msg_type: envelope.msg_type,
+            echo,
+            body: frames.body,
+        })
+    }
+
+    /// What `engine_info` calls it: `apply` for an `apply_request`.
+    pub(super) fn method(&self) -> &str {
+        let text = self.msg_type.as_str();
+        text.strip_suffix("_request").unwrap_or(text)
+    }
+
+    #[cfg(test)]
+    pub(super) fn bare(msg_id: &str) -> Self {
+        let body = remuda_proto::Session::new("s".into(), "u", remuda_proto::Key::new(""), Packer::Json, 1)
+            .sign_parts([b"{}"; 4], []);
+        let (idents, msg_type) = (Idents::new(), MsgType::ApplyRequest);
+        Self { idents, msg_id: msg_id.into(), msg_type, echo: Echo::default(), body }
+    }
+}
+
+/// What an `apply_request` asks of this engine.
+#[derive(Debug, PartialEq)]
+pub(super) enum Asked {
+    /// A native task.
+    Work(Work),
+    /// A pickled Python function.
+    Python,
+    /// A native task that makes no sense, and why.
+    Invalid(String),
+}
+
+impl Asked {
+    /// Reads the content of an `apply_request`.
+    pub(super) fn read(packer: Packer, body: &Body) -> Self {
+        if packer.is_empty_map(body.content()) {
+            return Self::Python;
+        }
+        let task = match packer.unpack::<ApplyContent>(body.content()) {
+            Ok(ApplyContent { remuda: Some(task) }) => task,
+            Ok(ApplyContent { remuda: None }) => return Self::Python,
+            Err(error) => return Self::Invalid(format!("the task is not understood: {error}")),
+        };
+        match task {
+            NativeTask::Function(name) => {
+                // Nil, which a function without arguments reads as `()`.
+                let argument = body.buffer(0).unwrap_or_else(|| Bytes::from_static(b"\xc0"));
+                Self::Work(Work::Function { name, argument })
+            }
+            NativeTask::Process(task) if task.argv.first().is_none_or(String::is_empty) => {
+                Self::Invalid("the process task names no program: its `argv` is empty".to_owned())
+            }
+            NativeTask::Process(task) => {
+                let stdin = task.stdin.then(|| body.buffer(0));
+                if stdin == Some(None) {
+                    return Self::Invalid("the process task says `stdin`, but buffer 0 is missing".to_owned());
+                }
+                Self::Work(Work::Process { task, stdin: stdin.flatten() })
+            }
+        }
+    }
+}

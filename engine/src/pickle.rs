@@ -1,0 +1,67 @@
+//! Results in the form that a stock Python client reads: one pickle of plain values.
+
+use bytes::Bytes;
+use remuda_proto::message::native::ProcessOutcome;
+use serde::Serialize;
+
+/// `None`.
+pub(crate) const NONE: &[u8] = b"\x80\x04N.";
+
+/// A plain value. Structs become dicts, enums what serde makes of them in JSON.
+pub(crate) fn value(value: &impl Serialize) -> Result<Bytes, serde_pickle::Error> {
+    serde_pickle::to_vec(value, serde_pickle::SerOptions::new()).map(Bytes::from)
+}
+
+#[derive(Serialize)]
+struct Program<'a> {
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+    #[serde(with = "serde_bytes")]
+    stdout: &'a [u8],
+    #[serde(with = "serde_bytes")]
+    stderr: &'a [u8],
+    wall_s: f64,
+}
+
+/// How a program ended, as a dict.
+pub(crate) fn program(ended: &ProcessOutcome, stdout: &[u8], stderr: &[u8]) -> Bytes {
+    let dict = Program {
+        exit_code: ended.exit_code,
+        signal: ended.signal,
+        stdout,
+        stderr,
+        wall_s: ended.wall_us as f64 / 1e6,
+    };
+    value(&dict).expect("numbers and bytes have a pickled form")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_pickle::{DeOptions, HashableValue, Value};
+
+    #[test]
+    fn a_program_is_a_dict_with_its_output_as_bytes() {
+        let ended = ProcessOutcome {
+            exit_code: Some(3),
+            signal: None,
+            wall_us: 1_500_000,
+            stdout_dropped_bytes: 0,
+            stderr_dropped_bytes: 0,
+        };
+        let bytes = program(&ended, b"out\xff", b"");
+        let Value::Dict(dict) = serde_pickle::value_from_slice(&bytes, DeOptions::new()).unwrap() else {
+            panic!("no dict")
+        };
+        let item = |key: &str| dict[&HashableValue::String(key.into())].clone();
+        assert_eq!(item("exit_code"), Value::I64(3));
+        assert_eq!(item("signal"), Value::None);
+        assert_eq!(item("stdout"), Value::Bytes(b"out\xff".to_vec()));
+        assert_eq!(item("wall_s"), Value::F64(1.5));
+    }
+
+    #[test]
+    fn none_is_none() {
+        assert_eq!(serde_pickle::value_from_slice(NONE, DeOptions::new()).unwrap(), Value::None);
+    }
+}
