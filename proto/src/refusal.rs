@@ -34,6 +34,9 @@ pub enum Refusal {
     /// A reply that nobody waits for, from this engine at least: late, or made up.
     #[error("reply to `{0}` that is not expected")]
     Unexpected(MsgId),
+    /// A request beyond the number of those that are tracked. It runs all the same.
+    #[error("too many requests without a reply to track `{0}` too")]
+    Untracked(MsgId),
     /// A message that answers nothing where an answer is due.
     #[error("message without a parent")]
     NoParent,
@@ -59,6 +62,7 @@ impl Refusal {
             Self::UnknownEngine(_) => "unknown_engine",
             Self::NoTarget => "no_target",
             Self::Unexpected(_) => "unexpected",
+            Self::Untracked(_) => "untracked",
             Self::NoParent => "no_parent",
         }
     }
