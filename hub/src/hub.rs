@@ -1,10 +1,27 @@
 //! The machine that registers engines, tracks tasks and answers queries (`controller/hub.py`).
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use remuda_proto::message::content::ControllerInfo;
+use remuda_proto::message::content::{ControllerInfo, EngineNotification};
 use remuda_proto::message::native::Capability;
-use remuda_proto::{Body, EngineId, EngineUuid, Identity, Idents, Refusal, monitor};
+use remuda_proto::message::{Envelope, MsgType, Status};
+use remuda_proto::monitor::{Monitor, Queue};
+use remuda_proto::{
+    Body, EngineId, EngineUuid, Identity, Idents, Instant, Machine, Map, MsgId, Now, Refusal, RemoteError,
+    SeenSignatures, Session, Set,
+};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::query;
+use crate::record::{Outcome, OutputPiece, TaskRecord};
+use crate::registry::{Engine, Registry};
+use crate::store::TaskStore;
+use crate::tracking::{EngineKey, Tracking, Unexpected, Untracked};
+
+/// From the reply to a `shutdown_request` to the end of the process (`controller/hub.py: Hub.shutdown_request`).
+pub const SHUTDOWN_DELAY: Duration = Duration::from_secs(1);
 
 /// How the hub behaves.
 #[derive(Clone, Debug)]
@@ -89,7 +106,7 @@ pub enum Event {
         body: Body,
     },
     /// A scheduler saw something. A request must be reported before its engine can get it.
-    Monitor(monitor::Monitor),
+    Monitor(Monitor),
     /// The heart monitor: these hearts beat.
     NewHearts(Vec<EngineUuid>),
     /// The heart monitor: these hearts stopped.
@@ -137,4 +154,292 @@ pub enum Effect {
     },
     /// End the process, with status 0.
     Exit,
+}
+
+/// Registers engines, tracks tasks, answers queries.
+#[derive(Debug)]
+pub struct Hub {
+    pub(crate) config: Config,
+    /// Makes and verifies messages.
+    pub(crate) session: Session,
+    /// Signatures of the queries that came.
+    pub(crate) seen: SeenSignatures,
+    /// Who is registered.
+    pub(crate) registry: Registry,
+    /// What became of each request, and what each engine has to do. Knows every registered engine.
+    pub(crate) tracking: Tracking,
+    /// The records of requests: of those in `tracking`, and of older ones.
+    pub(crate) store: Box<dyn TaskStore>,
+    /// Engines that left and whose direct requests are not given up yet, by ascending time of that. `tracking` knows
+    /// them still; `registry` does not, unless their uuid or id came back.
+    departed: VecDeque<Departed>,
+    /// When to end the process: set by a `shutdown_request`.
+    pub(crate) exit_at: Option<Instant>,
+}
+
+/// An engine that left.
+#[derive(Debug)]
+struct Departed {
+    /// When its direct requests are given up.
+    give_up_at: Instant,
+    id: EngineId,
+    uuid: EngineUuid,
+    key: EngineKey,
+}
+
+impl Hub {
+    /// A hub without engines. `session` is its own: nobody else makes messages with it.
+    pub fn new(config: Config, session: Session) -> Self {
+        let store = config.store.open();
+        Self {
+            config,
+            session,
+            seen: SeenSignatures::default(),
+            registry: Registry::default(),
+            tracking: Tracking::default(),
+            store,
+            departed: VecDeque::new(),
+            exit_at: None,
+        }
+    }
+
+    /// The registered engines, in the order in which they came.
+    pub fn engines(&self) -> impl Iterator<Item = (EngineId, &EngineUuid)> {
+        self.registry.engines().map(|engine| (engine.id, &engine.uuid))
+    }
+
+    /// How many tasks wait for an engine, and how many requests are with one.
+    pub fn waiting_and_running(&self) -> (usize, usize) {
+        (self.tracking.waiting(), self.tracking.running())
+    }
+
+    /// A message of the hub's own.
+    pub(crate) fn message(
+        &mut self,
+        now: Now,
+        msg_type: MsgType,
+        parent: Option<&[u8]>,
+        content: &(impl Serialize + ?Sized),
+    ) -> Body {
+        let made = self.session.message(now.date, msg_type, parent, &json!({}), content, &[]);
+        made.expect("contents of our own can be packed").1
+    }
+
+    /// Removes engines that are registered. Schedulers hear of all of them before anybody else hears of one.
+    pub(crate) fn unregister(&mut self, now: Now, ids: &[EngineId], heart_stopped: bool, out: &mut Vec<Effect>) {
+        let gone: Vec<_> = ids.iter().filter_map(|id| self.registry.remove(*id)).collect();
+        out.extend(gone.iter().map(|engine| Effect::Left { uuid: engine.uuid.clone(), id: engine.id }));
+        if !heart_stopped {
+            out.extend(gone.iter().map(|engine| Effect::ForgetHeart(engine.uuid.clone())));
+        }
+        for Engine { id, uuid, key, .. } in gone {
+            let content = EngineNotification { id, uuid: uuid.clone() };
+            out.push(Effect::Notify(self.message(now, MsgType::UnregistrationNotification, None, &content)));
+            let give_up_at = now.instant + self.config.registration_timeout;
+            self.departed.push_back(Departed { give_up_at, id, uuid, key });
+        }
+    }
+
+    fn new_hearts(&mut self, now: Now, hearts: Vec<EngineUuid>, out: &mut Vec<Effect>) {
+        let mut joined = Vec::new();
+        let mut unexpected = Vec::new();
+        for uuid in hearts {
+            if let Some(pending) = self.registry.take_pending(&uuid) {
+                let key = self.tracking.engine_joined(uuid.clone());
+                let engine = Engine { id: pending.id, uuid: uuid.clone(), announcement: pending.announcement, key };
+                let capability = engine.capability();
+                self.registry.insert(engine);
+                out.push(Effect::Joined { uuid: uuid.clone(), id: pending.id, capability });
+                joined.push(EngineNotification { id: pending.id, uuid });
+            } else if self.registry.by_uuid(uuid.as_str()).is_none() {
+                // It beats but did not register, or not in time. Stock never hears of it again; here it is new at each
+                // beat, so that its registration completes whenever it comes.
+                unexpected.push(uuid);
+            }
+        }
+        out.extend(unexpected.into_iter().map(Effect::ForgetHeart));
+        for content in joined {
+            out.push(Effect::Notify(self.message(now, MsgType::RegistrationNotification, None, &content)));
+        }
+    }
+
+    fn stopped_hearts(&mut self, now: Now, hearts: &[EngineUuid], out: &mut Vec<Effect>) {
+        let ids: Vec<_> =
+            hearts.iter().filter_map(|uuid| self.registry.by_uuid(uuid.as_str())).map(|engine| engine.id).collect();
+        self.unregister(now, &ids, true, out);
+    }
+
+    fn monitor(&mut self, now: Now, seen: Monitor, out: &mut Vec<Effect>) {
+        let seen = match seen {
+            Monitor::Request { queue, engine, envelope, body } => self.request(queue, engine, envelope.msg_id, body),
+            Monitor::Destination { msg_id, engine } => self.destination(&msg_id, &engine),
+            Monitor::Reply { queue, engine, msg_id, status, body } => {
+                self.reply(now, queue, engine, msg_id, status, body)
+            }
+            Monitor::Output { envelope, parent, body } => self.output(now, &envelope, parent, &body, out),
+        };
+        if let Err((from, refusal)) = seen {
+            refuse(out, from, refusal);
+        }
+    }
+
+    fn request(&mut self, queue: Queue, engine: Option<EngineUuid>, msg_id: MsgId, body: Body) -> Result<(), Denied> {
+        let tracked = match (queue, &engine) {
+            (Queue::Task, _) => self.tracking.task_request(&msg_id),
+            (Queue::Mux, None) => return Err((None, Refusal::NoTarget)),
+            (Queue::Mux, Some(uuid)) => match self.registry.by_uuid(uuid.as_str()) {
+                Some(engine) => self.tracking.direct_request(&msg_id, engine.key),
+                None => return Err((None, Refusal::UnknownEngine(uuid.identity()))),
+            },
+        };
+        match tracked {
+            Ok(()) => {
+                let engine = engine.filter(|_| queue == Queue::Mux);
+                self.store.add(TaskRecord::new(msg_id, queue, engine, body));
+                Ok(())
+            }
+            Err(Untracked::Known) => Err((None, Refusal::Resubmitted(msg_id))),
+            Err(Untracked::Full) => Err((None, Refusal::Untracked(msg_id))),
+        }
+    }
+
+    fn destination(&mut self, msg_id: &MsgId, engine: &EngineUuid) -> Result<(), Denied> {
+        let key = self.registry.by_uuid(engine.as_str()).map(|engine| engine.key);
+        let unexpected = |_| (Some(engine.identity()), Refusal::Unexpected(msg_id.clone()));
+        self.tracking.task_sent(msg_id, key).map_err(unexpected)?;
+        self.store.assign(msg_id, engine);
+        Ok(())
+    }
+
+    fn reply(
+        &mut self,
+        now: Now,
+        queue: Queue,
+        engine: Option<EngineUuid>,
+        msg_id: MsgId,
+        status: Status,
+        body: Body,
+    ) -> Result<(), Denied> {
+        let expected = match (queue, &engine) {
+            (Queue::Task, engine) => {
+                let engine = engine.as_ref().and_then(|uuid| self.registry.by_uuid(uuid.as_str()));
+                self.tracking.task_reply(&msg_id, engine.map(|engine| engine.key), status)
+            }
+            // Stock drops what an engine answers after it was unregistered. The client gets that answer, so here it
+            // counts until the request is given up.
+            (Queue::Mux, Some(uuid)) => self.tracking.direct_reply(&msg_id, uuid, status),
+            (Queue::Mux, None) => Err(Unexpected),
+        };
+        if expected.is_err() {
+            return Err((engine.map(|uuid| uuid.identity()), Refusal::Unexpected(msg_id)));
+        }
+        self.store.finish(&msg_id, Outcome { engine, body, received: now.date });
+        Ok(())
+    }
+
+    fn output(
+        &mut self,
+        now: Now,
+        envelope: &Envelope,
+        parent: Option<MsgId>,
+        body: &Body,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Denied> {
+        if envelope.msg_type == MsgType::ShutdownReply {
+            // An engine's session id is its uuid.
+            if let Some(id) = self.registry.by_uuid(envelope.session.as_str()).map(|engine| engine.id) {
+                self.unregister(now, &[id], false, out);
+            }
+            return Ok(());
+        }
+        let Some(parent) = parent else { return Ok(()) };
+        match OutputPiece::read(self.session.packer(), &envelope.msg_type, body) {
+            Some(Ok(piece)) => self.store.output(&parent, piece),
+            Some(Err(reason)) => {
+                let from = Identity::from(envelope.session.as_str().as_bytes());
+                return Err((Some(from), Refusal::Unpack(reason)));
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Gives up the direct requests of the engines that left a while ago. Their clients gave them up long since, by
+    /// themselves; this is for the records (`controller/hub.py: Hub._handle_stranded_msgs`).
+    fn give_up(&mut self, now: Now) {
+        let due = self.departed.iter().take_while(|departed| departed.give_up_at <= now.instant).count();
+        if due == 0 {
+            return;
+        }
+        let due: Map<_, _> = self.departed.drain(..due).map(|departed| (departed.key, departed)).collect();
+        let keys: Set<_> = due.keys().copied().collect();
+        for (msg_id, key) in self.tracking.give_up(&keys) {
+            let departed = &due[&key];
+            let Ok(Some(record)) = self.store.record(&msg_id) else { continue };
+            // A reply as the engine could have sent it, where stock leaves parts null that its own client then trips
+            // over.
+            let request = record.request.clone();
+            let msg_type = Envelope::read(self.session.packer(), &request)
+                .map_or(MsgType::ApplyReply, |envelope| envelope.msg_type.reply());
+            let text = format!("Engine {} died while running task {}", departed.id, query::repr::text(msg_id.as_str()));
+            let error = RemoteError::new("EngineError", text);
+            let metadata = json!({"status": "error", "engine": departed.uuid, "date": now.date});
+            let made =
+                self.session.message(now.date, msg_type, Some(request.header()), &metadata, &error.content(), &[]);
+            let body = made.expect("contents of our own can be packed").1;
+            self.store.finish(&msg_id, Outcome { engine: None, body, received: now.date });
+        }
+    }
+}
+
+/// Who sent what had no effect, if that is known, and why it had none.
+type Denied = (Option<Identity>, Refusal);
+
+/// Says that something had no effect.
+pub(crate) fn refuse(out: &mut Vec<Effect>, from: Option<Identity>, refusal: Refusal) {
+    out.push(Effect::Refused { from, refusal });
+}
+
+impl Machine for Hub {
+    type Event = Event;
+    type Effect = Effect;
+
+    fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
+        match event {
+            Event::Query { from, body } => query::answer(self, now, from, body, out),
+            Event::Monitor(seen) => self.monitor(now, seen, out),
+            Event::NewHearts(hearts) => self.new_hearts(now, hearts, out),
+            Event::StoppedHearts(hearts) => self.stopped_hearts(now, &hearts, out),
+            Event::Stop => out.push(Effect::Exit),
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let give_up = self.departed.front().map(|departed| departed.give_up_at);
+        [self.registry.deadline(), give_up, self.exit_at].into_iter().flatten().min()
+    }
+
+    fn on_deadline(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.registry.purge_stalled(now.instant);
+        self.give_up(now);
+        if self.exit_at.is_some_and(|at| at <= now.instant) {
+            self.exit_at = None;
+            out.push(Effect::Exit);
+        }
+    }
+
+    fn check(&self) {
+        self.registry.check();
+        self.tracking.check();
+        self.store.check();
+        for engine in self.registry.engines() {
+            assert!(self.tracking.counts(engine.key).is_some(), "engine {} is not tracked", engine.id);
+        }
+        let mut last = None;
+        for departed in &self.departed {
+            assert!(self.tracking.counts(departed.key).is_some(), "engine {} is not tracked any more", departed.id);
+            assert!(last <= Some(departed.give_up_at), "departed engines out of order");
+            last = Some(departed.give_up_at);
+        }
+    }
 }

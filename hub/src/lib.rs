@@ -3,11 +3,20 @@
 //!
 //! This crate promises that its machines do no I/O (what does is behind the feature `io`), that nothing a peer sends
 //! makes them panic, and that their memory is bounded by limits with names. It never relays a message: if the hub
-//! stops, tasks still flow. Start with `Hub`, which registers, tracks and answers, and [`HeartMonitor`], which runs
+//! stops, tasks still flow. Start with [`Hub`], which registers, tracks and answers, and [`HeartMonitor`], which runs
 //! on a thread of its own so that no query delays a beat.
 
 pub mod heart;
 pub mod hub;
+mod query;
+pub mod record;
+mod registry;
+#[cfg(feature = "io")]
+pub mod run;
+pub mod store;
+mod tracking;
 
 pub use heart::HeartMonitor;
-pub use hub::{Config, Effect, Event, Limits, StoreKind};
+pub use hub::{Config, Effect, Event, Hub, Limits, StoreKind};
+pub use registry::{MAX_ENGINES, MAX_REQUESTED_ID, MAX_UUID_BYTES};
+pub use tracking::{MAX_FINISHED_IDS, MAX_LIVE_TASKS};

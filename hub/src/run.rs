@@ -84,7 +84,7 @@ impl<F: FnMut(News)> Driver for HubDriver<F> {
             hub::Effect::Notify(body) => {
                 self.notification.send([], &body);
             }
-            hub::Effect::Refused { from, refusal } => self.refusals.note(Some(&from), &refusal),
+            hub::Effect::Refused { from, refusal } => self.refusals.note(from.as_ref(), &refusal),
             hub::Effect::Exit => return ControlFlow::Break(()),
         }
         ControlFlow::Continue(())

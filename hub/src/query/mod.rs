@@ -1,0 +1,177 @@
+//! Queries of clients and engines (`controller/hub.py: Hub.dispatch_query`), a file for each family.
+
+mod connection;
+mod history;
+mod load;
+mod purge;
+mod queue;
+mod registration;
+pub(crate) mod repr;
+mod result;
+mod shutdown;
+mod target;
+
+use bytes::Bytes;
+use remuda_proto::message::{Envelope, MsgType};
+use remuda_proto::{Body, EngineId, Idents, MsgId, Now, Refusal, RemoteError};
+use serde_json::{Map, Value, json};
+
+use crate::hub::{Effect, Hub, refuse};
+
+/// A query that was verified and read.
+pub(crate) struct Query {
+    /// Where it came from.
+    from: Idents,
+    /// The message.
+    body: Body,
+    /// What it asks.
+    msg_type: MsgType,
+    /// Its content, which is a map.
+    content: Map<String, Value>,
+}
+
+/// What a query is answered with.
+struct Answer {
+    content: Value,
+    buffers: Vec<Bytes>,
+}
+
+impl Answer {
+    fn new(content: Value) -> Self {
+        Self { content, buffers: Vec::new() }
+    }
+
+    /// `{"status": "ok"}`.
+    fn ok() -> Self {
+        Self::new(json!({"status": "ok"}))
+    }
+
+    /// An error in a reply of the usual type. Most errors are a `hub_error` instead; the file of each family says which.
+    fn error(error: &RemoteError) -> Self {
+        Self::new(serde_json::to_value(error.content()).expect("an error is plain data"))
+    }
+}
+
+/// Answers a query, or says why it has no answer.
+pub(crate) fn answer(hub: &mut Hub, now: Now, from: Idents, body: Body, out: &mut Vec<Effect>) {
+    let query = match read(hub, from.clone(), body) {
+        Ok(Ok(query)) => query,
+        Ok(Err((query, error))) => return send_error(hub, now, &query, &error, out),
+        // Stock means to answer such a message, and fails at it: nobody gets an answer (wire reference, 4.1).
+        Err(refusal) => return refuse(out, from.into_iter().next(), refusal),
+    };
+    let answered = match &query.msg_type {
+        MsgType::ConnectionRequest => Ok(connection::answer(hub, &query)),
+        MsgType::RegistrationRequest => return registration::register(hub, now, &query, out),
+        MsgType::UnregistrationRequest => return registration::unregister(hub, now, query, out),
+        MsgType::ShutdownRequest => return shutdown::answer(hub, now, &query, out),
+        MsgType::QueueRequest => queue::answer(hub, &query),
+        MsgType::LoadRequest => load::answer(hub, &query),
+        MsgType::ResultRequest => result::answer(hub, &query),
+        MsgType::HistoryRequest => Ok(history::answer(hub)),
+        MsgType::PurgeRequest => purge::answer(hub, &query),
+        MsgType::DbRequest | MsgType::ResubmitRequest => Err(not_supported(&query.msg_type)),
+        MsgType::Other(name) if matches!(&**name, "become_dask_request" | "stop_distributed_request") => {
+            Err(not_supported(&query.msg_type))
+        }
+        msg_type => {
+            let text = format!("Bad Message Type: {}", repr::text(msg_type.as_str()));
+            Err(key_error(&text))
+        }
+    };
+    match answered {
+        Ok(answer) => send(hub, now, &query, query.msg_type.reply(), &answer, out),
+        Err(error) => send_error(hub, now, &query, &error, out),
+    }
+}
+
+/// Verifies and reads a query; inside, an error to answer it with.
+fn read(hub: &mut Hub, from: Idents, body: Body) -> Result<Result<Query, (Query, RemoteError)>, Refusal> {
+    hub.session.key().verify(&body)?;
+    hub.seen.check(&body)?;
+    let packer = hub.session.packer();
+    let Envelope { msg_type, .. } = Envelope::read(packer, &body)?;
+    let content: Value = packer.unpack(body.content())?;
+    Ok(match content {
+        Value::Object(content) => Ok(Query { from, body, msg_type, content }),
+        other => {
+            let error = type_error(format!("the content is not a map: {}", repr::value(&other)));
+            Err((Query { from, body, msg_type, content: Map::new() }, error))
+        }
+    })
+}
+
+fn send(hub: &mut Hub, now: Now, query: &Query, msg_type: MsgType, answer: &Answer, out: &mut Vec<Effect>) {
+    let parent = Some(query.body.header());
+    let made = hub.session.message(now.date, msg_type, parent, &json!({}), &answer.content, &answer.buffers);
+    let body = made.expect("contents of our own can be packed").1;
+    out.push(Effect::Reply { to: query.from.clone(), body });
+}
+
+fn send_error(hub: &mut Hub, now: Now, query: &Query, error: &RemoteError, out: &mut Vec<Effect>) {
+    send(hub, now, query, MsgType::HubError, &Answer::error(error), out);
+}
+
+impl Query {
+    /// Whether the sender asks for what only Remuda says.
+    fn wants_remuda(&self) -> bool {
+        self.content.contains_key("remuda")
+    }
+
+    /// A value that must be there.
+    fn required(&self, key: &str) -> Result<&Value, RemoteError> {
+        self.content.get(key).ok_or_else(|| key_error(key))
+    }
+
+    /// A value that counts as true where Python would take it for true; false if it is not there.
+    fn flag(&self, key: &str) -> bool {
+        match self.content.get(key) {
+            None | Some(Value::Null) => false,
+            Some(Value::Bool(flag)) => *flag,
+            Some(Value::Number(number)) => number.as_f64() != Some(0.0),
+            Some(Value::String(text)) => !text.is_empty(),
+            Some(Value::Array(items)) => !items.is_empty(),
+            Some(Value::Object(map)) => !map.is_empty(),
+        }
+    }
+}
+
+/// Ids of requests: one, a list, or null for none.
+fn msg_ids(key: &str, value: &Value) -> Result<Vec<MsgId>, RemoteError> {
+    let id = |value: &Value| match value {
+        Value::String(id) => Ok(MsgId::from(&**id)),
+        other => Err(type_error(format!("`{key}` holds what is no message id: {}", repr::value(other)))),
+    };
+    match value {
+        Value::Null => Ok(Vec::new()),
+        Value::Array(ids) => ids.iter().map(id).collect(),
+        one => Ok(vec![id(one)?]),
+    }
+}
+
+/// An engine id, if it can be one.
+fn engine_id(value: &Value) -> Option<EngineId> {
+    value.as_u64().and_then(|id| u32::try_from(id).ok()).map(EngineId)
+}
+
+/// Python's `KeyError`, whose text is the `repr` of what is missing.
+fn key_error(key: &str) -> RemoteError {
+    RemoteError::new("KeyError", repr::text(key))
+}
+
+fn index_error(text: String) -> RemoteError {
+    RemoteError::new("IndexError", text)
+}
+
+fn type_error(text: String) -> RemoteError {
+    RemoteError::new("TypeError", text)
+}
+
+fn not_supported(msg_type: &MsgType) -> RemoteError {
+    RemoteError::new("NotImplementedError", format!("{msg_type} is not supported by this controller"))
+}
+
+/// What stock raises when it keeps no records (`controller/dictdb.py: NoDB`), down to the blank at the end.
+fn no_data() -> RemoteError {
+    RemoteError::new("NoData", "NoDB backend doesn't store any data. ")
+}

@@ -1,0 +1,354 @@
+//! What the schedulers' traffic says of each task and each engine
+//! (`controller/hub.py: Hub.save_queue_request` and the methods after it).
+//!
+//! Three events a task come through here, so nothing is parsed and nothing is searched: the events bring what the
+//! schedulers read already, and only counters move. Lists of ids are put together when somebody asks.
+//!
+//! Three things that stock keeps for ever are not kept here: engines that left, the earlier engines of a task that was
+//! tried again, and records of output that belongs to no request.
+
+use remuda_proto::message::Status;
+use remuda_proto::message::content::DoneCounts;
+use remuda_proto::monitor::Queue;
+use remuda_proto::{EngineUuid, Map, MsgId, Set};
+
+/// Most requests without a reply that are tracked. Further ones run just the same, but the hub does not know them.
+pub const MAX_LIVE_TASKS: usize = 4_000_000;
+
+/// Most finished requests of which the hub knows that they finished, apart from their records. Between half of it and
+/// all of it are remembered.
+pub const MAX_FINISHED_IDS: usize = 65_536;
+
+/// One registration of an engine. Ids can be asked for again once their engine has left, uuids too; these are new each
+/// time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct EngineKey(u64);
+
+/// Requests without a reply, and what each engine has to do and did.
+#[derive(Debug, Default)]
+pub(crate) struct Tracking {
+    /// Requests without a reply, at most [`MAX_LIVE_TASKS`]. Disjoint from `finished`.
+    live: Map<MsgId, Live>,
+    /// How many of `live` wait for an engine.
+    waiting: usize,
+    /// Given to the next request: orders them by arrival.
+    next_seq: u64,
+    /// The last requests that ended, and the registered engine that ended them.
+    finished: Finished,
+    /// The engines that are registered, and those that left but whose direct requests are not given up yet.
+    engines: Map<EngineKey, Load>,
+    /// Given to the next engine: above every key that was given.
+    next_key: u64,
+    /// How many requests ended in which way.
+    done: DoneCounts,
+}
+
+/// A request without a reply.
+#[derive(Debug, Clone, Copy)]
+struct Live {
+    queue: Queue,
+    place: Place,
+    seq: u64,
+}
+
+/// Where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// It waits for an engine. Only on [`Queue::Task`].
+    Waiting,
+    /// It was sent to this engine. On [`Queue::Mux`] the engine is in `engines`.
+    On(EngineKey),
+    /// It was sent to an engine that had left by then. Only on [`Queue::Task`].
+    Elsewhere,
+}
+
+/// What an engine has to do and did.
+#[derive(Debug)]
+struct Load {
+    uuid: EngineUuid,
+    counts: Counts,
+}
+
+/// How many requests an engine has and had.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Direct requests without a reply: those of `live` with this queue and engine.
+    pub(crate) queue: usize,
+    /// Tasks without a reply: those of `live` with this queue and engine.
+    pub(crate) tasks: usize,
+    /// Requests that it finished, since it registered. Aborted tasks are not counted, aborted direct requests are.
+    pub(crate) completed: u64,
+}
+
+/// The ids of what an engine has and had, in the order in which it came.
+#[derive(Debug, Default)]
+pub(crate) struct Lists {
+    pub(crate) queue: Vec<MsgId>,
+    pub(crate) tasks: Vec<MsgId>,
+    pub(crate) completed: Vec<MsgId>,
+}
+
+/// Why a request is not tracked.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Untracked {
+    /// One by that id is or was.
+    Known,
+    /// There are [`MAX_LIVE_TASKS`].
+    Full,
+}
+
+/// A reply to a request that is not tracked, or not from the engine that has it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Unexpected;
+
+impl Tracking {
+    /// An engine is registered.
+    pub(crate) fn engine_joined(&mut self, uuid: EngineUuid) -> EngineKey {
+        let key = EngineKey(self.next_key);
+        self.next_key += 1;
+        self.engines.insert(key, Load { uuid, counts: Counts::default() });
+        key
+    }
+
+    /// A direct request came in for a registered engine.
+    pub(crate) fn direct_request(&mut self, msg_id: &MsgId, engine: EngineKey) -> Result<(), Untracked> {
+        assert!(self.engines.contains_key(&engine), "a direct request for {engine:?}, which is not known");
+        self.add(msg_id, Queue::Mux, Place::On(engine))
+    }
+
+    /// A request came in for the task scheduler.
+    pub(crate) fn task_request(&mut self, msg_id: &MsgId) -> Result<(), Untracked> {
+        self.add(msg_id, Queue::Task, Place::Waiting)
+    }
+
+    /// A task was sent to an engine; `None`: to one that is not registered any more.
+    pub(crate) fn task_sent(&mut self, msg_id: &MsgId, engine: Option<EngineKey>) -> Result<(), Unexpected> {
+        let live = self.live.get(msg_id).copied().filter(|live| live.queue == Queue::Task).ok_or(Unexpected)?;
+        let place = engine.map_or(Place::Elsewhere, Place::On);
+        self.move_count(live.queue, live.place, false);
+        self.move_count(live.queue, place, true);
+        self.live.get_mut(msg_id).expect("just looked up").place = place;
+        Ok(())
+    }
+
+    /// An engine's reply to a direct request.
+    pub(crate) fn direct_reply(
+        &mut self,
+        msg_id: &MsgId,
+        engine: &EngineUuid,
+        status: Status,
+    ) -> Result<(), Unexpected> {
+        let live = self.live.get(msg_id).ok_or(Unexpected)?;
+        let Live { queue: Queue::Mux, place: Place::On(id), .. } = *live else { return Err(Unexpected) };
+        if self.engines.get(&id).is_none_or(|load| load.uuid != *engine) {
+            return Err(Unexpected);
+        }
+        self.finish(msg_id, Some(id), true, status);
+        Ok(())
+    }
+
+    /// The reply to a task, from a registered engine or made by the scheduler.
+    pub(crate) fn task_reply(
+        &mut self,
+        msg_id: &MsgId,
+        engine: Option<EngineKey>,
+        status: Status,
+    ) -> Result<(), Unexpected> {
+        if self.live.get(msg_id).is_none_or(|live| live.queue != Queue::Task) {
+            return Err(Unexpected);
+        }
+        self.finish(msg_id, engine, status != Status::Aborted, status);
+        Ok(())
+    }
+
+    /// Gives up the direct requests of engines that left, in order of arrival, and forgets these engines.
+    pub(crate) fn give_up(&mut self, engines: &Set<EngineKey>) -> Vec<(MsgId, EngineKey)> {
+        let stranded = engines.iter().any(|id| self.engines.get(id).is_some_and(|load| load.counts.queue > 0));
+        let mut lost: Vec<_> = Vec::new();
+        // One look at all requests for however many engines; none if nothing is stranded.
+        if stranded {
+            lost.extend(self.live.iter().filter_map(|(msg_id, live)| match live.place {
+                Place::On(id) if live.queue == Queue::Mux && engines.contains(&id) => {
+                    Some((live.seq, msg_id.clone(), id))
+                }
+                _ => None,
+            }));
+            lost.sort_unstable();
+        }
+        for (_, msg_id, _) in &lost {
+            self.finish(msg_id, None, false, Status::Error);
+        }
+        for id in engines {
+            self.engines.swap_remove(id);
+        }
+        lost.into_iter().map(|(_, msg_id, id)| (msg_id, id)).collect()
+    }
+
+    /// Whether the request has no reply yet.
+    pub(crate) fn is_live(&self, msg_id: &MsgId) -> bool {
+        self.live.contains_key(msg_id)
+    }
+
+    /// Whether the request is known to have ended. The oldest are forgotten.
+    pub(crate) fn is_finished(&self, msg_id: &MsgId) -> bool {
+        self.finished.contains(msg_id)
+    }
+
+    /// How many tasks wait for an engine.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// How many requests are with an engine.
+    pub(crate) fn running(&self) -> usize {
+        self.live.len() - self.waiting
+    }
+
+    /// How many requests ended in which way.
+    pub(crate) fn done(&self) -> DoneCounts {
+        self.done
+    }
+
+    /// What an engine has and had; `None` for one that is not known.
+    pub(crate) fn counts(&self, id: EngineKey) -> Option<Counts> {
+        self.engines.get(&id).map(|load| load.counts)
+    }
+
+    /// The ids behind the counts of these engines, and those of the tasks that wait.
+    pub(crate) fn lists(&self, engines: &[EngineKey]) -> (Map<EngineKey, Lists>, Vec<MsgId>) {
+        let mut lists: Map<EngineKey, Lists> = engines.iter().map(|id| (*id, Lists::default())).collect();
+        let mut waiting = Vec::new();
+        let mut live: Vec<_> = self.live.iter().map(|(msg_id, live)| (live.seq, live, msg_id)).collect();
+        live.sort_unstable_by_key(|(seq, ..)| *seq);
+        for (_, live, msg_id) in live {
+            match live.place {
+                Place::Waiting => waiting.push(msg_id.clone()),
+                Place::Elsewhere => {}
+                Place::On(id) => {
+                    let Some(lists) = lists.get_mut(&id) else { continue };
+                    match live.queue {
+                        Queue::Mux => lists.queue.push(msg_id.clone()),
+                        Queue::Task => lists.tasks.push(msg_id.clone()),
+                    }
+                }
+            }
+        }
+        for (msg_id, engine) in self.finished.iter() {
+            if let Some(lists) = engine.and_then(|id| lists.get_mut(&id)) {
+                lists.completed.push(msg_id.clone());
+            }
+        }
+        (lists, waiting)
+    }
+
+    /// Panics if the counters are not what the requests add up to.
+    pub(crate) fn check(&self) {
+        let mut waiting = 0;
+        let mut counts: Map<EngineKey, (usize, usize)> = Map::default();
+        for (msg_id, live) in &self.live {
+            assert!(!self.finished.contains(msg_id), "`{msg_id}` is both live and finished");
+            assert!(live.seq < self.next_seq);
+            if let Place::On(EngineKey(key)) = live.place {
+                assert!(key < self.next_key);
+            }
+            match (live.queue, live.place) {
+                (Queue::Task, Place::Waiting) => waiting += 1,
+                (Queue::Task, Place::Elsewhere) => {}
+                (Queue::Task, Place::On(id)) => counts.entry(id).or_default().1 += 1,
+                (Queue::Mux, Place::On(id)) => {
+                    assert!(self.engines.contains_key(&id), "direct request `{msg_id}` on unknown {id:?}");
+                    counts.entry(id).or_default().0 += 1;
+                }
+                (Queue::Mux, place) => panic!("direct request `{msg_id}` is {place:?}"),
+            }
+        }
+        assert_eq!(self.waiting, waiting, "waiting");
+        for (id, load) in &self.engines {
+            let (queue, tasks) = counts.get(id).copied().unwrap_or_default();
+            assert_eq!((load.counts.queue, load.counts.tasks), (queue, tasks), "{id:?}");
+        }
+        assert!(self.live.len() <= MAX_LIVE_TASKS);
+        assert!(self.finished.len() <= MAX_FINISHED_IDS);
+    }
+
+    fn add(&mut self, msg_id: &MsgId, queue: Queue, place: Place) -> Result<(), Untracked> {
+        if self.is_live(msg_id) || self.is_finished(msg_id) {
+            return Err(Untracked::Known);
+        }
+        if self.live.len() >= MAX_LIVE_TASKS {
+            return Err(Untracked::Full);
+        }
+        self.live.insert(msg_id.clone(), Live { queue, place, seq: self.next_seq });
+        self.next_seq += 1;
+        self.move_count(queue, place, true);
+        Ok(())
+    }
+
+    fn finish(&mut self, msg_id: &MsgId, engine: Option<EngineKey>, counts: bool, status: Status) {
+        let (msg_id, live) = self.live.swap_remove_entry(msg_id).expect("only live requests finish");
+        self.move_count(live.queue, live.place, false);
+        let load = if counts { engine.and_then(|id| self.engines.get_mut(&id)) } else { None };
+        let listed = load.is_some();
+        if let Some(load) = load {
+            load.counts.completed += 1;
+        }
+        self.finished.insert(msg_id, engine.filter(|_| listed));
+        match status {
+            Status::Ok => self.done.ok += 1,
+            Status::Error => self.done.error += 1,
+            Status::Aborted => self.done.aborted += 1,
+        }
+    }
+
+    /// Counts a request at a place, or no longer.
+    fn move_count(&mut self, queue: Queue, place: Place, there: bool) {
+        let count = match place {
+            Place::Waiting => &mut self.waiting,
+            Place::Elsewhere => return,
+            Place::On(id) => {
+                // An engine is forgotten some time after it left; its tasks may still wait for what the scheduler does.
+                let Some(load) = self.engines.get_mut(&id) else { return };
+                match queue {
+                    Queue::Mux => &mut load.counts.queue,
+                    Queue::Task => &mut load.counts.tasks,
+                }
+            }
+        };
+        if there {
+            *count += 1;
+        } else {
+            assert!(*count > 0, "a request leaves {place:?} on {queue:?}, where none is");
+            *count -= 1;
+        }
+    }
+}
+
+/// The ids of the last requests that ended.
+#[derive(Debug, Default)]
+struct Finished {
+    /// The last of them, fewer than half of [`MAX_FINISHED_IDS`].
+    young: Map<MsgId, Option<EngineKey>>,
+    /// Those before; dropped whole when `young` has grown to half the limit. Disjoint from `young`.
+    old: Map<MsgId, Option<EngineKey>>,
+}
+
+impl Finished {
+    fn insert(&mut self, msg_id: MsgId, engine: Option<EngineKey>) {
+        self.young.insert(msg_id, engine);
+        if self.young.len() >= MAX_FINISHED_IDS / 2 {
+            self.old = std::mem::take(&mut self.young);
+        }
+    }
+
+    fn contains(&self, msg_id: &MsgId) -> bool {
+        self.young.contains_key(msg_id) || self.old.contains_key(msg_id)
+    }
+
+    fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&MsgId, Option<EngineKey>)> {
+        self.old.iter().chain(&self.young).map(|(msg_id, engine)| (msg_id, *engine))
+    }
+}
