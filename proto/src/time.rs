@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
+use jiff::SignedDuration;
+use jiff::civil::DateTime;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A point of monotonic time, in nanoseconds since some start. For timeouts and for order.
@@ -32,6 +34,9 @@ impl Sub<Duration> for Instant {
     }
 }
 
+/// The start of 1970.
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+
 /// A wall-clock date: microseconds since 1970 in UTC. For headers and records only, never for timeouts.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Date(pub i64);
@@ -43,17 +48,19 @@ impl Date {
         if let Ok(stamp) = text.parse::<jiff::Timestamp>() {
             return Some(Self(stamp.as_microsecond()));
         }
-        let civil: jiff::civil::DateTime = text.parse().ok()?;
-        let stamp = civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
-        Some(Self(stamp.as_microsecond()))
+        // Without a zone; or in the last hours of the year 9999, which Python has and a timestamp has not.
+        let civil: DateTime = text.strip_suffix('Z').unwrap_or(text).parse().ok()?;
+        i64::try_from(civil.duration_since(EPOCH).as_micros()).ok().map(Self)
     }
 }
 
 impl fmt::Display for Date {
-    /// `2026-11-22T01:37:19.115383Z`; without a fraction when the microseconds are 0, as Python writes it.
+    /// `2026-11-22T01:37:19.115383Z`; without a fraction when the microseconds are 0, as Python writes it. What is out of
+    /// Python's range (the years 1 to 9999) is written as 1970.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stamp = jiff::Timestamp::from_microsecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-        if self.0.rem_euclid(1_000_000) == 0 { write!(f, "{stamp:.0}") } else { write!(f, "{stamp:.6}") }
+        let civil = EPOCH.checked_add(SignedDuration::from_micros(self.0)).ok().filter(|civil| civil.year() > 0);
+        let civil = civil.unwrap_or(EPOCH);
+        if civil.subsec_nanosecond() == 0 { write!(f, "{civil:.0}Z") } else { write!(f, "{civil:.6}Z") }
     }
 }
 impl fmt::Debug for Date {
