@@ -1,0 +1,135 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+/// Measures the controller beside a plain relay and beside the stock controller.
+#[derive(Debug, Parser)]
+#[command(name = "remuda-bench", version, max_term_width = 100)]
+pub(crate) struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Throughput and round trips of each controller, in turn, with ratios.
+    Table(TableArgs),
+    /// Many tasks through one controller: is any lost, is any answered twice, and what does it cost?
+    Soak(SoakArgs),
+    /// A controller without engines: processes and memory.
+    Idle(IdleArgs),
+    /// (internal) The plain relay.
+    #[command(hide = true)]
+    Relay,
+    /// (internal) Null engines.
+    #[command(hide = true)]
+    Engines,
+    /// (internal) The client that makes the load.
+    #[command(hide = true)]
+    Client,
+}
+
+/// A controller to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Kind {
+    /// The plain relay of this program: no signatures, no records.
+    Relay,
+    /// `remuda controller`.
+    Remuda,
+    /// ipyparallel's controller.
+    Stock,
+}
+
+impl Kind {
+    /// Its word on the command line and in reports.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Relay => "relay",
+            Self::Remuda => "remuda",
+            Self::Stock => "stock",
+        }
+    }
+}
+
+/// Which controllers, and where their programs are.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct ControllerArgs {
+    /// The controllers to run, in this order. One that is named must be there; by default those found are run.
+    #[arg(long, value_delimiter = ',', value_enum)]
+    pub(crate) controllers: Vec<Kind>,
+    /// The `remuda` program. [default: beside this program]
+    #[arg(long, env = "REMUDA_PROGRAM")]
+    pub(crate) remuda: Option<PathBuf>,
+    /// A Python that has ipyparallel. [default: `python3`, if it has]
+    #[arg(long, env = "REMUDA_PYTHON")]
+    pub(crate) python: Option<PathBuf>,
+    /// Further arguments for `remuda controller`, one each time (`--remuda-arg=--sqlitedb`).
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) remuda_arg: Vec<String>,
+    /// Append one line of JSON per run to this file (`-`: stdout).
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct TableArgs {
+    /// Fewer tasks and fewer rounds: to see that it works, not to compare.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Tasks per run, for relay and remuda. [default: 50000, or 10000 with --quick]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub(crate) tasks: Option<u64>,
+    /// Tasks per run for the stock controller, which does some thousand a second. [default: 2000, or 500 with --quick]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub(crate) stock_tasks: Option<u64>,
+    /// How often each controller is run on each row. [default: 5, or 3 with --quick]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub(crate) rounds: Option<u32>,
+    /// How many engines; a row for each.
+    #[arg(long, value_delimiter = ',', default_value = "4,16,64", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) engines: Vec<u32>,
+    /// Most tasks outstanding on one engine; a row for each. 0: no limit (not on the relay).
+    #[arg(long, value_delimiter = ',', default_value = "1,64", value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub(crate) hwm: Vec<u32>,
+    #[command(flatten)]
+    pub(crate) of: ControllerArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SoakArgs {
+    /// Tasks in all (the stock controller too, if it is named).
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub(crate) tasks: u64,
+    /// How many engines.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) engines: u32,
+    /// Most tasks outstanding on one engine.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) hwm: u32,
+    #[command(flatten)]
+    pub(crate) of: ControllerArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct IdleArgs {
+    #[command(flatten)]
+    pub(crate) of: ControllerArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+        let args = Args::parse_from(["remuda-bench", "table", "--controllers", "relay,stock", "--hwm", "1"]);
+        let Command::Table(table) = args.command else { panic!("not a table: {args:?}") };
+        assert_eq!(table.of.controllers, [Kind::Relay, Kind::Stock]);
+        assert_eq!((table.engines, table.hwm), (vec![4, 16, 64], vec![1]));
+    }
+}

@@ -1,0 +1,327 @@
+//! The client that makes the load: it sends signed tasks, keeps so many outstanding, and accounts for every reply.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use remuda_proto::message::content::ConnectionReply;
+use remuda_proto::{DELIMITER, EngineUuid, Frames, Key, MsgType, Packer, Session, new_session_id};
+use zmq::{Context, DEALER, POLLIN, SNDMORE, Socket};
+
+use crate::engines::VERIFY_ONE_OF;
+use crate::message::{EMPTY, Headers, Layout, PAYLOAD_BYTES, engine_uuid, session, some_bytes, task_metadata, today};
+use crate::parts::{self, ClientConfig, Event, Faults, Load, Order, Outcome, Route};
+use crate::replies::{Replies, Seen};
+use crate::socket::{self, Incoming};
+use crate::statistics::RoundTrips;
+
+/// How long the engines may take to be known to the hub.
+const ARRIVAL: Duration = Duration::from_secs(60);
+/// A run in which nothing comes back for so long is over.
+const SILENCE: Duration = Duration::from_secs(20);
+/// How long a client listens on after the last reply, for one that comes twice.
+const LINGER_MS: i64 = 50;
+/// Tasks sent, and replies taken, before the other has its turn.
+const TURN: u64 = 64;
+
+/// Runs as a child of the bench until that goes away.
+pub(crate) fn run() -> Result<()> {
+    let done = converse();
+    if let Err(error) = &done {
+        parts::say(&Event::Failed(format!("{error:#}")));
+    }
+    done
+}
+
+fn converse() -> Result<()> {
+    let config: ClientConfig = parts::listen()?.context("`client` is started by the bench, not by hand")?;
+    let mut client = Client::new(&config)?;
+    parts::say(&Event::Ready);
+    let mut prepared: Option<(Load, Faults)> = None;
+    while let Some(order) = parts::listen()? {
+        match order {
+            Order::Prepare(load) => {
+                let warm_up = Load { tasks: (load.tasks / 20).max(2 * u64::from(config.engines)), ..load };
+                prepared = Some((load, client.perform(warm_up)?.faults));
+                parts::say(&Event::Warm);
+            }
+            Order::Go => {
+                let (load, faults) = prepared.take().context("told to go, but not what to do")?;
+                let mut outcome = client.perform(load)?;
+                // A task lost while warming up is a task lost.
+                outcome.faults = outcome.faults.and(faults);
+                parts::say(&Event::Done(outcome));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A queue that takes tasks.
+struct Queue {
+    socket: Socket,
+    incoming: Incoming,
+}
+
+impl Queue {
+    fn new(context: &Context, address: &str) -> Result<Self> {
+        let socket = socket::unlimited(context, DEALER, None)?;
+        socket::connect(&socket, address)?;
+        Ok(Self { socket, incoming: Incoming::new() })
+    }
+}
+
+struct Client {
+    task: Queue,
+    mux: Queue,
+    maker: Maker,
+    /// Held, since without it the sockets would end.
+    _context: Context,
+}
+
+impl Client {
+    /// Connects, and waits until every engine is known.
+    fn new(config: &ClientConfig) -> Result<Self> {
+        let context = Context::new();
+        let mut session = session(new_session_id(some_bytes()).as_str(), &config.key);
+        let engines = match &config.registration {
+            Some(registration) => known_engines(&context, &mut session, registration, config.engines)?,
+            None => (0..config.engines).map(engine_uuid).collect(),
+        };
+        let maker = Maker {
+            key: session.key().clone(),
+            headers: Headers::new(&mut session, MsgType::ApplyRequest)?,
+            metadata: task_metadata()?,
+            engines,
+            next: 0,
+            header: Vec::new(),
+        };
+        let (task, mux) = (Queue::new(&context, &config.task)?, Queue::new(&context, &config.mux)?);
+        Ok(Self { task, mux, maker, _context: context })
+    }
+
+    fn perform(&mut self, load: Load) -> Result<Outcome> {
+        let queue = match load.route {
+            Route::Balanced => &mut self.task,
+            Route::Direct => &mut self.mux,
+        };
+        ensure!(load.window > 0, "a window of 0 lets no task through");
+        let mut run = Run {
+            load,
+            maker: &mut self.maker,
+            replies: Replies::new(0, 0),
+            outcome: Outcome { tasks: load.tasks, ..Outcome::default() },
+            came: 0,
+        };
+        run.replies = Replies::new(run.maker.next, load.tasks);
+        if load.window == 1 {
+            run.one_at_a_time(queue)?;
+        } else {
+            run.flood(queue)?;
+        }
+        run.linger(queue)?;
+        run.outcome.faults.lost = run.replies.missing();
+        Ok(run.outcome)
+    }
+}
+
+/// Asks the hub for its engines until there are enough.
+fn known_engines(context: &Context, session: &mut Session, hub: &str, wanted: u32) -> Result<Vec<EngineUuid>> {
+    let socket = socket::unlimited(context, DEALER, None)?;
+    socket::connect(&socket, hub)?;
+    let deadline = Instant::now() + ARRIVAL;
+    let mut incoming = Incoming::new();
+    let mut known = 0;
+    while Instant::now() < deadline {
+        let none = serde_json::Map::new();
+        let (_, body) = session.message(today(), MsgType::ConnectionRequest, None, &none, &none, &[])?;
+        socket.send_multipart(Frames::new([], body).parts(), 0)?;
+        socket::poll(&mut [socket.as_poll_item(POLLIN)], 1000)?;
+        while incoming.receive(&socket)? {
+            let layout = Layout::of(incoming.frames()).context("the hub's answer is no message")?;
+            let content = &incoming.frames()[layout.header() + 3];
+            let reply: ConnectionReply = serde_json::from_slice(content)
+                .with_context(|| format!("the hub answered {}", String::from_utf8_lossy(content)))?;
+            known = reply.engines.len();
+            if known >= wanted as usize {
+                return Ok(reply.engines.into_values().collect());
+            }
+        }
+        // Engines come a heartbeat after they register, and no event that is cheaper to follow says so.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    bail!("only {known} of {wanted} engines were registered in time")
+}
+
+/// Makes tasks, each with a number of its own.
+struct Maker {
+    key: Key,
+    headers: Headers,
+    metadata: Vec<u8>,
+    engines: Vec<EngineUuid>,
+    /// Number of the next task. Never used again, so that a late reply is told from one of this run.
+    next: u64,
+    /// Room for a header.
+    header: Vec<u8>,
+}
+
+impl Maker {
+    /// Sends the next task.
+    fn send(&mut self, socket: &Socket, route: Route) -> Result<()> {
+        const PAYLOAD: [u8; PAYLOAD_BYTES] = [b'x'; PAYLOAD_BYTES];
+        self.headers.write(self.next, &mut self.header);
+        if route == Route::Direct {
+            let turn = usize::try_from(self.next)? % self.engines.len();
+            socket.send(self.engines[turn].as_str(), SNDMORE)?;
+        }
+        self.next += 1;
+        let signature = self.key.sign([&self.header, EMPTY, &self.metadata, EMPTY]);
+        socket.send(DELIMITER, SNDMORE)?;
+        socket.send(&signature[..], SNDMORE)?;
+        socket.send(&self.header[..], SNDMORE)?;
+        socket.send(EMPTY, SNDMORE)?;
+        socket.send(&self.metadata[..], SNDMORE)?;
+        socket.send(EMPTY, SNDMORE)?;
+        socket.send(&PAYLOAD[..], 0)?;
+        Ok(())
+    }
+}
+
+/// One load under way.
+struct Run<'a> {
+    load: Load,
+    maker: &'a mut Maker,
+    replies: Replies,
+    outcome: Outcome,
+    /// Replies that came, of whatever kind.
+    came: u64,
+}
+
+impl Run<'_> {
+    /// As many tasks outstanding as the window allows.
+    fn flood(&mut self, queue: &mut Queue) -> Result<()> {
+        let start = Instant::now();
+        let mut heard = start;
+        let mut sent = 0;
+        while self.replies.missing() > 0 {
+            let room = self.load.window.saturating_sub(sent - self.replies.answered());
+            let turn = room.min(TURN).min(self.load.tasks - sent);
+            for _ in 0..turn {
+                self.maker.send(&queue.socket, self.load.route)?;
+            }
+            sent += turn;
+            let before = self.came;
+            while self.came - before < TURN && queue.incoming.receive(&queue.socket)? {
+                self.note(&queue.incoming);
+            }
+            if self.came > before {
+                heard = Instant::now();
+            } else if turn == 0 {
+                if heard.elapsed() > SILENCE {
+                    break;
+                }
+                socket::poll(&mut [queue.socket.as_poll_item(POLLIN)], 1000)?;
+            }
+        }
+        self.outcome.seconds = (heard - start).as_secs_f64();
+        Ok(())
+    }
+
+    /// The next task only when the last is answered; each round trip is measured.
+    fn one_at_a_time(&mut self, queue: &mut Queue) -> Result<()> {
+        let mut trips = RoundTrips::new();
+        let start = Instant::now();
+        for sent in 1..=self.load.tasks {
+            let departed = Instant::now();
+            self.maker.send(&queue.socket, self.load.route)?;
+            while self.replies.answered() < sent {
+                if queue.incoming.receive(&queue.socket)? {
+                    self.note(&queue.incoming);
+                } else if departed.elapsed() > SILENCE {
+                    self.outcome.seconds = start.elapsed().as_secs_f64();
+                    return Ok(());
+                } else {
+                    socket::poll(&mut [queue.socket.as_poll_item(POLLIN)], 1000)?;
+                }
+            }
+            trips.add(u64::try_from(departed.elapsed().as_nanos())?);
+        }
+        self.outcome.seconds = start.elapsed().as_secs_f64();
+        self.outcome.latency_us = Some(trips.latency());
+        Ok(())
+    }
+
+    /// Takes what still comes after the last reply.
+    fn linger(&mut self, queue: &mut Queue) -> Result<()> {
+        socket::poll(&mut [queue.socket.as_poll_item(POLLIN)], LINGER_MS)?;
+        while queue.incoming.receive(&queue.socket)? {
+            self.note(&queue.incoming);
+        }
+        Ok(())
+    }
+
+    /// Accounts for a reply.
+    fn note(&mut self, incoming: &Incoming) {
+        self.came += 1;
+        let frames = incoming.frames();
+        let faults = &mut self.outcome.faults;
+        let Some(layout) = Layout::of(frames) else {
+            faults.foreign += 1;
+            return;
+        };
+        if self.came.is_multiple_of(VERIFY_ONE_OF) && !layout.is_signed(frames, &self.maker.key) {
+            faults.foreign += 1;
+            return;
+        }
+        let at = layout.header();
+        let (parent, metadata) = (&frames[at + 1], &frames[at + 2]);
+        match number_of(&self.maker.headers, parent).map(|number| self.replies.note(number)) {
+            Some(Seen::First) if !says_ok(metadata) => faults.failed += 1,
+            Some(Seen::First) => {}
+            Some(Seen::Again) => faults.twice += 1,
+            Some(Seen::Foreign) | None => faults.foreign += 1,
+        }
+    }
+}
+
+/// The number of the task with this header: as we wrote it, or as a controller that answers itself packed it anew.
+fn number_of(headers: &Headers, parent: &[u8]) -> Option<u64> {
+    headers.number(parent).or_else(|| {
+        let envelope: serde_json::Value = Packer::Json.unpack(parent).ok()?;
+        let (_, number) = envelope.get("msg_id")?.as_str()?.rsplit_once('_')?;
+        number.parse().ok()
+    })
+}
+
+/// Whether a reply's metadata says `ok`: at its end, where the null engines write it, or anywhere.
+fn says_ok(metadata: &[u8]) -> bool {
+    metadata.ends_with(br#""status":"ok"}"#)
+        || serde_json::from_slice::<serde_json::Value>(metadata)
+            .is_ok_and(|metadata| metadata.get("status").is_some_and(|status| status == "ok"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_task_of_a_reply_is_found_however_its_header_is_packed() {
+        let mut session = session("s", "key");
+        let headers = Headers::new(&mut session, MsgType::ApplyRequest).unwrap();
+        let mut header = Vec::new();
+        headers.write(42, &mut header);
+        assert_eq!(number_of(&headers, &header), Some(42));
+        let spaced = String::from_utf8(header).unwrap().replace(':', ": ");
+        assert_eq!(number_of(&headers, spaced.as_bytes()), Some(42));
+        assert_eq!(number_of(&headers, b"{}"), None);
+        assert_eq!(number_of(&headers, b"\xff"), None);
+    }
+
+    #[test]
+    fn only_ok_is_ok() {
+        assert!(says_ok(br#"{"engine":"e","status":"ok"}"#));
+        assert!(says_ok(br#"{"status": "ok", "engine": "e"}"#));
+        assert!(!says_ok(br#"{"status": "error", "engine": "ok"}"#));
+        assert!(!says_ok(b"{}"));
+        assert!(!says_ok(b""));
+    }
+}

@@ -1,0 +1,268 @@
+//! The rows of the table, and how each is run.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use crate::args::{Kind, SoakArgs, TableArgs};
+use crate::child::{self, Part};
+use crate::controller::{Candidate, Controller, line_up};
+use crate::message::PAYLOAD_BYTES;
+use crate::parts::{Event, Load, Order, Outcome, Route};
+use crate::report::{self, Journal, note};
+
+/// How long the ends may take to be ready, or one load to be done.
+const READY: Duration = Duration::from_secs(90);
+const LOAD: Duration = Duration::from_secs(3600);
+/// Least and greatest number of tasks outstanding under load.
+const WINDOW: (u64, u64) = (1024, 8192);
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum What {
+    /// Many tasks through the task scheduler.
+    Balanced,
+    /// Many tasks through the direct queue.
+    Direct,
+    /// One task at a time through the task scheduler.
+    BalancedLatency,
+    /// One task at a time through the direct queue.
+    DirectLatency,
+}
+
+impl What {
+    /// Whether tasks go one at a time.
+    pub(crate) fn is_latency(self) -> bool {
+        matches!(self, Self::BalancedLatency | Self::DirectLatency)
+    }
+
+    fn route(self) -> Route {
+        match self {
+            Self::Balanced | Self::BalancedLatency => Route::Balanced,
+            Self::Direct | Self::DirectLatency => Route::Direct,
+        }
+    }
+}
+
+/// A row: what is measured, and with what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct Row {
+    /// What is measured.
+    pub(crate) what: What,
+    /// How many engines.
+    pub(crate) engines: u32,
+    /// Most tasks outstanding on one engine, as the controller is told. It does not bear on the direct queue.
+    pub(crate) hwm: u32,
+    /// Most tasks outstanding in all, as the client keeps them.
+    pub(crate) window: u64,
+}
+
+impl Row {
+    fn new(what: What, engines: u32, hwm: u32) -> Self {
+        // Twice what the engines may hold, so that the controller always has a queue to take from.
+        let wanted = if what.route() == Route::Direct { 0 } else { 2 * u64::from(engines) * u64::from(hwm) };
+        let window = if what.is_latency() { 1 } else { wanted.clamp(WINDOW.0, WINDOW.1) };
+        Self { what, engines, hwm, window }
+    }
+}
+
+/// CPU time a task, of each part, in microseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct CpuPerTask {
+    /// The controller, with all its processes and threads.
+    pub(crate) controller: f64,
+    /// The client.
+    pub(crate) client: f64,
+    /// All null engines together.
+    pub(crate) engines: f64,
+}
+
+/// One run of one controller on one row.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Run {
+    /// Which controller.
+    pub(crate) controller: &'static str,
+    /// The row.
+    #[serde(flatten)]
+    pub(crate) row: Row,
+    /// Which time, from 1.
+    pub(crate) round: u32,
+    /// What came of it.
+    #[serde(flatten)]
+    pub(crate) outcome: Outcome,
+    /// Tasks answered, by the time they took.
+    pub(crate) tasks_per_s: f64,
+    /// What they cost.
+    pub(crate) cpu_us_per_task: CpuPerTask,
+    /// Most memory the controller's processes ever held, each at its own peak, in bytes.
+    pub(crate) peak_rss_bytes: u64,
+    /// How many processes the controller has.
+    pub(crate) processes: usize,
+    /// Size of a task's buffer, in bytes.
+    pub(crate) payload_bytes: usize,
+}
+
+/// What to run: the rows that share a controller's start, and how many tasks.
+struct Setup {
+    rows: Vec<Row>,
+}
+
+impl Setup {
+    /// How many engines, and how many tasks each may hold: the same for all rows.
+    fn shape(&self) -> (u32, u32) {
+        (self.rows[0].engines, self.rows[0].hwm)
+    }
+}
+
+/// The rows of the whole table, by the start that they share. Rows that no hwm bears on are run at the first one.
+fn setups(engines: &[u32], hwms: &[u32]) -> Vec<Setup> {
+    let mut setups = Vec::new();
+    for (turn, &hwm) in hwms.iter().enumerate() {
+        for (place, &count) in engines.iter().enumerate() {
+            let mut whats = vec![What::Balanced];
+            if turn == 0 {
+                whats.push(What::Direct);
+            }
+            if turn == 0 && place == 0 {
+                whats.extend([What::BalancedLatency, What::DirectLatency]);
+            }
+            setups.push(Setup { rows: whats.into_iter().map(|what| Row::new(what, count, hwm)).collect() });
+        }
+    }
+    setups
+}
+
+/// How many tasks a run has.
+#[derive(Debug, Clone, Copy)]
+struct Tasks {
+    ours: u64,
+    stock: u64,
+}
+
+impl Tasks {
+    fn of(self, kind: Kind, what: What) -> u64 {
+        let tasks = if kind == Kind::Stock { self.stock } else { self.ours };
+        if what.is_latency() { (tasks / 10).max(100) } else { tasks }
+    }
+}
+
+/// `remuda-bench table`
+pub(crate) fn run(args: &TableArgs) -> Result<ExitCode> {
+    let (ours, stock, rounds) = if args.quick { (10_000, 500, 3) } else { (50_000, 2_000, 5) };
+    let tasks = Tasks { ours: args.tasks.unwrap_or(ours), stock: args.stock_tasks.unwrap_or(stock) };
+    let candidates = line_up(&args.of, &[Kind::Relay, Kind::Remuda, Kind::Stock])?;
+    let journal = Journal::open("table", args.of.json.as_deref())?;
+    if args.hwm.contains(&0) && candidates.iter().any(|candidate| candidate.kind == Kind::Relay) {
+        bail!("the plain relay cannot do without a hwm: leave out `--hwm 0` or the relay");
+    }
+    perform(&setups(&args.engines, &args.hwm), &candidates, tasks, args.rounds.unwrap_or(rounds), journal)
+}
+
+/// `remuda-bench soak`
+pub(crate) fn soak(args: &SoakArgs) -> Result<ExitCode> {
+    let tasks = Tasks { ours: args.tasks, stock: args.tasks };
+    let candidates = line_up(&args.of, &[Kind::Relay, Kind::Remuda])?;
+    let journal = Journal::open("soak", args.of.json.as_deref())?;
+    let rows = vec![Row::new(What::Balanced, args.engines, args.hwm)];
+    perform(&[Setup { rows }], &candidates, tasks, 1, journal)
+}
+
+fn perform(
+    setups: &[Setup],
+    candidates: &[Candidate],
+    tasks: Tasks,
+    rounds: u32,
+    mut journal: Journal,
+) -> Result<ExitCode> {
+    child::end_in_order()?;
+    child::allow_many_files();
+    let mut runs: Vec<Run> = Vec::new();
+    for setup in setups {
+        for round in 1..=rounds {
+            // There and back again, so that none always comes first.
+            let order: Vec<&Candidate> =
+                if round % 2 == 1 { candidates.iter().collect() } else { candidates.iter().rev().collect() };
+            for candidate in order {
+                let (engines, hwm) = setup.shape();
+                note(&format!("round {round}/{rounds}, {engines} engines, hwm {hwm}: {}", candidate.kind.name()));
+                let first = runs.len();
+                run_setup(setup, candidate, tasks, round, &mut runs)
+                    .with_context(|| format!("`{}` with {engines} engines, hwm {hwm}", candidate.kind.name()))?;
+                for run in &runs[first..] {
+                    journal.write(run)?;
+                }
+            }
+        }
+    }
+    report::table(&runs, &journal.machine())?;
+    Ok(if runs.iter().all(|run| run.outcome.faults.none()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// One start of one controller, and all rows of the setup on it.
+fn run_setup(setup: &Setup, candidate: &Candidate, tasks: Tasks, round: u32, runs: &mut Vec<Run>) -> Result<()> {
+    let (engines, hwm) = setup.shape();
+    let controller = Controller::start(candidate, engines, hwm)?;
+    let null_engines = Part::start("engines", &controller.engines)?;
+    null_engines.ready(READY)?;
+    controller.knows_its_engines()?;
+    let mut client = Part::start("client", &controller.client)?;
+    client.ready(READY).with_context(|| controller.last_words())?;
+    for &row in &setup.rows {
+        let load = Load { route: row.what.route(), tasks: tasks.of(candidate.kind, row.what), window: row.window };
+        client.tell(&Order::Prepare(load))?;
+        let Event::Warm = client.hear(LOAD)? else { bail!("the client did not warm up") };
+        let trees = [controller.tree()?, client.tree()?, null_engines.tree()?];
+        let before = [trees[0].cpu()?, trees[1].cpu()?, trees[2].cpu()?];
+        client.tell(&Order::Go)?;
+        let Event::Done(outcome) = client.hear(LOAD)? else { bail!("the client did not finish") };
+        let mut spent = [0.0; 3];
+        for (at, tree) in trees.iter().enumerate() {
+            spent[at] = tree.cpu()?.since(&before[at]).as_secs_f64() * 1e6 / load.tasks as f64;
+        }
+        let [of_controller, of_client, of_engines] = spent;
+        if !outcome.faults.none() {
+            note(&format!("NOT SOUND: {:?}\n{}", outcome.faults, controller.last_words()));
+        }
+        runs.push(Run {
+            controller: candidate.kind.name(),
+            row,
+            round,
+            tasks_per_s: outcome.tasks.saturating_sub(outcome.faults.lost) as f64 / outcome.seconds,
+            outcome,
+            cpu_us_per_task: CpuPerTask { controller: of_controller, client: of_client, engines: of_engines },
+            peak_rss_bytes: trees[0].memory()?.peak_rss,
+            processes: trees[0].members()?.len(),
+            payload_bytes: PAYLOAD_BYTES,
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_run_once() {
+        let rows: Vec<Row> = setups(&[4, 16, 64], &[1, 64]).into_iter().flat_map(|setup| setup.rows).collect();
+        let count = |what| rows.iter().filter(|row| row.what == what).count();
+        assert_eq!((count(What::Balanced), count(What::Direct)), (6, 3));
+        assert_eq!((count(What::BalancedLatency), count(What::DirectLatency)), (1, 1));
+        let mut unique = rows.clone();
+        unique.sort();
+        unique.dedup();
+        assert_eq!(unique.len(), rows.len());
+    }
+
+    #[test]
+    fn the_window_keeps_the_engines_busy_without_bound_on_neither_side() {
+        assert_eq!(Row::new(What::Balanced, 4, 1).window, 1024);
+        assert_eq!(Row::new(What::Balanced, 16, 64).window, 2048);
+        assert_eq!(Row::new(What::Balanced, 64, 64).window, 8192);
+        assert_eq!(Row::new(What::Direct, 64, 64).window, 1024);
+        assert_eq!(Row::new(What::DirectLatency, 64, 64).window, 1);
+    }
+}
