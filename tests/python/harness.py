@@ -47,6 +47,20 @@ def wait_for(condition, what, deadline=None):
         time.sleep(0.02)
 
 
+def assigned(rc, results):
+    """Where the hub sees these balanced tasks: the set of engine ids once each is on one, else None.
+
+    By msg_id rather than by count: the stock hub still lists a task on every engine that it was retried from.
+    """
+    status = rc.queue_status(verbose=True)
+    found = {}
+    for result in results:
+        for engine in rc.ids:
+            if result.msg_ids[0] in status[engine]["tasks"]:
+                found[result.msg_ids[0]] = engine
+    return set(found.values()) if len(found) == len(results) else None
+
+
 class Member:
     """One process of a cluster, leader of its own process group, with its output in a file."""
 
@@ -72,8 +86,11 @@ class Member:
     def running(self):
         return self.process.poll() is None
 
-    def output(self):
-        return self.log.read_text(errors="replace")
+    def output(self, most=2**20):
+        """The end of its log."""
+        with open(self.log, "rb") as log:
+            log.seek(max(0, self.log.stat().st_size - most))
+            return log.read().decode(errors="replace")
 
     def signal(self, number):
         """To the process itself, not to its group."""
@@ -241,10 +258,7 @@ class Cluster:
         parts = []
         for member in self.members:
             state = "running" if member.running() else f"exit status {member.process.returncode}"
-            text = member.output()
-            if len(text) > 6000:
-                text = "…" + text[-6000:]
-            parts.append(f"--- {member.name} ({state}): {' '.join(member.command)}\n{text}")
+            parts.append(f"--- {member.name} ({state}): {' '.join(member.command)}\n{member.output(6000)}")
         return "\n".join(parts)
 
     # -- ending

@@ -42,6 +42,17 @@ def stay(path, deadline=120.0):
     return os.getpid()
 
 
+def stay_and_fail(path):
+    stay(path)
+    raise ValueError("as told")
+
+
+def only_on(number):
+    if os.getpid() != number:
+        raise RuntimeError("elsewhere")
+    return number
+
+
 def note(path, text):
     """Appends a line to a file: one write, so that lines of several engines do not mix."""
     with open(path, "a") as file:

@@ -8,7 +8,7 @@ import signal
 import ipyparallel as ipp
 import pytest
 import tasks
-from harness import wait_for
+from harness import assigned, wait_for
 
 
 def test_a_map_keeps_the_order(rc):
@@ -27,7 +27,7 @@ def test_every_engine_gets_work(rc, tmp_path):
     view = rc.load_balanced_view()
     # Both stay until the file comes, which is when both are known to run.
     results = [view.apply_async(tasks.stay, str(go)) for _ in range(2)]
-    wait_for(lambda: all(rc.queue_status(n)["tasks"] == 1 for n in rc.ids), "a task on each engine")
+    wait_for(lambda: assigned(rc, results) == {0, 1}, "a task on each engine")
     go.touch()
     assert len({result.get(60) for result in results}) == 2
 
@@ -70,15 +70,8 @@ def test_a_retry_that_succeeds_is_the_result(rc):
     pids = dict(zip(rc.ids, rc[:].apply_sync(tasks.pid)))
     view = rc.load_balanced_view()
 
-    def only_on(pid):
-        import os
-
-        if os.getpid() != pid:
-            raise RuntimeError("elsewhere")
-        return pid
-
     with view.temp_flags(retries=1):
-        results = [view.apply_async(only_on, pids[1]) for _ in range(6)]
+        results = [view.apply_async(tasks.only_on, pids[1]) for _ in range(6)]
     assert [result.get(60) for result in results] == [pids[1]] * 6
 
 
@@ -87,7 +80,7 @@ def test_abort_of_queued_tasks(rc, tmp_path):
     view = rc.load_balanced_view()
     running = [view.apply_async(tasks.stay, str(go)) for _ in range(2)]
     waiting = [view.apply_async(tasks.double, n) for n in range(4)]
-    wait_for(lambda: all(rc.queue_status(n)["tasks"] == 1 for n in rc.ids), "a task on each engine")
+    wait_for(lambda: assigned(rc, running), "a task on each engine")
     rc.abort(waiting, block=True)
     go.touch()
     for result in running:

@@ -8,7 +8,7 @@ import signal
 import ipyparallel as ipp
 import pytest
 import tasks
-from harness import wait_for
+from harness import assigned, wait_for
 
 
 @pytest.fixture
@@ -109,13 +109,7 @@ def test_after_a_failure_is_impossible(view, failed):
 def test_what_waits_becomes_impossible(view, tmp_path):
     go = tmp_path / "go"
 
-    def stay_and_fail(path):
-        import tasks
-
-        tasks.stay(path)
-        raise ValueError
-
-    doomed = view.apply_async(stay_and_fail, str(go))
+    doomed = view.apply_async(tasks.stay_and_fail, str(go))
     with view.temp_flags(after=[doomed]):
         waiting = view.apply_async(tasks.double, 1)
     with view.temp_flags(after=[waiting]):
@@ -206,15 +200,15 @@ def test_a_functional_dependency_met_nowhere(view):
 
 def test_a_required_module(view):
     @ipp.require("json")
+    @ipp.interactive  # its globals are the engine's namespace, where `require` puts the module
     def dump(value):
-        return json.dumps(value)  # noqa: F821 - what `require` is for
+        return json.dumps(value)  # noqa: F821
 
     assert view.apply_async(dump, [1]).get(60) == "[1]"
 
-    @ipp.require("no_such_module_anywhere")
-    def never():
-        return 1
 
+def test_a_required_module_that_no_engine_has(view):
+    never = ipp.require("no_such_module_anywhere")(tasks.pid)
     with view.temp_flags(targets=[0, 1]):
         assert error_of(view.apply_async(never)) == "ImpossibleDependency"
 
@@ -227,7 +221,7 @@ def test_queued_tasks_of_a_dead_target_fail(start_cluster, tmp_path):
     with view.temp_flags(targets=[0]):
         running = view.apply_async(tasks.stay, str(tmp_path / "never"))
         queued = view.apply_async(tasks.double, 1)
-    wait_for(lambda: rc.queue_status(0)["tasks"] == 1, "the task to be on engine 0")
+    wait_for(lambda: assigned(rc, [running]), "the task to be on engine 0")
     os.kill(pid, signal.SIGKILL)
     assert error_of(running) == "EngineError"
     assert error_of(queued) == "ImpossibleDependency"
