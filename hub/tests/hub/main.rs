@@ -1,0 +1,12 @@
+//! The hub as a whole: events in, effects out.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
+mod golden;
+mod prop_bytes;
+mod prop_tracking;
+mod query;
+mod registration;
+mod result;
+mod support;
+mod tracking;
