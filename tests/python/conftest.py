@@ -31,6 +31,8 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.stash[CLUSTERS] = []
+    # An ended run ends its clusters too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if config.getoption("--controller") == "remuda" and remuda_binary() is None:
         raise pytest.UsageError("no remuda binary: `cargo build --release`, set REMUDA_BIN, or use --controller stock")
 
@@ -130,3 +132,22 @@ def rc(shared):
     yield client
     shared.clients.remove(client)
     client.close()
+
+
+class Gate:
+    """A file that `tasks.stay` waits for."""
+
+    def __init__(self, file):
+        self.file = file
+        self.path = str(file)
+
+    def open(self):
+        self.file.touch()
+
+
+@pytest.fixture
+def gate(tmp_path):
+    """Opened when the test ends, however it ends: no engine of a shared cluster is left waiting."""
+    gate = Gate(tmp_path / "gate")
+    yield gate
+    gate.open()

@@ -22,13 +22,12 @@ def test_an_unordered_map_has_every_result_once(rc):
     assert sorted(results) == [2 * n for n in range(200)]
 
 
-def test_every_engine_gets_work(rc, tmp_path):
-    go = tmp_path / "go"
+def test_every_engine_gets_work(rc, gate):
     view = rc.load_balanced_view()
     # Both stay until the file comes, which is when both are known to run.
-    results = [view.apply_async(tasks.stay, str(go)) for _ in range(2)]
+    results = [view.apply_async(tasks.stay, gate.path) for _ in range(2)]
     wait_for(lambda: assigned(rc, results) == {0, 1}, "a task on each engine")
-    go.touch()
+    gate.open()
     assert len({result.get(60) for result in results}) == 2
 
 
@@ -75,14 +74,13 @@ def test_a_retry_that_succeeds_is_the_result(rc):
     assert [result.get(60) for result in results] == [pids[1]] * 6
 
 
-def test_abort_of_queued_tasks(rc, tmp_path):
-    go = tmp_path / "go"
+def test_abort_of_queued_tasks(rc, gate):
     view = rc.load_balanced_view()
-    running = [view.apply_async(tasks.stay, str(go)) for _ in range(2)]
+    running = [view.apply_async(tasks.stay, gate.path) for _ in range(2)]
     waiting = [view.apply_async(tasks.double, n) for n in range(4)]
     wait_for(lambda: assigned(rc, running), "a task on each engine")
     rc.abort(waiting, block=True)
-    go.touch()
+    gate.open()
     for result in running:
         result.get(60)
     for result in waiting:

@@ -36,9 +36,9 @@ def done(view):
     return result
 
 
-def test_after_waits_for_all(view, tmp_path):
-    log, go = tmp_path / "log", tmp_path / "go"
-    held = view.apply_async(tasks.stay, str(go))
+def test_after_waits_for_all(view, tmp_path, gate):
+    log = tmp_path / "log"
+    held = view.apply_async(tasks.stay, gate.path)
     first = view.apply_async(tasks.note, str(log), "first")
     with view.temp_flags(after=[held, first]):
         last = view.apply_async(tasks.note, str(log), "last")
@@ -46,19 +46,18 @@ def test_after_waits_for_all(view, tmp_path):
     # Whatever comes now on the free engine has overtaken the one that waits.
     view.apply_async(tasks.note, str(log), "between").get(60)
     assert not last.done()
-    go.touch()
+    gate.open()
     last.get(60)
     assert log.read_text().split() == ["first", "between", "last"]
 
 
-def test_after_any_waits_for_one(view, tmp_path, done):
-    go = tmp_path / "go"
-    held = view.apply_async(tasks.stay, str(go))
+def test_after_any_waits_for_one(view, gate, done):
+    held = view.apply_async(tasks.stay, gate.path)
     with view.temp_flags(after=ipp.Dependency([held, done], all=False)):
         result = view.apply_async(tasks.double, 2)
     assert result.get(60) == 4
     assert not held.done()
-    go.touch()
+    gate.open()
     held.get(60)
 
 
@@ -106,15 +105,14 @@ def test_after_a_failure_is_impossible(view, failed):
         assert error_of(view.apply_async(tasks.double, 1)) == "ImpossibleDependency"
 
 
-def test_what_waits_becomes_impossible(view, tmp_path):
-    go = tmp_path / "go"
+def test_what_waits_becomes_impossible(view, gate):
 
-    doomed = view.apply_async(tasks.stay_and_fail, str(go))
+    doomed = view.apply_async(tasks.stay_and_fail, gate.path)
     with view.temp_flags(after=[doomed]):
         waiting = view.apply_async(tasks.double, 1)
     with view.temp_flags(after=[waiting]):
         behind = view.apply_async(tasks.double, 1)
-    go.touch()
+    gate.open()
     assert error_of(doomed) == "ValueError"
     assert error_of(waiting) == "ImpossibleDependency"
     assert error_of(behind) == "ImpossibleDependency"
@@ -153,13 +151,12 @@ def test_a_direct_task_is_no_dependency(rc, view):
         assert error_of(view.apply_async(tasks.double, 1)) == "InvalidDependency"
 
 
-def test_a_task_that_waits_too_long_times_out(view, tmp_path):
-    go = tmp_path / "go"
-    held = view.apply_async(tasks.stay, str(go))
+def test_a_task_that_waits_too_long_times_out(view, gate):
+    held = view.apply_async(tasks.stay, gate.path)
     with view.temp_flags(after=[held], timeout=0.3):
         waiting = view.apply_async(tasks.double, 1)
     assert error_of(waiting) == "TaskTimeout"
-    go.touch()
+    gate.open()
     held.get(60)
 
 

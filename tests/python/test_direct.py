@@ -102,13 +102,12 @@ def test_an_error_in_executed_code(rc):
     assert caught.value.ename == "NameError"
 
 
-def test_abort_of_what_has_not_started(rc, tmp_path):
+def test_abort_of_what_has_not_started(rc, gate):
     view = rc[0]
-    go = tmp_path / "go"
-    running = view.apply_async(tasks.stay, str(go))
+    running = view.apply_async(tasks.stay, gate.path)
     waiting = [view.apply_async(tasks.double, n) for n in range(3)]
     rc.abort(waiting[:2], block=True)
-    go.touch()
+    gate.open()
     assert running.get(60)
     for result in waiting[:2]:
         with pytest.raises(ipp.TaskAborted):

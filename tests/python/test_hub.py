@@ -11,38 +11,34 @@ from harness import RawPeer, wait_for
 
 
 def settled(rc):
-    """The hub hears of results a little after the client does."""
+    """Returns when the hub has seen the result of all that this client submitted: it hears later than the client."""
 
-    def idle():
-        status = rc.queue_status()
-        queues = [status[engine] for engine in rc.ids]
-        return status["unassigned"] == 0 and not any(queue["queue"] or queue["tasks"] for queue in queues)
+    def seen():
+        status = rc.queue_status(verbose=True)
+        completed = {msg_id for engine in rc.ids for msg_id in status[engine]["completed"]}
+        return completed >= set(rc.history)
 
-    wait_for(idle, "the hub to have seen every result")
+    wait_for(seen, "the hub to have seen every result")
 
 
-def test_queue_status_counts(rc, tmp_path):
-    settled(rc)
+def test_queue_status_counts(rc, gate):
     before = rc.queue_status()
-    go = tmp_path / "go"
-    results = [rc[0].apply_async(tasks.stay, str(go)) for _ in range(3)]
+    results = [rc[0].apply_async(tasks.stay, gate.path) for _ in range(3)]
     wait_for(lambda: rc.queue_status(0)["queue"] == 3, "the hub to see three tasks")
     status = rc.queue_status()
     assert set(status) == {0, 1, "unassigned"}
     assert status[0] == {"queue": 3, "completed": before[0]["completed"], "tasks": 0}
     assert status[1] == before[1]
-    go.touch()
+    gate.open()
     for result in results:
         result.get(60)
     settled(rc)
     assert rc.queue_status(0) == {"queue": 0, "completed": before[0]["completed"] + 3, "tasks": 0}
 
 
-def test_queue_status_verbose_lists_ids(rc, tmp_path):
-    settled(rc)
-    go = tmp_path / "go"
+def test_queue_status_verbose_lists_ids(rc, gate):
     view = rc.load_balanced_view()
-    running = [view.apply_async(tasks.stay, str(go)) for _ in range(2)]
+    running = [view.apply_async(tasks.stay, gate.path) for _ in range(2)]
     waiting = view.apply_async(tasks.double, 1)
     direct = rc[1].apply_async(tasks.double, 1)
 
@@ -56,7 +52,7 @@ def test_queue_status_verbose_lists_ids(rc, tmp_path):
         )
 
     wait_for(all_seen, "the hub to list every task in its place")
-    go.touch()
+    gate.open()
     waiting.get(60)
     direct.get(60)
     settled(rc)
@@ -75,20 +71,23 @@ def test_queue_status_of_nobody(shared):
     assert "77" in reply["content"]["evalue"]
 
 
-def test_result_status(rc, tmp_path):
-    go = tmp_path / "go"
+def test_result_status(rc, gate):
     done = rc[0].apply_async(tasks.double, 1)
     done.get(60)
-    held = rc[0].apply_async(tasks.stay, str(go))
+    held = rc[0].apply_async(tasks.stay, gate.path)
     ids = [done.msg_ids[0], held.msg_ids[0]]
 
     def both():
-        status = rc.result_status(ids)
+        try:
+            status = rc.result_status(ids)
+        except ipp.RemoteError:
+            return False  # the hub has not seen them yet
         return status["completed"] == ids[:1] and status["pending"] == ids[1:]
 
     wait_for(both, "one task completed, one pending")
-    go.touch()
+    gate.open()
     held.get(60)
+    settled(rc)
 
 
 def test_a_second_client_gets_the_result(rc, shared):
@@ -108,14 +107,14 @@ def test_a_second_client_gets_the_result(rc, shared):
     assert caught.value.ename == "ZeroDivisionError"
 
 
-def test_a_second_client_waits_for_a_result(rc, shared, tmp_path):
-    go = tmp_path / "go"
-    held = rc[0].apply_async(tasks.stay, str(go))
+def test_a_second_client_waits_for_a_result(rc, shared, gate):
+    held = rc[0].apply_async(tasks.stay, gate.path)
     wait_for(lambda: rc.queue_status(0)["queue"] == 1, "the hub to see the task")
     waiting = shared.client().get_result(held.msg_ids[0], owner=False)
     assert not waiting.ready()
-    go.touch()
+    gate.open()
     assert waiting.get(60) == held.get(60)
+    settled(rc)
 
 
 def test_an_unknown_result(shared):
@@ -181,15 +180,15 @@ def test_purged_results_are_gone(rc, shared):
         shared.client().get_result(msg_id, owner=False, block=True)
 
 
-def test_what_is_pending_is_not_purged(rc, tmp_path):
-    go = tmp_path / "go"
-    held = rc[0].apply_async(tasks.stay, str(go))
+def test_what_is_pending_is_not_purged(rc, gate):
+    held = rc[0].apply_async(tasks.stay, gate.path)
     wait_for(lambda: rc.queue_status(0)["queue"] == 1, "the hub to see the task")
     with pytest.raises(ipp.RemoteError) as caught:
         rc.purge_hub_results(jobs=held.msg_ids)
     assert caught.value.ename == "IndexError"
-    go.touch()
+    gate.open()
     held.get(60)
+    settled(rc)
 
 
 def test_resubmit_runs_again(rc, tmp_path):
