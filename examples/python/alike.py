@@ -29,11 +29,11 @@ SUFFIXES = {".rs", ".md", ".py", ".toml"}
 SKIPPED = {"target", ".git", ".venv", "node_modules", "__pycache__"}
 
 # A line is a set of three-letter pieces; two lines are alike when they share at least this part of them.
-ALIKE = 0.8
-SHORTEST = 40
+ALIKE = 0.85
+SHORTEST = 50
 
 # Every line gets ROUNDS small hashes, BAND at a time form a key; lines that share a key are compared. The more alike
-# two lines are, the more likely they share one: at 0.8, 0.8⁴ a key, which with ten keys misses one pair in two hundred.
+# two lines are, the more likely they share one: at 0.85, 0.85⁴ a key, which with ten keys misses one pair in 1,500.
 ROUNDS, BAND = 40, 4
 
 
@@ -44,14 +44,16 @@ def survey(name, text, shortest, rounds, band):
     import zlib
 
     words = collections.Counter(word.lower() for word in re.findall(r"[^\W\d_][\w]{2,}", text))
-    lines, keys = {}, []
+    lines, keys, hashes = {}, [], {}
     for number, line in enumerate(text.splitlines(), start=1):
         bare = re.sub(r"[\W_]+", " ", line).strip().lower()
         if len(bare) < shortest:
             continue
         lines[number] = line.strip()
-        pieces = {bare[i : i + 3].encode() for i in range(len(bare) - 2)}
-        lows = [min(zlib.crc32(piece, seed) for piece in pieces) for seed in range(1, rounds + 1)]
+        pieces = {bare[i : i + 3] for i in range(len(bare) - 2)}
+        for piece in pieces - hashes.keys():
+            hashes[piece] = [zlib.crc32(piece.encode(), seed) for seed in range(1, rounds + 1)]
+        lows = [min(column) for column in zip(*(hashes[piece] for piece in pieces))]
         for start in range(0, rounds, band):
             key = (start, *lows[start : start + band])
             keys.append((hash(key), name, number))
@@ -60,8 +62,10 @@ def survey(name, text, shortest, rounds, band):
 
 def compare(pairs, least):
     """On an engine: the pairs of lines that really are alike though not the same, with how much."""
+    import functools
     import re
 
+    @functools.cache
     def pieces(line):
         bare = re.sub(r"[\W_]+", " ", line).strip().lower()
         return {bare[i : i + 3] for i in range(len(bare) - 2)}
