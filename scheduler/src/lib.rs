@@ -2,11 +2,12 @@
 //!
 //! The cores in this crate promise to do no I/O, never to block and never to panic because of what a peer sent. They
 //! take events and the time, and return effects ([`Machine`](remuda_proto::Machine)); whoever drives them owns the
-//! sockets.
+//! sockets. Start with [`TaskScheduler`] and [`Relay`].
 
 pub mod relay;
 mod reply;
+mod slab;
 pub mod task;
 
 pub use relay::{Channel, OutputEffect, OutputEvent, OutputRelay, Relay, RelayEffect, RelayEvent};
-pub use task::{Counts, Scheme, TaskConfig, TaskEffect, TaskEvent};
+pub use task::{Counts, Scheme, TaskConfig, TaskEffect, TaskEvent, TaskScheduler};

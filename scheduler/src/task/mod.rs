@@ -1,12 +1,34 @@
 //! The task scheduler: picks an engine for each task (`controller/task_scheduler.py: TaskScheduler`).
 
+mod answer;
+mod check;
 mod config;
+mod engines;
+mod fenwick;
+mod graph;
+mod job;
+mod known;
+mod lifecycle;
+mod placement;
+mod queues;
+#[cfg(test)]
+mod tests;
 
 pub use config::{Scheme, TaskConfig, UnknownScheme};
 
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+
 use remuda_proto::message::native::Capability;
 use remuda_proto::monitor::Monitor;
-use remuda_proto::{Body, EngineUuid, Identity, MsgId, Refusal};
+use remuda_proto::{Body, EngineUuid, Identity, Instant, Machine, MsgId, Now, Refusal, Session};
+
+use self::answer::Failure;
+use self::engines::Engines;
+use self::job::{Job, State, Timer};
+use self::known::KnownTasks;
+use self::queues::Queues;
+use crate::slab::Slab;
 
 /// All that can happen to the task scheduler.
 #[derive(Clone, Debug)]
@@ -100,5 +122,209 @@ impl Counts {
     /// All tasks without a final reply.
     pub fn total(self) -> usize {
         self.waiting + self.ready + self.assigned
+    }
+}
+
+impl Counts {
+    /// The count of tasks in this state; none for states that last no longer than an event.
+    fn of(&mut self, state: State) -> Option<&mut usize> {
+        match state {
+            State::Waiting => Some(&mut self.waiting),
+            State::Ready => Some(&mut self.ready),
+            State::Assigned { .. } => Some(&mut self.assigned),
+            State::Fresh | State::Doomed => None,
+        }
+    }
+
+    fn enter(&mut self, state: State) {
+        self.of(state).into_iter().for_each(|count| *count += 1);
+    }
+
+    fn leave(&mut self, state: State) {
+        self.of(state).into_iter().for_each(|count| *count -= 1);
+    }
+}
+
+/// Picks an engine for each task, and sees to it that each gets exactly one final reply.
+///
+/// A task waits for those that it names in `after` and `follow`, then stands in line for an engine that may and can run it
+/// and has room, then is with that engine until its reply comes. It is tried again elsewhere when the engine could not
+/// run it, or when it failed and has retries left; no engine gets it twice. What it asks for in vain is answered with an
+/// error, as by a stock scheduler; where stock would leave the client waiting for ever, there is an error too:
+///
+/// - malformed metadata: `InvalidDependency` for `after` and `follow`, `ValueError` for the rest;
+/// - targets, or places to follow to, of which none is there and can run the task: `ImpossibleDependency`, at once.
+///
+/// Two things still wait without end, unless the task has a timeout: a task that needs what no engine has, and one
+/// that all engines have tried; a new engine may come.
+///
+/// Tasks keep the order of their submission: of two that the same engine may run, it gets the older first. A task that
+/// is tried again goes to the end.
+///
+/// Each event costs O(log n) in engines and in tasks, and something for each task that it moves.
+#[derive(Debug)]
+pub struct TaskScheduler {
+    /// What was asked for.
+    config: TaskConfig,
+    /// Verifies what comes, signs what the scheduler itself says.
+    session: Session,
+    /// All tasks without a final reply.
+    jobs: Slab<Box<Job>>,
+    /// The live tasks of `jobs` and the finished ones that are remembered.
+    known: KnownTasks,
+    /// All engines that are there, or that a task names, tried or ran on.
+    engines: Engines,
+    /// The ready ones of `jobs`, but for those in queues of engines.
+    queues: Queues,
+    /// The timers of `jobs`, one for each at most.
+    timers: BTreeMap<Timer, u32>,
+    /// Tasks that became ready in this event, by place; empty between events.
+    fresh: BinaryHeap<Reverse<(u64, u32)>>,
+    /// Tasks to answer in this event, and why; empty between events.
+    doomed: VecDeque<(u32, Failure)>,
+    /// Scratch space for the engines that a task may go to.
+    allowed: Vec<u32>,
+    /// Number of the next task, and place of the next one queued again: never used twice, always growing.
+    next_seq: u64,
+    /// Number of the next timer.
+    next_timer: u64,
+    /// How many of `jobs` are in which state.
+    counts: Counts,
+    /// Size of the requests of `jobs`.
+    pending_bytes: usize,
+    /// Whether intake is paused: `pending_bytes` or the number of jobs reached a limit, and did not yet fall to three
+    /// quarters of it.
+    paused: bool,
+    /// Steps taken so far, each O(log n) at most: for tests of cost.
+    work: u64,
+}
+
+/// What the handling of one event needs everywhere.
+struct Step<'a> {
+    now: Now,
+    out: &'a mut Vec<TaskEffect>,
+}
+
+impl TaskScheduler {
+    /// A scheduler that knows no engine and no task yet.
+    pub fn new(config: TaskConfig, session: Session) -> Self {
+        Self {
+            session,
+            jobs: Slab::new(),
+            known: KnownTasks::new(config.max_finished_ids),
+            engines: Engines::new(config.scheme, config.hwm, config.seed),
+            queues: Queues::new(),
+            timers: BTreeMap::new(),
+            fresh: BinaryHeap::new(),
+            doomed: VecDeque::new(),
+            allowed: Vec::new(),
+            next_seq: 0,
+            next_timer: 0,
+            counts: Counts::default(),
+            pending_bytes: 0,
+            paused: false,
+            work: 0,
+            config,
+        }
+    }
+
+    /// How it was set up.
+    pub fn config(&self) -> &TaskConfig {
+        &self.config
+    }
+
+    /// How many tasks are in which state.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// How many tasks have no final reply yet.
+    pub fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Whether every task had its final reply.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether every task had its final reply and nothing is kept for any, but for the ids of finished ones.
+    pub fn is_idle(&self) -> bool {
+        let queued = self.queues.iter().any(|(_, queue)| queue.jobs > 0);
+        self.is_empty() && self.timers.is_empty() && self.pending_bytes == 0 && !queued
+    }
+
+    /// Size of the requests of all tasks without a final reply, in bytes.
+    pub fn pending_bytes(&self) -> usize {
+        self.pending_bytes
+    }
+
+    /// Whether intake is paused.
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// How many finished tasks are remembered.
+    pub fn finished_ids(&self) -> usize {
+        self.known.finished()
+    }
+
+    /// How many engines are there.
+    pub fn engine_count(&self) -> usize {
+        self.engines.live()
+    }
+
+    /// The engines that are there, and how many tasks each has.
+    pub fn loads(&self) -> impl Iterator<Item = (&EngineUuid, usize)> {
+        let live = self.engines.iter().filter(|(_, engine)| engine.member.is_some());
+        live.map(|(_, engine)| (&engine.uuid, engine.running.len()))
+    }
+
+    /// Steps taken so far, each O(log n) at most in engines and tasks: for tests of cost.
+    pub fn work(&self) -> u64 {
+        self.work + self.engines.work
+    }
+}
+
+impl Machine for TaskScheduler {
+    type Event = TaskEvent;
+    type Effect = TaskEffect;
+
+    fn handle(&mut self, now: Now, event: TaskEvent, out: &mut Vec<TaskEffect>) {
+        let step = &mut Step { now, out };
+        match event {
+            TaskEvent::Submit { client, body } => {
+                if let Err(refusal) = self.submit(&client, body, step) {
+                    step.out.push(TaskEffect::Refused { from: client, refusal });
+                }
+            }
+            TaskEvent::Result { engine, body, .. } => {
+                if let Err(refusal) = self.take_result(&engine, body, step) {
+                    step.out.push(TaskEffect::Refused { from: engine, refusal });
+                }
+            }
+            TaskEvent::Registered { uuid, capability } => self.register(&uuid, capability, step),
+            TaskEvent::Unregistered { uuid } => self.unregister(&uuid, step),
+            TaskEvent::Abort { msg_ids } => self.abort(&msg_ids, step),
+        }
+        self.watch_intake(step);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.timers.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    fn on_deadline(&mut self, now: Now, out: &mut Vec<TaskEffect>) {
+        let step = &mut Step { now, out };
+        while let Some((&(at, _), &key)) = self.timers.first_key_value()
+            && at <= now.instant
+        {
+            self.time_is_up(key, step);
+        }
+        self.watch_intake(step);
+    }
+
+    fn check(&self) {
+        self.check_all();
     }
 }

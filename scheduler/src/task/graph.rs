@@ -1,0 +1,196 @@
+//! What tasks wait for, and what the end of one means to others (`controller/task_scheduler.py: update_graph`).
+
+use remuda_proto::dependency::Bearing;
+use remuda_proto::message::metadata::TaskMetadata;
+use remuda_proto::monitor::{Monitor, Queue};
+use remuda_proto::{Dependency, Instant, MsgId};
+
+use super::answer::{self, Failure};
+use super::job::{State, Waits};
+use super::known::{Fingerprint, Known};
+use super::{Step, TaskEffect, TaskScheduler};
+
+impl TaskScheduler {
+    /// Takes up what the metadata of a new task asks for.
+    pub(super) fn admit(&mut self, key: u32, metadata: TaskMetadata, now: Instant) {
+        let job = &mut self.jobs[key];
+        job.retries = metadata.retries();
+        job.timeout = metadata.timeout();
+        if !metadata.targets.is_empty() {
+            let mut targets: Vec<u32> = metadata.targets.iter().map(|uuid| self.engines.intern(uuid)).collect();
+            targets.sort_unstable();
+            targets.dedup();
+            targets.iter().for_each(|engine| self.engines.count_ref(*engine));
+            self.jobs[key].special_mut().targets = targets;
+        }
+        if let Err(failure) = self.take_dependencies(key, metadata.after, metadata.follow) {
+            return self.doom(key, failure);
+        }
+        if self.jobs[key].is_met() {
+            self.make_ready(key);
+        } else {
+            self.start_timeout(key, now);
+        }
+    }
+
+    /// Weighs `after`, then `follow`, and hooks the task to those that it has to wait for.
+    fn take_dependencies(&mut self, key: u32, after: Dependency, follow: Dependency) -> Result<(), Failure> {
+        let after = self.weigh_after(key, after)?;
+        self.weigh_follow(key, follow)?;
+        if let Some(after) = after {
+            self.jobs[key].special_mut().after = after;
+        }
+        let Some(special) = &self.jobs[key].special else { return Ok(()) };
+        let born = self.jobs[key].born;
+        let live = special.after.on.ids.iter().chain(&special.follow.on.ids);
+        let live: Vec<u32> = live.filter_map(|msg_id| self.known.live(msg_id)).collect();
+        self.work += live.len() as u64;
+        for other in live {
+            self.jobs[other].dependents.insert((born, key));
+        }
+        Ok(())
+    }
+
+    /// What the finished tasks say to `after`; `None` if it is met. One that is met may name what it likes.
+    fn weigh_after(&self, key: u32, after: Dependency) -> Result<Option<Waits>, Failure> {
+        if after.is_empty() {
+            return Ok(None);
+        }
+        let mut waits = Waits { on: after, ..Waits::default() };
+        let mut invalid = false;
+        for at in 0..waits.on.ids.len() {
+            match self.known.find(Fingerprint::of(&waits.on.ids[at])) {
+                Some(Known::Finished { ok, .. }) => {
+                    let counts = waits.on.bearing(ok) == Bearing::For;
+                    waits.note(counts);
+                }
+                Some(Known::Live { job }) if job != key => {}
+                Some(Known::Live { .. }) | None => invalid = true,
+            }
+        }
+        if waits.is_met() {
+            Ok(None)
+        } else if invalid {
+            Err(Failure::Invalid)
+        } else if waits.is_unreachable() {
+            Err(Failure::Impossible)
+        } else {
+            Ok(Some(waits))
+        }
+    }
+
+    /// Notes what the finished tasks say to `follow`.
+    fn weigh_follow(&mut self, key: u32, follow: Dependency) -> Result<(), Failure> {
+        if follow.is_empty() {
+            return Ok(());
+        }
+        let mut known = Vec::with_capacity(follow.ids.len());
+        for msg_id in &follow.ids {
+            match self.known.find(Fingerprint::of(msg_id)) {
+                Some(Known::Live { job }) if job == key => return Err(Failure::Invalid),
+                Some(task) => known.push(task),
+                None => return Err(Failure::Invalid),
+            }
+        }
+        let special = self.jobs[key].special_mut();
+        special.follow.on = follow;
+        for known in known {
+            if let Known::Finished { ok, engine } = known
+                && special.note_followed(ok, engine)
+                && let Some(place) = engine
+            {
+                self.engines.count_ref(place);
+            }
+        }
+        if special.follow.is_unreachable() { Err(Failure::Impossible) } else { Ok(()) }
+    }
+
+    /// The scheduler will answer a task before the event is done.
+    pub(super) fn doom(&mut self, key: u32, failure: Failure) {
+        if self.jobs[key].state == State::Ready {
+            self.dequeue(key);
+        }
+        self.set_state(key, State::Doomed);
+        self.doomed.push_back((key, failure));
+    }
+
+    /// Answers the doomed tasks, and those that they doom.
+    pub(super) fn answer_doomed(&mut self, step: &mut Step<'_>) {
+        while let Some((key, failure)) = self.doomed.pop_front() {
+            let job = &self.jobs[key];
+            let body = answer::reply(&mut self.session, step.now.date, &job.msg_id, &job.body, &failure);
+            // A dead engine counts as the place where its task ran.
+            let engine = if let Failure::Died(uuid) = &failure { Some(uuid.clone()) } else { None };
+            let place = engine.as_ref().and_then(|uuid| self.engines.find(uuid));
+            let (client, msg_id) = (job.client.clone(), job.msg_id.clone());
+            let ident = engine.as_ref().map(remuda_proto::EngineUuid::identity);
+            step.out.push(TaskEffect::ToClient { client, engine: ident, body: body.clone() });
+            let status = failure.status();
+            step.out.push(TaskEffect::Monitor(Monitor::Reply { queue: Queue::Task, engine, msg_id, status, body }));
+            self.end(key, false, place);
+        }
+    }
+
+    /// A task had its final reply: forgets it, and tells those that wait for it.
+    pub(super) fn end(&mut self, key: u32, ok: bool, place: Option<u32>) {
+        self.cancel_timer(key);
+        let job = self.jobs.remove(key);
+        assert!(
+            !matches!(job.state, State::Ready | State::Assigned { .. }),
+            "task `{}` ends but is {:?}",
+            job.msg_id,
+            job.state
+        );
+        self.counts.leave(job.state);
+        self.pending_bytes -= job.body.size_bytes();
+        place.into_iter().for_each(|engine| self.engines.count_ref(engine));
+        let forgotten = self.known.finish(job.print, ok, place);
+        for (_, dependent) in &job.dependents {
+            self.tell(*dependent, &job.msg_id, ok, place);
+        }
+        if let Some(special) = &job.special {
+            for msg_id in special.after.on.ids.iter().chain(&special.follow.on.ids) {
+                self.work += 1;
+                if let Some(other) = self.known.live(msg_id) {
+                    self.jobs[other].dependents.remove(&(job.born, key));
+                }
+            }
+            for engine in special.targets.iter().chain(&special.blacklist).chain(&special.places) {
+                self.engines.drop_ref(*engine);
+            }
+        }
+        forgotten.into_iter().for_each(|engine| self.engines.drop_ref(engine));
+        self.drop_need(job.need);
+    }
+
+    /// Tells a task that one which it named has finished.
+    fn tell(&mut self, key: u32, finished: &MsgId, ok: bool, place: Option<u32>) {
+        self.work += 1;
+        let job = &mut self.jobs[key];
+        let state = job.state;
+        let special = job.special.as_mut().expect("a task that depends on others is special");
+        if special.after.on.ids.contains(finished) {
+            let counts = special.after.on.bearing(ok) == Bearing::For;
+            special.after.note(counts);
+        }
+        let follows = special.follow.on.ids.contains(finished);
+        if follows && state == State::Ready {
+            // Its queues follow from its places.
+            self.dequeue(key);
+        }
+        let special = self.jobs[key].special_mut();
+        if follows
+            && special.note_followed(ok, place)
+            && let Some(place) = place
+        {
+            self.engines.count_ref(place);
+        }
+        let lost = special.after.is_unreachable() || special.follow.is_unreachable();
+        match state {
+            State::Waiting if lost => self.doom(key, Failure::Impossible),
+            State::Waiting if self.jobs[key].is_met() => self.make_ready(key),
+            State::Ready if follows => self.make_ready(key),
+            State::Waiting | State::Ready | State::Fresh | State::Assigned { .. } | State::Doomed => {}
+        }
+    }
+}

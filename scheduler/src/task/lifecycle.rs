@@ -1,0 +1,254 @@
+//! What each event does.
+
+use remuda_proto::message::metadata::TaskMetadata;
+use remuda_proto::message::native::{Capability, Need};
+use remuda_proto::monitor::{Monitor, Queue};
+use remuda_proto::{Body, EngineUuid, Envelope, Identity, Instant, MsgId, Refusal, Status};
+
+use super::answer::Failure;
+use super::config::Scheme;
+use super::job::{Job, State};
+use super::known::{Fingerprint, Known};
+use super::{Step, TaskEffect, TaskScheduler};
+
+impl TaskScheduler {
+    /// A client sent a task (`controller/task_scheduler.py: dispatch_submission`).
+    pub(super) fn submit(&mut self, client: &Identity, body: Body, step: &mut Step<'_>) -> Result<(), Refusal> {
+        self.session.key().verify(&body)?;
+        let packer = self.session.packer();
+        let envelope = Envelope::read(packer, &body)?;
+        if !envelope.msg_type.as_str().ends_with("_request") {
+            // Nothing would ever answer it, and an engine would be held for it for good.
+            return Err(Refusal::UnexpectedType(envelope.msg_type));
+        }
+        let print = Fingerprint::of(&envelope.msg_id);
+        if self.known.find(print).is_some() {
+            return Err(Refusal::Resubmitted(envelope.msg_id));
+        }
+        let metadata = match self.config.scheme {
+            Scheme::Pure => Ok(TaskMetadata::default()),
+            _ => TaskMetadata::read(packer, &body),
+        };
+        let need = self.count_need(Need::read(packer, &envelope.msg_type, &body));
+        let born = self.take_seq();
+        self.pending_bytes += body.size_bytes();
+        let key = self.jobs.insert(Box::new(Job {
+            msg_id: envelope.msg_id.clone(),
+            print,
+            client: client.clone(),
+            body: body.clone(),
+            need,
+            born,
+            seq: born,
+            retries: 0,
+            timeout: None,
+            timer: None,
+            state: State::Waiting,
+            dependents: std::collections::BTreeSet::new(),
+            special: None,
+        }));
+        self.counts.enter(State::Waiting);
+        self.known.insert(print, key);
+        let request = Monitor::Request { queue: Queue::Task, engine: None, envelope, body };
+        step.out.push(TaskEffect::Monitor(request));
+        match metadata {
+            Ok(metadata) => self.admit(key, metadata, step.now.instant),
+            Err(error) => self.doom(key, Failure::malformed(&error)),
+        }
+        self.settle(None, step);
+        Ok(())
+    }
+
+    /// An engine sent a reply (`controller/task_scheduler.py: dispatch_result`).
+    pub(super) fn take_result(&mut self, from: &Identity, body: Body, step: &mut Step<'_>) -> Result<(), Refusal> {
+        self.session.key().verify(&body)?;
+        let reply = crate::reply::read(self.session.packer(), &body)?;
+        let parent = reply.parent.ok_or(Refusal::NoParent)?;
+        let Some(key) = self.known.live(&parent) else { return Err(Refusal::Unexpected(parent)) };
+        let State::Assigned { engine, .. } = self.jobs[key].state else { return Err(Refusal::Unexpected(parent)) };
+        if self.engines[engine].identity != *from {
+            return Err(Refusal::Unexpected(parent));
+        }
+        // An engine that names no status has answered; one that failed would say so.
+        let status = reply.status.unwrap_or(Status::Ok);
+        self.with_engine_of(key, step, |scheduler, engine, step| {
+            let logic = scheduler.config.scheme != Scheme::Pure;
+            let job = &mut scheduler.jobs[key];
+            if logic && !reply.dependencies_met {
+                scheduler.try_elsewhere(key, engine);
+            } else if logic && status != Status::Ok && job.retries > 0 {
+                job.retries -= 1;
+                scheduler.try_elsewhere(key, engine);
+            } else {
+                let (client, uuid) = (job.client.clone(), scheduler.engines[engine].uuid.clone());
+                let ident = logic.then(|| scheduler.engines[engine].identity.clone());
+                step.out.push(TaskEffect::ToClient { client, engine: ident, body: body.clone() });
+                let (engine_uuid, msg_id) = (Some(uuid), parent);
+                step.out.push(TaskEffect::Monitor(Monitor::Reply {
+                    queue: Queue::Task,
+                    engine: engine_uuid,
+                    msg_id,
+                    status,
+                    body,
+                }));
+                scheduler.end(key, status == Status::Ok, Some(engine));
+            }
+        });
+        Ok(())
+    }
+
+    /// The time of a task in the queue, or with an engine that left, is over.
+    pub(super) fn time_is_up(&mut self, key: u32, step: &mut Step<'_>) {
+        self.work += 1;
+        if !matches!(self.jobs[key].state, State::Assigned { .. }) {
+            self.cancel_timer(key);
+            self.doom(key, Failure::Timeout);
+            return self.settle(None, step);
+        }
+        self.with_engine_of(key, step, |scheduler, engine, _| {
+            let job = &mut scheduler.jobs[key];
+            if job.retries > 0 && scheduler.config.scheme != Scheme::Pure {
+                job.retries -= 1;
+                scheduler.try_elsewhere(key, engine);
+            } else {
+                let uuid = scheduler.engines[engine].uuid.clone();
+                scheduler.doom(key, Failure::Died(uuid));
+            }
+        });
+    }
+
+    /// Takes a task back from its engine, lets `decide` what becomes of it, and gives the room to others.
+    fn with_engine_of(&mut self, key: u32, step: &mut Step<'_>, decide: impl FnOnce(&mut Self, u32, &mut Step<'_>)) {
+        let engine = self.unassign(key);
+        // The task may have been the last thing that kept a departed engine known.
+        self.engines.count_ref(engine);
+        decide(self, engine, step);
+        self.settle(Some(engine), step);
+        self.engines.drop_ref(engine);
+    }
+
+    /// Queues a task again, at the end, for an engine that did not try it.
+    fn try_elsewhere(&mut self, key: u32, tried: u32) {
+        self.jobs[key].seq = self.take_seq();
+        let blacklist = &mut self.jobs[key].special_mut().blacklist;
+        let Err(at) = blacklist.binary_search(&tried) else {
+            panic!("engine {tried} is given a task that it tried before")
+        };
+        blacklist.insert(at, tried);
+        self.engines.count_ref(tried);
+        self.make_ready(key);
+    }
+
+    /// An engine is there.
+    pub(super) fn register(&mut self, uuid: &EngineUuid, capability: Capability, step: &mut Step<'_>) {
+        let engine = self.engines.intern(uuid);
+        if self.engines.is_live(engine) {
+            return;
+        }
+        let (kind, new) = self.engines.join(engine, capability);
+        if new {
+            for (key, queue) in self.queues.iter_mut() {
+                if self.engines.kind_serves(kind, &queue.need) {
+                    queue.kinds.push(kind);
+                    self.engines.needs_mut(kind).push(key);
+                }
+            }
+        }
+        for job in self.own_jobs(engine) {
+            self.jobs[job].special_mut().open += 1;
+        }
+        self.settle(Some(engine), step);
+    }
+
+    /// An engine is gone. Its tasks get the grace time for replies that are still on their way
+    /// (`controller/task_scheduler.py: _unregister_engine`).
+    pub(super) fn unregister(&mut self, uuid: &EngineUuid, step: &mut Step<'_>) {
+        let Some(engine) = self.engines.find(uuid).filter(|engine| self.engines.is_live(*engine)) else { return };
+        self.engines.count_ref(engine);
+        let own = self.own_jobs(engine);
+        if let Some(kind) = self.engines.leave(engine) {
+            for (_, queue) in self.queues.iter_mut() {
+                queue.kinds.retain(|other| *other != kind);
+            }
+        }
+        for key in own {
+            let special = self.jobs[key].special_mut();
+            special.open -= 1;
+            if special.open == 0 && special.follow.outstanding() == 0 {
+                self.doom(key, Failure::Impossible);
+            }
+        }
+        let mut stranded = self.engines[engine].running.clone();
+        stranded.retain(|key| self.jobs[*key].timer.is_none());
+        stranded.sort_unstable_by_key(|key| self.jobs[*key].seq);
+        for key in stranded {
+            self.start_timer(key, step.now.instant + self.config.grace);
+        }
+        self.settle(None, step);
+        self.engines.drop_ref(engine);
+    }
+
+    /// Tasks are not wanted any more.
+    pub(super) fn abort(&mut self, msg_ids: &[MsgId], step: &mut Step<'_>) {
+        for msg_id in msg_ids {
+            self.work += 1;
+            let Some(Known::Live { job }) = self.known.find(Fingerprint::of(msg_id)) else { continue };
+            if matches!(self.jobs[job].state, State::Waiting | State::Ready) {
+                self.doom(job, Failure::Aborted);
+            }
+        }
+        self.settle(None, step);
+    }
+
+    fn take_seq(&mut self) -> u64 {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        seq
+    }
+
+    /// Moves a task to another state, and counts it there.
+    pub(super) fn set_state(&mut self, key: u32, state: State) {
+        let before = std::mem::replace(&mut self.jobs[key].state, state);
+        self.counts.leave(before);
+        self.counts.enter(state);
+    }
+
+    /// Starts the time that a task may wait, unless it runs.
+    pub(super) fn start_timeout(&mut self, key: u32, now: Instant) {
+        if let (None, Some(timeout)) = (self.jobs[key].timer, self.jobs[key].timeout) {
+            self.start_timer(key, now + timeout);
+        }
+    }
+
+    fn start_timer(&mut self, key: u32, at: Instant) {
+        let timer = (at, self.next_timer);
+        self.next_timer += 1;
+        self.work += 1;
+        let before = self.jobs[key].timer.replace(timer);
+        assert_eq!(before, None, "task `{}` has two timers", self.jobs[key].msg_id);
+        self.timers.insert(timer, key);
+    }
+
+    pub(super) fn cancel_timer(&mut self, key: u32) {
+        if let Some(timer) = self.jobs[key].timer.take() {
+            self.work += 1;
+            self.timers.remove(&timer);
+        }
+    }
+
+    /// Pauses intake at a limit, and resumes it once a quarter of that is gone.
+    pub(super) fn watch_intake(&mut self, step: &mut Step<'_>) {
+        let (most_tasks, most_bytes) = (self.config.max_pending_tasks.max(1), self.config.max_pending_bytes.max(1));
+        let (tasks, bytes) = (self.jobs.len(), self.pending_bytes);
+        if !self.paused && (tasks >= most_tasks || bytes >= most_bytes) {
+            self.paused = true;
+            step.out.push(TaskEffect::PauseIntake);
+        } else if self.paused
+            && tasks <= most_tasks - most_tasks.div_ceil(4)
+            && bytes <= most_bytes - most_bytes.div_ceil(4)
+        {
+            self.paused = false;
+            step.out.push(TaskEffect::ResumeIntake);
+        }
+    }
+}

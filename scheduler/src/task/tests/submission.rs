@@ -1,0 +1,178 @@
+//! What comes in from clients.
+
+use super::*;
+use remuda_proto::VerifyError;
+
+#[test]
+fn a_task_goes_to_an_engine_byte_for_byte() {
+    let mut world = World::of(&["e"]);
+    let request = world.request("a", "execute_request", &json!({"label": "x"}), &json!({"code": "1"}));
+    let out = world.submit_body(request.clone());
+    let [TaskEffect::Monitor(_), TaskEffect::ToEngine { engine, client, body }, TaskEffect::Monitor(_)] = &out[..]
+    else {
+        panic!("{out:?}")
+    };
+    assert_eq!((engine, client, body), (&ident("e"), &ident("c"), &request));
+    assert_eq!(monitored(&out), ["request a", "a to e"]);
+    assert_eq!(world.counts(), (0, 0, 1));
+}
+
+#[test]
+fn a_task_without_an_engine_waits_for_one() {
+    let mut world = World::of(&[]);
+    assert_eq!(monitored(&world.submit("a", &plain())), ["request a"]);
+    assert_eq!(world.counts(), (0, 1, 0));
+    assert_eq!(sent(&world.join("e")), pairs(&[("a", "e")]));
+}
+
+#[test]
+fn a_request_with_a_bad_signature_has_no_effect() {
+    let mut world = World::of(&["e"]);
+    let good = world.request("a", "apply_request", &plain(), &plain());
+    let forged = Session::new(SessionId::from("x"), "u", Key::new("other"), Packer::Json, 1)
+        .sign_parts([good.header(), good.parent_header(), good.metadata(), good.content()], []);
+    let out = world.submit_body(forged);
+    assert!(matches!(&out[..], [TaskEffect::Refused { from, .. }] if *from == ident("c")), "{out:?}");
+    assert_eq!(refusals(&out), [Refusal::Verify(VerifyError::Invalid)]);
+    assert_eq!(sent(&world.submit_body(good)).len(), 1);
+}
+
+#[test]
+fn a_header_that_cannot_be_read_is_refused() {
+    let mut world = World::of(&["e"]);
+    let body = world.signer.sign_parts([b"[]", b"{}", b"{}", b"{}"], []);
+    assert!(matches!(&refusals(&world.submit_body(body))[..], [Refusal::Unpack(_)]));
+    assert!(world.scheduler.is_idle());
+}
+
+#[test]
+fn a_message_that_nothing_would_answer_does_not_hold_an_engine() {
+    let mut world = World::of(&["e"]);
+    let body = world.request("a", "comm_msg", &plain(), &plain());
+    assert!(matches!(&refusals(&world.submit_body(body))[..], [Refusal::UnexpectedType(_)]));
+    assert_eq!(world.counts(), (0, 0, 0));
+}
+
+#[test]
+fn a_task_is_taken_once_live_or_finished() {
+    let mut world = World::of(&["e"]);
+    world.submit("a", &plain());
+    let again = [Refusal::Resubmitted(MsgId::from("a"))];
+    let out = world.submit("a", &plain());
+    assert_eq!((refusals(&out).as_slice(), out.len()), (&again[..], 1));
+    world.answer("e", "a", "ok");
+    let out = world.submit("a", &plain());
+    assert_eq!((refusals(&out).as_slice(), out.len()), (&again[..], 1));
+    assert!(world.scheduler.is_idle());
+}
+
+#[test]
+fn finished_ids_are_forgotten_beyond_the_limit() {
+    let mut world = World::new(TaskConfig { max_finished_ids: 2, ..TaskConfig::default() });
+    world.join("e");
+    for id in ["a", "b", "c"] {
+        world.submit(id, &plain());
+        world.answer("e", id, "ok");
+    }
+    assert_eq!(world.scheduler.finished_ids(), 2);
+    let after = |id: &str| json!({"after": [id]});
+    assert_eq!(errors(&world.submit("late", &after("a"))), pairs(&[("late", "InvalidDependency")]));
+    assert_eq!(sent(&world.submit("d", &after("c"))), pairs(&[("d", "e")]));
+}
+
+#[test]
+fn nothing_is_remembered_where_nothing_may_be() {
+    let mut world = World::new(TaskConfig { max_finished_ids: 0, ..TaskConfig::default() });
+    world.join("e");
+    world.submit("a", &plain());
+    world.leave("e");
+    world.answer("e", "a", "ok");
+    assert_eq!((world.scheduler.finished_ids(), world.scheduler.engines.iter().count()), (0, 0));
+}
+
+#[test]
+fn malformed_metadata_is_answered_and_recorded() {
+    let mut world = World::of(&["e"]);
+    for (at, (key, value, ename)) in [
+        ("after", json!(5), "InvalidDependency"),
+        ("follow", json!({"dependencies": ["x"], "success": false}), "InvalidDependency"),
+        ("targets", json!("e"), "ValueError"),
+        ("timeout", json!("soon"), "ValueError"),
+        ("retries", json!({}), "ValueError"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = format!("m{at}");
+        let out = world.submit(&id, &json!({key: value}));
+        assert_eq!(errors(&out), pairs(&[(&id, ename)]));
+        assert_eq!(monitored(&out), [format!("request {id}"), format!("{id} failed by nobody")]);
+        let TaskEffect::ToClient { body, .. } = &out[1] else { panic!("{out:?}") };
+        let content: Value = serde_json::from_slice(body.content()).unwrap();
+        assert!(content["evalue"].as_str().unwrap().contains(&format!("`{key}`")), "{content}");
+    }
+    let out = world.submit("whole", &json!([1]));
+    assert_eq!(errors(&out), pairs(&[("whole", "ValueError")]));
+    assert!(world.scheduler.is_idle());
+    // It is a task that failed, so others can depend on it.
+    let out = world.submit("after", &json!({"after": ["whole"]}));
+    assert_eq!(errors(&out), pairs(&[("after", "ImpossibleDependency")]));
+}
+
+#[test]
+fn intake_pauses_at_a_limit_and_resumes_when_a_quarter_is_gone() {
+    let mut world = World::new(TaskConfig { max_pending_tasks: 4, ..TaskConfig::default() });
+    world.join("e");
+    let edges = |out: &[TaskEffect]| {
+        let pauses = out.iter().filter(|effect| matches!(effect, TaskEffect::PauseIntake)).count();
+        (pauses, out.iter().filter(|effect| matches!(effect, TaskEffect::ResumeIntake)).count())
+    };
+    for id in ["a", "b", "c"] {
+        assert_eq!(edges(&world.submit(id, &plain())), (0, 0));
+    }
+    assert_eq!(edges(&world.submit("d", &plain())), (1, 0));
+    let late = world.submit("e", &plain());
+    assert_eq!((edges(&late), world.scheduler.is_paused(), world.scheduler.len()), ((0, 0), true, 5));
+    assert_eq!(edges(&world.answer("e", "a", "ok")), (0, 0));
+    assert_eq!(edges(&world.answer("e", "b", "ok")), (0, 1));
+    assert!(!world.scheduler.is_paused());
+}
+
+#[test]
+fn intake_pauses_when_requests_take_too_much_room() {
+    let size = World::of(&[]).request("a", "apply_request", &plain(), &plain()).size_bytes();
+    let mut world = World::new(TaskConfig { max_pending_bytes: 2 * size, ..TaskConfig::default() });
+    world.submit("a", &plain());
+    assert_eq!((world.scheduler.pending_bytes(), world.scheduler.is_paused()), (size, false));
+    world.submit("b", &plain());
+    assert!(world.scheduler.is_paused());
+    world.abort(&["b"]);
+    assert!(!world.scheduler.is_paused());
+}
+
+#[test]
+fn an_abort_answers_what_no_engine_has() {
+    let mut world = World::of(&["e"]);
+    world.submit("runs", &json!({"retries": 3}));
+    let body = world.request("ready", "execute_request", &json!({"retries": 3, "timeout": 9}), &plain());
+    world.submit_body(body);
+    world.submit("waits", &json!({"after": ["runs"]}));
+    world.submit("doomed", &json!({"after": ["waits"]}));
+    assert_eq!(world.counts(), (2, 1, 1));
+    let out = world.abort(&["runs", "ready", "waits", "waits", "unknown"]);
+    let said: Vec<(String, String, String)> =
+        told(&out).into_iter().map(|said| (said.msg_id, said.status, said.ename)).collect();
+    let said: Vec<(&str, &str, &str)> = said.iter().map(|(a, b, c)| (&**a, &**b, &**c)).collect();
+    assert_eq!(said, [("ready", "aborted", ""), ("waits", "aborted", ""), ("doomed", "error", "ImpossibleDependency")]);
+    let TaskEffect::ToClient { body, engine: None, .. } = &out[0] else { panic!("{out:?}") };
+    assert_eq!(remuda_proto::Envelope::read(Packer::Json, body).unwrap().msg_type.as_str(), "execute_reply");
+    assert_eq!((body.metadata(), body.content()), (&br#"{"status":"aborted"}"#[..], &br#"{"status":"aborted"}"#[..]));
+    assert!(
+        matches!(&out[1], TaskEffect::Monitor(Monitor::Reply { status: Status::Aborted, engine: None, .. })),
+        "{out:?}"
+    );
+    assert_eq!(world.counts(), (0, 0, 1));
+    assert!(world.scheduler.timers.is_empty());
+    world.answer("e", "runs", "ok");
+    assert!(world.scheduler.is_idle());
+}
