@@ -16,7 +16,7 @@ use crate::statistics::RoundTrips;
 
 /// How long the engines may take to be known to the hub.
 const ARRIVAL: Duration = Duration::from_secs(60);
-/// A run in which nothing comes back for so long is over.
+/// How long a run may go without any reply.
 const SILENCE: Duration = Duration::from_secs(20);
 /// How long a client listens on after the last reply, for one that comes twice.
 const LINGER_MS: i64 = 50;
@@ -74,6 +74,8 @@ struct Client {
     task: Queue,
     mux: Queue,
     maker: Maker,
+    /// A run in which nothing comes back for so long is over.
+    silence: Duration,
     /// Held, since without it the sockets would end.
     _context: Context,
 }
@@ -96,7 +98,7 @@ impl Client {
             header: Vec::new(),
         };
         let (task, mux) = (Queue::new(&context, &config.task)?, Queue::new(&context, &config.mux)?);
-        Ok(Self { task, mux, maker, _context: context })
+        Ok(Self { task, mux, maker, silence: SILENCE, _context: context })
     }
 
     fn perform(&mut self, load: Load) -> Result<Outcome> {
@@ -111,6 +113,7 @@ impl Client {
             replies: Replies::new(0, 0),
             outcome: Outcome { tasks: load.tasks, ..Outcome::default() },
             came: 0,
+            silence: self.silence,
         };
         run.replies = Replies::new(run.maker.next, load.tasks);
         if load.window == 1 {
@@ -194,6 +197,8 @@ struct Run<'a> {
     outcome: Outcome,
     /// Replies that came, of whatever kind.
     came: u64,
+    /// How long nothing may come.
+    silence: Duration,
 }
 
 impl Run<'_> {
@@ -216,10 +221,10 @@ impl Run<'_> {
             if self.came > before {
                 heard = Instant::now();
             } else if turn == 0 {
-                if heard.elapsed() > SILENCE {
+                if heard.elapsed() > self.silence {
                     break;
                 }
-                socket::poll(&mut [queue.socket.as_poll_item(POLLIN)], 1000)?;
+                self.wait(queue)?;
             }
         }
         self.outcome.seconds = (heard - start).as_secs_f64();
@@ -236,11 +241,11 @@ impl Run<'_> {
             while self.replies.answered() < sent {
                 if queue.incoming.receive(&queue.socket)? {
                     self.note(&queue.incoming);
-                } else if departed.elapsed() > SILENCE {
+                } else if departed.elapsed() > self.silence {
                     self.outcome.seconds = start.elapsed().as_secs_f64();
                     return Ok(());
                 } else {
-                    socket::poll(&mut [queue.socket.as_poll_item(POLLIN)], 1000)?;
+                    self.wait(queue)?;
                 }
             }
             trips.add(u64::try_from(departed.elapsed().as_nanos())?);
@@ -248,6 +253,11 @@ impl Run<'_> {
         self.outcome.seconds = start.elapsed().as_secs_f64();
         self.outcome.latency_us = Some(trips.latency());
         Ok(())
+    }
+
+    /// Waits for a reply, not for ever.
+    fn wait(&self, queue: &Queue) -> Result<()> {
+        socket::poll(&mut [queue.socket.as_poll_item(POLLIN)], i64::try_from(self.silence.as_millis())?)
     }
 
     /// Takes what still comes after the last reply.
@@ -314,6 +324,54 @@ mod tests {
         assert_eq!(number_of(&headers, spaced.as_bytes()), Some(42));
         assert_eq!(number_of(&headers, b"{}"), None);
         assert_eq!(number_of(&headers, b"\xff"), None);
+    }
+
+    /// A client whose tasks a controller of the test's making answers: `replies` says how many times, by number.
+    fn client_of(replies: fn(u64) -> usize) -> Client {
+        let context = Context::new();
+        let router = socket::unlimited(&context, zmq::ROUTER, None).unwrap();
+        let address = socket::bind(&router).unwrap();
+        std::thread::spawn(move || {
+            let key = Key::new("key");
+            // It ends with the test, when its client has gone and nothing comes any more.
+            for number in 0.. {
+                let Ok(request) = router.recv_multipart(0) else { break };
+                let metadata: &[u8] = if number == 7 { br#"{"status":"error"}"# } else { br#"{"status":"ok"}"# };
+                let signature = key.sign([EMPTY, &request[3], metadata, EMPTY]);
+                let reply = [&request[0][..], DELIMITER, &signature, EMPTY, &request[3], metadata, EMPTY];
+                for _ in 0..replies(number) {
+                    router.send_multipart(reply, 0).unwrap();
+                }
+            }
+        });
+        let config =
+            ClientConfig { engines: 2, task: address.clone(), mux: address, key: "key".to_owned(), registration: None };
+        let mut client = Client::new(&config).unwrap();
+        client.silence = Duration::from_millis(300);
+        client
+    }
+
+    #[test]
+    fn a_sound_run_has_no_faults() {
+        let mut client = client_of(|_| 1);
+        let trips = client.perform(Load { route: Route::Balanced, tasks: 5, window: 1 }).unwrap();
+        assert!(trips.faults.none() && trips.latency_us.is_some(), "{trips:?}");
+        let many = client.perform(Load { route: Route::Balanced, tasks: 2, window: 16 }).unwrap();
+        assert!(many.faults.none() && many.latency_us.is_none(), "{many:?}");
+    }
+
+    #[test]
+    fn a_lost_task_a_second_reply_and_a_failure_are_told_apart() {
+        let mut client = client_of(|number| match number {
+            3 => 0,
+            11 | 99 => 2,
+            _ => 1,
+        });
+        let outcome = client.perform(Load { route: Route::Balanced, tasks: 100, window: 16 }).unwrap();
+        assert_eq!(outcome.faults, Faults { lost: 1, twice: 2, failed: 1, foreign: 0 });
+        // What comes late counts against nothing that comes after.
+        let again = client.perform(Load { route: Route::Balanced, tasks: 10, window: 1 }).unwrap();
+        assert!(again.faults.none(), "{again:?}");
     }
 
     #[test]

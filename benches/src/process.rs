@@ -8,6 +8,15 @@ use anyhow::{Context, Result};
 use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 
+use crate::child::wait_for;
+
+/// How long the CPU time of a tree is watched to see whether it is at rest.
+const GLANCE: Duration = Duration::from_millis(100);
+/// At rest is what takes less than one part in so many of one core: heartbeats and the like.
+const REST_SHARE: u32 = 20;
+/// How long a tree may take to come to rest.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 /// A process with all its descendants.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tree {
@@ -60,6 +69,22 @@ impl Tree {
     pub(crate) fn cpu(self) -> Result<Cpu> {
         let spent = |pid| Some((pid, Duration::from(clock_getcpuclockid(Pid::from_raw(pid)).ok()?.now().ok()?)));
         Ok(Cpu(self.members()?.into_iter().filter_map(spent).collect()))
+    }
+
+    /// Waits until the tree has little left to do, and gives the CPU time spent until then. A controller that records
+    /// tasks on another thread, or in another process, works on after the client has its replies.
+    ///
+    /// # Errors
+    /// When it is still at work after a few minutes.
+    pub(crate) fn settle(self) -> Result<Cpu> {
+        let mut before = self.cpu()?;
+        wait_for("the controller to come to rest", PATIENCE, || {
+            std::thread::sleep(GLANCE);
+            let now = self.cpu()?;
+            let spent = now.since(&before);
+            before = now;
+            Ok((spent * REST_SHARE < GLANCE).then(|| before.clone()))
+        })
     }
 
     /// Memory held.

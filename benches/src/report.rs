@@ -150,8 +150,8 @@ fn render(out: &mut String, rows: &[RowRuns<'_>], machine: &str) -> std::fmt::Re
         } else {
             writeln!(
                 out,
-                "  {:<8}{:>9}  {:<19}{:>24}{:>9}{:>9}{:>10}",
-                "", "tasks/s", "(least–most)", "CPU µs/task: controller", "client", "engines", "peak MB"
+                "  {:<8}{:>9}  {:<19}{:>24}{:>9}{:>9}{:>10}{:>9}",
+                "", "tasks/s", "(least–most)", "CPU µs/task: controller", "client", "engines", "peak MB", "rest s",
             )?;
         }
         for kind in [Kind::Relay, Kind::Remuda, Kind::Stock] {
@@ -200,7 +200,7 @@ fn line(out: &mut String, row: &RowRuns<'_>, kind: Kind) -> std::fmt::Result {
     let (least, most) = spread(of(&throughput)).unwrap_or_default();
     writeln!(
         out,
-        "  {:<8}{:>9.0}  {:<19}{:>24.1}{:>9.1}{:>9.1}{:>10.1}",
+        "  {:<8}{:>9.0}  {:<19}{:>24.1}{:>9.1}{:>9.1}{:>10.1}{:>9.1}",
         kind.name(),
         middle(&throughput),
         format!("({least:.0}–{most:.0})"),
@@ -208,6 +208,7 @@ fn line(out: &mut String, row: &RowRuns<'_>, kind: Kind) -> std::fmt::Result {
         middle(&|run| run.cpu_us_per_task.client),
         middle(&|run| run.cpu_us_per_task.engines),
         middle(&|run| run.peak_rss_bytes as f64 / 1e6),
+        middle(&|run| run.settled_s),
     )
 }
 
@@ -295,6 +296,7 @@ mod tests {
             outcome: Outcome { tasks: 10, seconds: 1.0, ..Outcome::default() },
             tasks_per_s,
             cpu_us_per_task: CpuPerTask { controller: 2.0, client: 1.0, engines: 1.0 },
+            settled_s: 0.1,
             peak_rss_bytes: 5_000_000,
             processes: 1,
             payload_bytes: 64,

@@ -1,7 +1,7 @@
 //! The rows of the table, and how each is run.
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -72,7 +72,7 @@ impl Row {
 /// CPU time a task, of each part, in microseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct CpuPerTask {
-    /// The controller, with all its processes and threads.
+    /// The controller, with all its processes and threads, until it has come to rest.
     pub(crate) controller: f64,
     /// The client.
     pub(crate) client: f64,
@@ -97,6 +97,8 @@ pub(crate) struct Run {
     pub(crate) tasks_per_s: f64,
     /// What they cost.
     pub(crate) cpu_us_per_task: CpuPerTask,
+    /// How long the controller worked on once the client had every reply, in seconds; 0.1 is as good as not at all.
+    pub(crate) settled_s: f64,
     /// Most memory the controller's processes ever held, each at its own peak, in bytes.
     pub(crate) peak_rss_bytes: u64,
     /// How many processes the controller has.
@@ -215,14 +217,13 @@ fn run_setup(setup: &Setup, candidate: &Candidate, tasks: Tasks, round: u32, run
         client.tell(&Order::Prepare(load))?;
         let Event::Warm = client.hear(LOAD)? else { bail!("the client did not warm up") };
         let trees = [controller.tree()?, client.tree()?, null_engines.tree()?];
-        let before = [trees[0].cpu()?, trees[1].cpu()?, trees[2].cpu()?];
+        let before = [trees[0].settle()?, trees[1].cpu()?, trees[2].cpu()?];
         client.tell(&Order::Go)?;
         let Event::Done(outcome) = client.hear(LOAD)? else { bail!("the client did not finish") };
-        let mut spent = [0.0; 3];
-        for (at, tree) in trees.iter().enumerate() {
-            spent[at] = tree.cpu()?.since(&before[at]).as_secs_f64() * 1e6 / load.tasks as f64;
-        }
-        let [of_controller, of_client, of_engines] = spent;
+        let answered = Instant::now();
+        let after = [trees[0].settle()?, trees[1].cpu()?, trees[2].cpu()?];
+        let settled_s = answered.elapsed().as_secs_f64();
+        let spent = |part: usize| after[part].since(&before[part]).as_secs_f64() * 1e6 / load.tasks as f64;
         if !outcome.faults.none() {
             note(&format!("NOT SOUND: {:?}\n{}", outcome.faults, controller.last_words()));
         }
@@ -232,7 +233,8 @@ fn run_setup(setup: &Setup, candidate: &Candidate, tasks: Tasks, round: u32, run
             round,
             tasks_per_s: outcome.tasks.saturating_sub(outcome.faults.lost) as f64 / outcome.seconds,
             outcome,
-            cpu_us_per_task: CpuPerTask { controller: of_controller, client: of_client, engines: of_engines },
+            cpu_us_per_task: CpuPerTask { controller: spent(0), client: spent(1), engines: spent(2) },
+            settled_s,
             peak_rss_bytes: trees[0].memory()?.peak_rss,
             processes: trees[0].members()?.len(),
             payload_bytes: PAYLOAD_BYTES,
