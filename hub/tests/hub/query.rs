@@ -286,7 +286,7 @@ fn remudas_own_answers_come_only_to_who_asks_for_them() {
         ControllerInfo { version: "0.1.0".into(), pid: 7, scheme: "leastload".into(), ..Default::default() };
     let mut story = Story::with(Config { controller: controller.clone(), ..Config::default() });
     story.engine("stock");
-    story.engine_that(json!({"uuid": "native", "remuda": {
+    story.engine_that(&json!({"uuid": "native", "remuda": {
         "version": "0.1.0", "host": "h", "pid": 9, "functions": ["mul"], "process": true}}));
     story.request("w", Queue::Task, None);
     story.task_on("t", "native");

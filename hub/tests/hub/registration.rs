@@ -74,20 +74,20 @@ fn a_uuid_in_use_is_an_error_that_costs_an_id() {
 #[test]
 fn a_requested_id_is_granted_if_it_is_free() {
     let mut story = Story::new();
-    assert_eq!(story.engine_that(json!({"uuid": "a", "id": 5})), EngineId(5));
+    assert_eq!(story.engine_that(&json!({"uuid": "a", "id": 5})), EngineId(5));
     assert_eq!(story.engine("b"), EngineId(6), "the counter moves on");
-    assert_eq!(story.engine_that(json!({"uuid": "c", "id": 2})), EngineId(2));
-    assert_eq!(story.engine_that(json!({"uuid": "d", "id": 5})), EngineId(7), "taken");
+    assert_eq!(story.engine_that(&json!({"uuid": "c", "id": 2})), EngineId(2));
+    assert_eq!(story.engine_that(&json!({"uuid": "d", "id": 5})), EngineId(7), "taken");
     story.ask("registration_request", &json!({"uuid": "pending", "id": 30}));
-    assert_eq!(story.engine_that(json!({"uuid": "e", "id": 30})), EngineId(31), "pending");
-    assert_eq!(story.engine_that(json!({"uuid": "f", "id": null})), EngineId(32));
+    assert_eq!(story.engine_that(&json!({"uuid": "e", "id": 30})), EngineId(31), "pending");
+    assert_eq!(story.engine_that(&json!({"uuid": "f", "id": null})), EngineId(32));
 }
 
 #[test]
 fn no_request_brings_the_counter_to_its_end() {
     let mut story = Story::new();
-    assert_eq!(story.engine_that(json!({"uuid": "a", "id": u32::MAX})), EngineId(0));
-    assert_eq!(story.engine_that(json!({"uuid": "b", "id": MAX_REQUESTED_ID})), EngineId(MAX_REQUESTED_ID));
+    assert_eq!(story.engine_that(&json!({"uuid": "a", "id": u32::MAX})), EngineId(0));
+    assert_eq!(story.engine_that(&json!({"uuid": "b", "id": MAX_REQUESTED_ID})), EngineId(MAX_REQUESTED_ID));
     assert_eq!(story.engine("c"), EngineId(MAX_REQUESTED_ID + 1));
 }
 
@@ -97,7 +97,7 @@ fn the_id_of_an_engine_that_left_may_be_asked_for_at_once() {
     story.engine("a");
     story.direct("m", "a");
     story.query("unregistration_request", &json!({"id": 0}));
-    assert_eq!(story.engine_that(json!({"uuid": "b", "id": 0})), EngineId(0));
+    assert_eq!(story.engine_that(&json!({"uuid": "b", "id": 0})), EngineId(0));
     assert_eq!(story.queues()["0"], json!({"queue": 0, "completed": 0, "tasks": 0}), "a start afresh");
     assert_eq!(story.status_of("m"), "pending");
     story.pass(LONG);
@@ -190,7 +190,7 @@ fn an_announcement_of_the_wrong_shape_is_answered_with_what_is_wrong() {
         assert_eq!((msg_type, ename), ("registration_reply", "ValueError"));
         assert!(evalue.starts_with("`remuda` of a registration is not understood: "), "{evalue}");
     }
-    assert_eq!(story.engine_that(json!({"uuid": "n", "remuda": null})), EngineId(0));
+    assert_eq!(story.engine_that(&json!({"uuid": "n", "remuda": null})), EngineId(0));
 }
 
 #[test]

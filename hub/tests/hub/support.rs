@@ -108,11 +108,11 @@ impl Story {
 
     /// An engine registers, and its heart beats.
     pub(crate) fn engine(&mut self, uuid: &str) -> EngineId {
-        self.engine_that(json!({"uuid": uuid}))
+        self.engine_that(&json!({"uuid": uuid}))
     }
 
-    pub(crate) fn engine_that(&mut self, content: Value) -> EngineId {
-        let answer = self.ask("registration_request", &content);
+    pub(crate) fn engine_that(&mut self, content: &Value) -> EngineId {
+        let answer = self.ask("registration_request", content);
         let id = EngineId(u32::try_from(answer.content["id"].as_u64().expect("granted")).unwrap());
         let uuid = content["uuid"].as_str().unwrap();
         let out = self.event(Event::NewHearts(vec![uuid.into()]));
