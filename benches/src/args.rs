@@ -66,7 +66,7 @@ pub(crate) struct ControllerArgs {
     /// A Python that has ipyparallel. [default: `python3`, if it has]
     #[arg(long, env = "REMUDA_PYTHON")]
     pub(crate) python: Option<PathBuf>,
-    /// Further arguments for `remuda controller`, one each time (`--remuda-arg=--sqlitedb`).
+    /// Further arguments for `remuda controller`, one each time (`--remuda-arg=--nodb`).
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) remuda_arg: Vec<String>,
     /// Append one line of JSON per run to this file (`-`: stdout).
