@@ -147,7 +147,7 @@ impl Launched {
 }
 
 /// Asks all of `processes` to end, waits, and kills the groups of those that did not within [`STOP_TIMEOUT`].
-pub fn stop(processes: &mut [Launched]) {
+pub(crate) fn stop(processes: &mut [Launched]) {
     for process in &mut *processes {
         if process.ended().is_none() {
             let _ = kill(process.pid(), Signal::SIGTERM);
@@ -240,7 +240,13 @@ impl LocalCluster {
         })
     }
 
-    /// Whether the controller has ended.
+    /// How many engines' processes run.
+    pub fn engines_alive(&mut self) -> usize {
+        let engines = self.processes.len() - 1;
+        self.processes[..engines].iter_mut().filter_map(|engine| engine.ended().is_none().then_some(())).count()
+    }
+
+    /// How the controller ended, if it did.
     pub fn controller_ended(&mut self) -> Option<ExitStatus> {
         self.processes.last_mut().and_then(Launched::ended)
     }

@@ -1,1 +1,18 @@
-//! Placeholder.
+//! The controller put together from hub and schedulers, and clusters of it and engines on this machine.
+//!
+//! This crate relays nothing and decides nothing about tasks: it binds sockets, writes connection files, and starts and
+//! ends threads and processes. Start with [`Controller`] and [`LocalCluster`].
+
+mod controller;
+mod launcher;
+mod ports;
+mod process;
+mod state;
+
+pub use controller::{Controller, ControllerConfig, END_TIMEOUT, StartError, Stopper};
+pub use launcher::{LaunchError, Launched, LocalCluster, Programs, START_TIMEOUT, STOP_TIMEOUT};
+pub use process::{ProcessId, end, end_with_parent};
+pub use state::{ClusterFile, StateError};
+pub use remuda_hub::heart::Config as HeartConfig;
+pub use remuda_hub::{Limits, StoreKind};
+pub use remuda_scheduler::task::{Scheme, TaskConfig};

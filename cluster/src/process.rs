@@ -52,12 +52,25 @@ pub fn end(processes: &[ProcessId], timeout: Duration) -> usize {
     let mut killed = false;
     while running.iter().any(ProcessId::runs) {
         if !killed && start.elapsed() > timeout {
-            running.iter().for_each(|process| drop(process.signal(Signal::SIGKILL)));
+            for process in &running {
+                process.signal(Signal::SIGKILL);
+            }
             killed = true;
         }
         std::thread::sleep(POLL);
     }
     running.len()
+}
+
+/// Has this process end (by SIGTERM) when its parent does, even if the parent is killed. `parent` is the pid that the
+/// parent said it has; if that is not our parent any more, it ended before we could ask. Linux only: elsewhere this does
+/// nothing.
+///
+/// The kernel watches the *thread* that started this process, so that thread must live as long as the parent.
+pub fn end_with_parent(parent: i32) -> nix::Result<()> {
+    #[cfg(target_os = "linux")]
+    nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+    if Pid::parent().as_raw() == parent { Ok(()) } else { nix::sys::signal::raise(Signal::SIGTERM) }
 }
 
 /// The fields of `/proc/<pid>/stat` after the program's name, which may hold any character.

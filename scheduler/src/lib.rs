@@ -4,8 +4,11 @@
 //! take events and the time, and return effects ([`Machine`](remuda_proto::Machine)); whoever drives them owns the
 //! sockets. Start with [`TaskScheduler`] and [`Relay`].
 
+pub mod broadcast;
 pub mod relay;
 mod reply;
+#[cfg(feature = "io")]
+pub mod run;
 mod slab;
 pub mod task;
 

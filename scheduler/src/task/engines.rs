@@ -220,6 +220,7 @@ impl Engines {
             return None;
         }
         self.kinds.remove(kind);
+        self.work += self.by_capability.len() as u64;
         self.by_capability.retain(|_, other| *other != kind);
         Some(kind)
     }

@@ -148,6 +148,7 @@ impl TaskScheduler {
         let (kind, new) = self.engines.join(engine, capability);
         if new {
             for (key, queue) in self.queues.iter_mut() {
+                self.work += 1;
                 if self.engines.kind_serves(kind, &queue.need) {
                     queue.kinds.push(kind);
                     self.engines.needs_mut(kind).push(key);
@@ -168,6 +169,7 @@ impl TaskScheduler {
         let own = self.own_jobs(engine);
         if let Some(kind) = self.engines.leave(engine) {
             for (_, queue) in self.queues.iter_mut() {
+                self.work += 1;
                 queue.kinds.retain(|other| *other != kind);
             }
         }
@@ -180,6 +182,7 @@ impl TaskScheduler {
         }
         let mut stranded = self.engines[engine].running.clone();
         stranded.retain(|key| self.jobs[*key].timer.is_none());
+        self.work += stranded.len() as u64;
         stranded.sort_unstable_by_key(|key| self.jobs[*key].seq);
         for key in stranded {
             self.start_timer(key, step.now.instant + self.config.grace);

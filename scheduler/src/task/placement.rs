@@ -20,6 +20,7 @@ impl TaskScheduler {
         let key = self.queues.find(&need).unwrap_or_else(|| {
             let kinds = self.engines.kinds_serving(&need);
             let key = self.queues.insert(need, kinds.clone());
+            self.work += kinds.len() as u64;
             kinds.into_iter().for_each(|kind| self.engines.needs_mut(kind).push(key));
             key
         });

@@ -1,0 +1,375 @@
+//! The controller: hub, heart monitor and schedulers, each with its thread, in one process.
+
+use std::fs;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use remuda_hub::heart::{self, HeartMonitor};
+use remuda_hub::hub::{self, Hub};
+use remuda_hub::run::{HeartDriver, HubDriver, News};
+use remuda_net::connection_file::{self, FileError};
+use remuda_net::{Clock, Context, Driver, Kind, Mailbox, NetError, Profile, Sender, address, drive, mailbox};
+use remuda_proto::connection::Common;
+use remuda_proto::message::content::ControllerInfo;
+use remuda_proto::{ClientConnection, EngineConnection, Key, Machine, Packer};
+use remuda_scheduler::broadcast::{Broadcast, BroadcastEvent};
+use remuda_scheduler::relay::{Channel, OutputRelay, Relay, RelayEvent};
+use remuda_scheduler::run::{BroadcastDriver, MonitorLink, OutputDriver, RelayDriver, TaskDriver};
+use remuda_scheduler::task::{TaskConfig, TaskEvent, TaskScheduler};
+use serde_json::{Value, json};
+
+use crate::ports::{self, Binder};
+
+/// How a controller is to run.
+#[derive(Clone, Debug)]
+pub struct ControllerConfig {
+    /// Where the connection files go.
+    pub profile: Profile,
+    /// `tcp` or `ipc`.
+    pub transport: String,
+    /// The address to listen at; `*` for all.
+    pub ip: String,
+    /// Host name for the connection files.
+    pub location: String,
+    /// Ports to take first: registration, then the engines' in the order of the file, then the clients'.
+    pub ports: Vec<u16>,
+    /// The HMAC key; `None`: a new one.
+    pub key: Option<String>,
+    /// How messages are packed.
+    pub packer: Packer,
+    /// The heartbeat.
+    pub heart: heart::Config,
+    /// The task scheduler.
+    pub task: TaskConfig,
+    /// Where task records are kept.
+    pub store: hub::StoreKind,
+    /// Whether ports and key come from the files that are there, and the files stay at the end.
+    pub reuse: bool,
+}
+
+impl ControllerConfig {
+    /// A controller on loopback with everything as stock has it.
+    pub fn new(profile: Profile) -> Self {
+        Self {
+            profile,
+            transport: "tcp".to_owned(),
+            ip: "127.0.0.1".to_owned(),
+            location: address::host_name().unwrap_or_default(),
+            ports: Vec::new(),
+            key: None,
+            packer: Packer::Json,
+            heart: heart::Config::default(),
+            task: TaskConfig::default(),
+            store: hub::StoreKind::default(),
+            reuse: false,
+        }
+    }
+}
+
+/// A controller that could not be started. Nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The profile's folder.
+    #[error("cannot use the profile folder `{}`", path.display())]
+    Profile {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A socket.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// A connection file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A thread.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+}
+
+/// A controller that runs.
+pub struct Controller {
+    hub: Sender<hub::Event>,
+    threads: Vec<JoinHandle<()>>,
+    files: Vec<PathBuf>,
+    client: ClientConnection,
+}
+
+/// Ends a controller, from any thread.
+#[derive(Clone)]
+pub struct Stopper(Sender<hub::Event>);
+
+impl Stopper {
+    /// Asks the controller to end.
+    pub fn stop(&self) {
+        self.0.send(hub::Event::Stop);
+    }
+}
+
+impl Controller {
+    /// Binds all sockets, starts all threads, and then writes the connection files: who finds them can connect.
+    pub fn start(config: ControllerConfig) -> Result<Self, StartError> {
+        let profile = &config.profile;
+        profile.create().map_err(|source| StartError::Profile { path: profile.dir().to_owned(), source })?;
+        let known = config.reuse.then(|| Known::read(profile)).flatten();
+        let clock = Clock::new();
+        let context = Context::new();
+
+        let (mut binder, key) = match &known {
+            Some(known) => {
+                let common = &known.client.common;
+                let ports = ports::of_files(&known.client, &known.engine);
+                (Binder::new(&context, common.transport(), common.ip(), ports), common.key.clone())
+            }
+            None => {
+                let key = config.key.clone().unwrap_or_else(|| remuda_net::random_session_id().to_string());
+                (Binder::new(&context, &config.transport, &config.ip, config.ports.iter().copied()), key)
+            }
+        };
+
+        // The order in which stock draws its ports: engines first, then clients. An engine connects one ROUTER to mux,
+        // task and broadcast, so these need identities that differ.
+        let (registration, registration_port) = binder.bind(Kind::Router, None)?;
+        let (engine_control, engine_control_port) = binder.bind(Kind::Router, Some("control_out"))?;
+        let (engine_mux, engine_mux_port) = binder.bind(Kind::Router, Some("mux_out"))?;
+        let (engine_task, engine_task_port) = binder.bind(Kind::Router, Some("task_out"))?;
+        let (engine_iopub, engine_iopub_port) = binder.bind(Kind::Sub, None)?;
+        let (ping, ping_port) = binder.bind(Kind::Pub, None)?;
+        let (pong, pong_port) = binder.bind(Kind::Router, None)?;
+        let (engine_broadcast, engine_broadcast_port) = binder.bind(Kind::Router, Some("broadcast_out"))?;
+        let (client_control, client_control_port) = binder.bind(Kind::Router, Some("control_in"))?;
+        let (client_mux, client_mux_port) = binder.bind(Kind::Router, Some("mux_in"))?;
+        let (client_task, client_task_port) = binder.bind(Kind::Router, Some("task_in"))?;
+        let (client_iopub, client_iopub_port) = binder.bind(Kind::Pub, None)?;
+        let (notification, notification_port) = binder.bind(Kind::Pub, None)?;
+        let (client_broadcast, client_broadcast_port) = binder.bind(Kind::Router, Some("broadcast_in"))?;
+
+        let common = Common {
+            ssh: String::new(),
+            interface: binder.interface().to_owned(),
+            registration: registration_port,
+            key: key.clone(),
+            curve_serverkey: None,
+            location: config.location.clone(),
+            pack: config.packer.name().to_owned(),
+            unpack: config.packer.name().to_owned(),
+            signature_scheme: "hmac-sha256".to_owned(),
+        };
+        let engine_file = EngineConnection {
+            common: common.clone(),
+            control: engine_control_port,
+            mux: engine_mux_port,
+            task: engine_task_port,
+            iopub: engine_iopub_port,
+            hb_ping: ping_port,
+            hb_pong: pong_port,
+            broadcast: vec![engine_broadcast_port],
+        };
+        let client_file = ClientConnection {
+            common,
+            control: client_control_port,
+            mux: client_mux_port,
+            task: client_task_port,
+            task_scheme: config.task.scheme.to_string(),
+            iopub: client_iopub_port,
+            notification: notification_port,
+            broadcast: client_broadcast_port,
+        };
+
+        let signing = Key::new(&key);
+        let session = || remuda_net::session(None, signing.clone(), config.packer);
+        let (hub_sender, hub_mailbox) = mailbox().map_err(NetError::from)?;
+        let (heart_sender, heart_mailbox) = mailbox().map_err(NetError::from)?;
+        let (task_sender, task_mailbox) = mailbox().map_err(NetError::from)?;
+        let (mux_sender, mux_mailbox) = mailbox().map_err(NetError::from)?;
+        let (control_sender, control_mailbox) = mailbox().map_err(NetError::from)?;
+        let (output_sender, output_mailbox) = mailbox().map_err(NetError::from)?;
+        let (broadcast, broadcast_mailbox) = mailbox().map_err(NetError::from)?;
+
+        let hub_machine = Hub::new(
+            hub::Config {
+                store: config.store,
+                engine_connection: engine_addresses(&engine_file),
+                controller: ControllerInfo {
+                    version: env!("CARGO_PKG_VERSION").to_owned(),
+                    pid: std::process::id(),
+                    scheme: config.task.scheme.to_string(),
+                    hwm: config.task.hwm,
+                    ..ControllerInfo::default()
+                },
+                ..hub::Config::with_heart_period(config.heart.period)
+            },
+            session(),
+        );
+        let tell = {
+            let (task, mux, control) = (task_sender.clone(), mux_sender, control_sender);
+            // Held so that the output relay, which gets no mail, ends together with the others.
+            let output = output_sender;
+            move |news| {
+                let _ = &output;
+                match news {
+                    News::Joined { uuid, id, capability } => {
+                        task.send(TaskEvent::Registered { uuid: uuid.clone(), capability: capability.clone() });
+                        mux.send(RelayEvent::Registered { uuid: uuid.clone(), id, capability: capability.clone() });
+                        broadcast.send(BroadcastEvent::Registered { uuid: uuid.clone() });
+                        control.send(RelayEvent::Registered { uuid, id, capability });
+                    }
+                    News::Left { uuid } => {
+                        task.send(TaskEvent::Unregistered { uuid: uuid.clone() });
+                        mux.send(RelayEvent::Unregistered { uuid: uuid.clone() });
+                        broadcast.send(BroadcastEvent::Unregistered { uuid: uuid.clone() });
+                        control.send(RelayEvent::Unregistered { uuid });
+                    }
+                    News::ForgetHeart(uuid) => heart_sender.send(heart::Event::Forget { heart: uuid }),
+                }
+            }
+        };
+        let monitor = || MonitorLink::new(hub_sender.clone());
+        let to_hub = hub_sender.clone();
+        let abort = move |msg_ids| task_sender.send(TaskEvent::Abort { msg_ids });
+
+        let mut threads = vec![
+            spawn("hub", hub_machine, HubDriver::new(registration, notification, tell), hub_mailbox, clock)?,
+            spawn(
+                "heart",
+                HeartMonitor::new(config.heart, clock.now().instant),
+                HeartDriver::new(ping, pong, move |event| to_hub.send(event)),
+                heart_mailbox,
+                clock,
+            )?,
+            spawn(
+                "task",
+                TaskScheduler::new(config.task.clone(), session()),
+                TaskDriver::new(client_task, engine_task, monitor()),
+                task_mailbox,
+                clock,
+            )?,
+        ];
+        let mux = RelayDriver::new(client_mux, engine_mux, ["mux", "mux (engines)"], monitor(), |_| ());
+        let control =
+            RelayDriver::new(client_control, engine_control, ["control", "control (engines)"], monitor(), abort);
+        threads.push(spawn("mux", Relay::new(Channel::Mux, session()), mux, mux_mailbox, clock)?);
+        threads.push(spawn("control", Relay::new(Channel::Control, session()), control, control_mailbox, clock)?);
+        let output = OutputDriver::new(engine_iopub, client_iopub, monitor());
+        threads.push(spawn("iopub", OutputRelay::new(session()), output, output_mailbox, clock)?);
+        let broadcast = BroadcastDriver::new(client_broadcast, engine_broadcast);
+        threads.push(spawn("broadcast", Broadcast::new(session()), broadcast, broadcast_mailbox, clock)?);
+
+        let paths = [profile.client_file(), profile.engine_file()];
+        let mut controller = Self { hub: hub_sender, threads, files: Vec::new(), client: client_file };
+        if known.is_none() {
+            let written = connection_file::write(&paths[0], &controller.client)
+                .and_then(|()| connection_file::write(&paths[1], &engine_file));
+            if let Err(error) = written {
+                controller.files.extend(paths);
+                controller.stopper().stop();
+                controller.wait();
+                return Err(error.into());
+            }
+        }
+        if !config.reuse {
+            controller.files.extend(paths);
+        }
+        Ok(controller)
+    }
+
+    /// What clients need to connect.
+    pub fn connection(&self) -> &ClientConnection {
+        &self.client
+    }
+
+    /// Something that can end it.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.hub.clone())
+    }
+
+    /// Waits until it ends: by a [`Stopper`], or because a client shut it down. Removes the connection files, unless
+    /// they are to be used again.
+    pub fn wait(self) {
+        let Self { hub, threads, files, .. } = self;
+        drop(hub);
+        let mut threads = threads.into_iter();
+        // The hub ends first, and the others as they lose their link to it.
+        if let Some(first) = threads.next() {
+            let _ = first.join();
+        }
+        for file in &files {
+            if let Err(error) = fs::remove_file(file) {
+                tracing::debug!("cannot remove `{}`: {error}", file.display());
+            }
+        }
+        threads.for_each(|thread| drop(thread.join()));
+    }
+}
+
+/// What an earlier controller wrote.
+struct Known {
+    client: ClientConnection,
+    engine: EngineConnection,
+}
+
+impl Known {
+    /// Reads both files; they must agree (`controller/app.py: load_config_from_json`).
+    fn read(profile: &Profile) -> Option<Self> {
+        let read = || -> Result<Self, FileError> {
+            let client = connection_file::read_client(&profile.client_file())?;
+            Ok(Self { client, engine: connection_file::read_engine(&profile.engine_file())? })
+        };
+        match read() {
+            Ok(known) if known.client.common == known.engine.common => Some(known),
+            Ok(_) => {
+                tracing::warn!("the two connection files do not agree: writing new ones");
+                None
+            }
+            Err(FileError::Missing { path }) => {
+                tracing::info!("no `{}` to use again: writing a new one", path.display());
+                None
+            }
+            Err(error) => {
+                tracing::warn!("{error}: writing new connection files");
+                None
+            }
+        }
+    }
+}
+
+/// What an engine is told of addresses when it registers: its file less the key (wire reference, 4.3).
+fn engine_addresses(file: &EngineConnection) -> Value {
+    json!({
+        "interface": file.common.interface, "registration": file.common.registration, "control": file.control,
+        "mux": file.mux, "task": file.task, "iopub": file.iopub, "hb_ping": file.hb_ping, "hb_pong": file.hb_pong,
+        "broadcast": file.broadcast,
+    })
+}
+
+/// Runs a machine on a thread of its own. A machine that panics ends the process: its state is not to be believed, and
+/// starting again is a tested path.
+fn spawn<D>(
+    name: &str,
+    mut machine: D::Machine,
+    mut driver: D,
+    mailbox: Mailbox<<D::Machine as Machine>::Event>,
+    clock: Clock,
+) -> Result<JoinHandle<()>, StartError>
+where
+    D: Driver + Send + 'static,
+    D::Machine: Send + 'static,
+    <D::Machine as Machine>::Event: Send + 'static,
+{
+    let run = move || {
+        let run = AssertUnwindSafe(|| drive(&mut machine, &mut driver, &mailbox, clock));
+        if catch_unwind(run).is_err() {
+            tracing::error!("a part of the controller contradicted itself (see above): ending the process");
+            std::process::abort();
+        }
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(run).map_err(StartError::Thread)
+}
+
+/// How long a clean end may take before the process gives up waiting for its threads.
+pub const END_TIMEOUT: Duration = Duration::from_secs(4);
