@@ -2,11 +2,36 @@
 //!
 //! The decisions are in [`EngineCore`], which has no socket, clock, thread or process of its own. Only one task runs at a
 //! time, in order of arrival, as on a Python engine; whatever runs, pings and control requests are answered.
+//!
+//! A program that wants to be an engine starts with `Engine::builder` (feature `io`).
 
+#[cfg(feature = "io")]
+mod builder;
+#[cfg(feature = "io")]
+mod function;
+#[cfg(feature = "io")]
+mod heart;
 mod machine;
 mod pickle;
+#[cfg(feature = "io")]
+mod process;
+#[cfg(feature = "io")]
+mod run;
 mod signal;
 mod work;
+#[cfg(feature = "io")]
+mod worker;
 
+#[cfg(feature = "io")]
+pub use builder::{BuildError, Engine, EngineBuilder, MAX_MISSED_PINGS, REGISTRATION_TIMEOUT, StopHandle};
 pub use machine::{Config, Effect, Ending, EngineCore, Event, Link, STOP_GRACE};
+#[cfg(feature = "io")]
+pub use process::KEPT_BYTES;
+#[cfg(feature = "io")]
+pub use remuda_net::connection_file::{FileError, read_engine};
+#[cfg(feature = "io")]
+pub use remuda_net::profile::{Place, Profile};
+pub use remuda_proto::EngineConnection;
+#[cfg(feature = "io")]
+pub use run::RunError;
 pub use work::{Outcome, Stream, Work};

@@ -76,6 +76,25 @@ pub enum Ending {
     Refused(RemoteError),
 }
 
+impl Ending {
+    /// Whether somebody wanted it to end.
+    pub fn is_clean(&self) -> bool {
+        matches!(self, Self::Stopped | Self::Shutdown)
+    }
+}
+
+impl std::fmt::Display for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stopped => f.write_str("it was stopped"),
+            Self::Shutdown => f.write_str("a client shut it down"),
+            Self::ControllerLost { silence } => write!(f, "no ping came from the controller for {silence:?}"),
+            Self::NoAnswer { waited } => write!(f, "the registration was not answered within {waited:?}"),
+            Self::Refused(error) => write!(f, "the controller refused it: {error}"),
+        }
+    }
+}
+
 /// A channel between engine and controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {

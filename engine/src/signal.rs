@@ -12,9 +12,6 @@ pub(crate) const KILL: i32 = 9;
 /// SIGTERM.
 pub(crate) const TERM: i32 = 15;
 
-/// The highest number taken from a request; Linux ends there.
-const MAX: i64 = 64;
-
 const NAMES: &[(&str, i32)] = &[
     ("SIGHUP", 1),
     ("SIGINT", INT),
@@ -55,8 +52,8 @@ pub(crate) fn describe(signal: i32) -> String {
 
 /// The signal that a request names, by number or name (`engine/nanny.py: _handle_control`).
 pub(crate) fn parse(sig: &serde_json::Value) -> Option<i32> {
-    if let Some(number) = sig.as_i64() {
-        return (1..=MAX).contains(&number).then(|| i32::try_from(number).ok()).flatten();
+    if let Some(wanted) = sig.as_i64() {
+        return NAMES.iter().map(|(_, number)| *number).find(|number| i64::from(*number) == wanted);
     }
     let text = sig.as_str()?;
     NAMES.iter().find(|(name, _)| *name == text).map(|(_, number)| *number)
@@ -71,7 +68,7 @@ mod tests {
     fn a_signal_is_known_by_name_and_by_number() {
         assert_eq!(parse(&json!("SIGINT")), Some(2));
         assert_eq!(parse(&json!(15)), Some(15));
-        for wrong in [json!(0), json!(-9), json!(65), json!("INT"), json!(null), json!(2.5), json!(true)] {
+        for wrong in [json!(0), json!(-9), json!(40), json!("INT"), json!(null), json!(2.5), json!(true)] {
             assert_eq!(parse(&wrong), None, "{wrong}");
         }
         assert_eq!(describe(9), "signal 9 (SIGKILL)");

@@ -98,7 +98,7 @@ fn event(link: u8, body: Body) -> Event {
 fn noise(parts: &[Vec<u8>]) -> Body {
     let mut all = vec![b"<IDS|MSG>".to_vec()];
     all.extend(parts.iter().cloned());
-    Frames::from_parts(all).unwrap().body
+    Frames::from_parts(all).expect("a delimiter and five frames or more").body
 }
 
 proptest! {

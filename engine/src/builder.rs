@@ -1,0 +1,261 @@
+//! An engine, put together and run.
+
+use std::fmt::Display;
+use std::io;
+use std::time::Duration;
+
+use remuda_net::{Mailbox, Sender, mailbox};
+use remuda_proto::message::native::Announcement;
+use remuda_proto::{EngineConnection, EngineId, EngineUuid};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::function::Functions;
+use crate::machine::{Ending, Event};
+use crate::process::KEPT_BYTES;
+use crate::run::{self, RunError};
+
+/// How long the controller has to answer a registration, unless told otherwise (`engine/app.py: timeout`).
+pub const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many missed pings in a row mean that the controller is lost, unless told otherwise (`engine/app.py:
+/// max_heartbeat_misses`).
+pub const MAX_MISSED_PINGS: u32 = 50;
+
+/// An engine that cannot be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// Two functions by one name.
+    #[error("there are two functions by the name `{0}`")]
+    SameName(String),
+    /// It could run nothing.
+    #[error("an engine without functions that runs no programs has nothing to do")]
+    Idle,
+    /// The channel to its thread.
+    #[error("cannot make the engine's channel")]
+    Channel(#[from] io::Error),
+}
+
+/// An engine, ready to run.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let connection: remuda_proto::EngineConnection = serde_json::from_str("")?;
+/// let engine = remuda_engine::Engine::builder()
+///     .function("mul", |(a, b): (i64, i64)| Ok::<_, String>(a * b))
+///     .label("gpu")
+///     .build()?;
+/// let ending = engine.run(&connection)?;
+/// # Ok(()) }
+/// ```
+pub struct Engine {
+    pub(crate) settings: Settings,
+    pub(crate) sender: Sender<Event>,
+    pub(crate) mailbox: Mailbox<Event>,
+}
+
+pub(crate) struct Settings {
+    pub(crate) functions: Functions,
+    pub(crate) labels: Vec<String>,
+    pub(crate) processes: bool,
+    pub(crate) id: Option<EngineId>,
+    pub(crate) uuid: Option<EngineUuid>,
+    pub(crate) null: bool,
+    pub(crate) registration_timeout: Duration,
+    pub(crate) max_missed_pings: u32,
+    pub(crate) kept_bytes: usize,
+}
+
+impl Engine {
+    /// An engine in the making: it runs programs, and has no functions yet.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder {
+            settings: Settings {
+                functions: Functions::default(),
+                labels: Vec::new(),
+                processes: true,
+                id: None,
+                uuid: None,
+                null: false,
+                registration_timeout: REGISTRATION_TIMEOUT,
+                max_missed_pings: MAX_MISSED_PINGS,
+                kept_bytes: KEPT_BYTES,
+            },
+            same_name: None,
+        }
+    }
+
+    /// What stops it from another thread, or from a signal handler's thread.
+    pub fn stop_handle(&self) -> StopHandle {
+        StopHandle(self.sender.clone())
+    }
+
+    /// Registers with the controller and runs tasks until it is stopped, told to shut down, or left alone. Blocks.
+    ///
+    /// A program that still runs is killed. A function that still runs goes on until it returns or the process ends.
+    ///
+    /// # Errors
+    /// When the connection file cannot be used, when the controller does not answer or refuses, or when sockets or threads
+    /// cannot be made.
+    pub fn run(self, connection: &EngineConnection) -> Result<Ending, RunError> {
+        run::run(self, connection)
+    }
+}
+
+/// Stops an engine.
+#[derive(Clone)]
+pub struct StopHandle(Sender<Event>);
+
+impl StopHandle {
+    /// Lets the engine say goodbye and end. One that has ended already is left alone.
+    pub fn stop(&self) {
+        self.0.send(Event::Stop);
+    }
+}
+
+/// Puts an [`Engine`] together.
+pub struct EngineBuilder {
+    settings: Settings,
+    /// The first name that was given twice.
+    same_name: Option<String>,
+}
+
+impl EngineBuilder {
+    /// Registers a function. Its argument is read from MessagePack: a tuple for several, `()` for none. Its result goes
+    /// back as MessagePack, and as a pickle that stock clients read. What its error displays is the text of the error that
+    /// the client sees; a panic is an error too, and the engine lives on (unless panics abort the process).
+    #[must_use]
+    pub fn function<A, R, E, F>(mut self, name: &str, function: F) -> Self
+    where
+        A: DeserializeOwned,
+        R: Serialize,
+        E: Display,
+        F: Fn(A) -> Result<R, E> + Send + Sync + 'static,
+    {
+        if !self.settings.functions.add(name, function) {
+            self.same_name.get_or_insert_with(|| name.to_owned());
+        }
+        self
+    }
+
+    /// A word of the user's own that the engine announces.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.settings.labels.push(label.into());
+        self
+    }
+
+    /// Whether it runs programs; it does unless told otherwise.
+    #[must_use]
+    pub fn processes(mut self, processes: bool) -> Self {
+        self.settings.processes = processes;
+        self
+    }
+
+    /// The id that it would like; the controller gives another if that is taken.
+    #[must_use]
+    pub fn id(mut self, id: Option<EngineId>) -> Self {
+        self.settings.id = id;
+        self
+    }
+
+    /// Its uuid, in place of a random one.
+    #[must_use]
+    pub fn uuid(mut self, uuid: Option<EngineUuid>) -> Self {
+        self.settings.uuid = uuid;
+        self
+    }
+
+    /// Answers every `apply_request` with `None` at once, without running or publishing anything: for benchmarks.
+    #[must_use]
+    pub fn null(mut self, null: bool) -> Self {
+        self.settings.null = null;
+        self
+    }
+
+    /// How long the controller has to answer the registration; [`REGISTRATION_TIMEOUT`] unless told otherwise.
+    #[must_use]
+    pub fn registration_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.registration_timeout = timeout;
+        self
+    }
+
+    /// How many missed pings in a row mean that the controller is lost, and end the engine; 0: any number.
+    /// [`MAX_MISSED_PINGS`] unless told otherwise.
+    #[must_use]
+    pub fn max_missed_pings(mut self, max: u32) -> Self {
+        self.settings.max_missed_pings = max;
+        self
+    }
+
+    /// How much of a program's stdout, and of its stderr, is kept for the reply, in bytes; [`KEPT_BYTES`] unless told
+    /// otherwise.
+    #[must_use]
+    pub fn kept_output(mut self, bytes: usize) -> Self {
+        self.settings.kept_bytes = bytes;
+        self
+    }
+
+    /// The engine.
+    ///
+    /// # Errors
+    /// When two functions have the same name, or when it could run nothing at all.
+    pub fn build(self) -> Result<Engine, BuildError> {
+        if let Some(name) = self.same_name {
+            return Err(BuildError::SameName(name));
+        }
+        let settings = self.settings;
+        if settings.functions.names().is_empty() && !settings.processes && !settings.null {
+            return Err(BuildError::Idle);
+        }
+        let (sender, mailbox) = mailbox()?;
+        Ok(Engine { settings, sender, mailbox })
+    }
+}
+
+impl Settings {
+    /// What the engine says of itself.
+    pub(crate) fn announcement(&self) -> Announcement {
+        Announcement {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            host: remuda_net::address::host_name().unwrap_or_default(),
+            pid: std::process::id(),
+            cores: std::thread::available_parallelism().map_or(0, |cores| u32::try_from(cores.get()).unwrap_or(0)),
+            memory_bytes: memory_bytes().unwrap_or(0),
+            labels: self.labels.clone(),
+            functions: self.functions.names(),
+            process: self.processes,
+        }
+    }
+}
+
+/// The memory of this machine, where Linux tells it.
+fn memory_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_given_twice_and_an_engine_without_use_are_refused() {
+        let twice = Engine::builder()
+            .function("f", |(): ()| Ok::<_, String>(1))
+            .function("f", |(): ()| Ok::<_, String>(2))
+            .build();
+        assert_eq!(twice.err().unwrap().to_string(), "there are two functions by the name `f`");
+        assert!(matches!(Engine::builder().processes(false).build(), Err(BuildError::Idle)));
+    }
+
+    #[test]
+    fn an_engine_says_what_it_can_run() {
+        let engine = Engine::builder().function("f", |(): ()| Ok::<_, String>(1)).label("gpu").build().unwrap();
+        let said = engine.settings.announcement();
+        assert_eq!((said.functions, said.labels, said.process), (vec!["f".to_owned()], vec!["gpu".to_owned()], true));
+        assert!(said.cores > 0 && said.pid > 0);
+    }
+}

@@ -1,0 +1,236 @@
+//! The engine's driver: sockets and threads around the machine.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use remuda_net::address::{connect_interface, listens, url};
+use remuda_net::{Clock, Context, Driver, Input, Kind, NetError, Received, Refusals, Sender, Socket, drive};
+use remuda_proto::connection::ConnectionError;
+use remuda_proto::{EngineConnection, EngineId, Identity, Now, Refusal, RemoteError, SessionId};
+
+use crate::builder::Engine;
+use crate::heart::Heart;
+use crate::machine::{Config, Effect, Ending, EngineCore, Event, Link};
+use crate::worker::Worker;
+
+/// How long to look whether anything listens at an address that did not answer.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Why an engine could not run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The connection file.
+    #[error("the connection file cannot be used")]
+    Connection(#[from] ConnectionError),
+    /// The sockets.
+    #[error("cannot connect to the controller")]
+    Net(#[from] NetError),
+    /// The thread for tasks.
+    #[error("cannot start a thread")]
+    Thread(#[from] io::Error),
+    /// No process listens where the file says.
+    #[error("nothing answers at {address}: is the controller of this connection file still running?")]
+    NothingThere {
+        /// Where the controller should be.
+        address: String,
+    },
+    /// Something listens, but does not answer.
+    #[error(
+        "no answer from {address} within {waited:?}: is it the controller of this connection file, with the same key?"
+    )]
+    NoAnswer {
+        /// Where the controller should be.
+        address: String,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// The controller answered with an error.
+    #[error("the controller at {address} refused this engine: {reason}")]
+    Refused {
+        /// Where the controller is.
+        address: String,
+        /// What it said.
+        reason: Box<RemoteError>,
+    },
+}
+
+// Positions in `Outside::sockets`.
+const HUB: usize = 0;
+const SHELL: usize = 1;
+const CONTROL: usize = 2;
+const IOPUB: usize = 3;
+
+struct Outside<'a> {
+    context: Context,
+    connection: &'a EngineConnection,
+    interface: String,
+    identity: Identity,
+    /// The hub's; after registration also shell, control and iopub.
+    sockets: Vec<Socket>,
+    /// By socket, for those that are read.
+    refusals: [Refusals; 3],
+    events: Sender<Event>,
+    worker: Worker,
+    /// From registration on.
+    heart: Option<Heart>,
+    /// From registration on.
+    id: EngineId,
+    /// Why the loop was left.
+    result: Option<Result<Ending, NetError>>,
+}
+
+pub(crate) fn run(engine: Engine, connection: &EngineConnection) -> Result<Ending, RunError> {
+    let Engine { settings, sender, mailbox } = engine;
+    let common = &connection.common;
+    if common.curve_serverkey.as_deref().is_some_and(|key| !key.is_empty()) {
+        return Err(ConnectionError::Curve.into());
+    }
+    if !common.ssh.is_empty() {
+        tracing::warn!(ssh = common.ssh, "no tunnel is made to the controller: connecting directly");
+    }
+    let id = settings.uuid.as_ref().map(|uuid| SessionId::from(uuid.as_str()));
+    let session = remuda_net::session(id, common.signing_key()?, common.packer()?);
+    let announcement = settings.announcement();
+    let mut core = EngineCore::new(Config {
+        session,
+        id: settings.id,
+        announcement,
+        null: settings.null,
+        registration_timeout: settings.registration_timeout,
+        max_missed_pings: settings.max_missed_pings,
+    });
+    let identity = core.uuid().identity();
+    let interface = connect_interface(common);
+    let address = url(&interface, common.registration);
+    let context = Context::new();
+    let hub = Socket::builder(&context, Kind::Dealer)?.identity(identity.as_bytes())?.connect([&address])?;
+    let worker = Worker::start(settings.functions, settings.kept_bytes, sender.clone())?;
+    let mut outside = Outside {
+        context,
+        connection,
+        interface,
+        identity,
+        sockets: vec![hub],
+        refusals: ["hub", "shell", "control"].map(Refusals::new),
+        events: sender.clone(),
+        worker,
+        heart: None,
+        id: EngineId(0),
+        result: None,
+    };
+    tracing::debug!(uuid = core.uuid().as_str(), address, "registering");
+    sender.send(Event::Start);
+    drive(&mut core, &mut outside, &mailbox, Clock::new());
+    let result = outside.result.take();
+    let ending = result.expect("the loop ends only when the machine says so, or when connecting failed")?;
+    let interface = outside.interface.clone();
+    drop(outside);
+    match ending {
+        Ending::NoAnswer { waited } => Err(if listens(&interface, common.registration, LOOK) == Some(false) {
+            RunError::NothingThere { address }
+        } else {
+            RunError::NoAnswer { address, waited }
+        }),
+        Ending::Refused(reason) => Err(RunError::Refused { address, reason: Box::new(reason) }),
+        ending => {
+            tracing::info!("engine ended: {ending}");
+            Ok(ending)
+        }
+    }
+}
+
+impl Outside<'_> {
+    /// Connects all that an engine needs, the heart last: with its second beat the controller sends tasks.
+    fn connect(&mut self, id: EngineId) -> Result<(), NetError> {
+        let connection = self.connection;
+        let at = |port| url(&self.interface, port);
+        let identity = self.identity.as_bytes();
+        let leaves = connection.broadcast.len().max(1);
+        let leaf = connection.broadcast.get(usize::try_from(id.0).unwrap_or(0) % leaves);
+        let ports = [connection.mux, connection.task].into_iter().chain(leaf.copied());
+        let builder = |kind| Socket::builder(&self.context, kind)?.identity(identity);
+        let shell = builder(Kind::Router)?.connect(ports.map(at))?;
+        let control = builder(Kind::Router)?.connect([at(connection.control)])?;
+        let iopub = builder(Kind::Pub)?.connect([at(connection.iopub)])?;
+        let (ping, pong) = (at(connection.hb_ping), at(connection.hb_pong));
+        self.heart = Some(Heart::start(&self.context, identity, &ping, &pong, self.events.clone())?);
+        self.sockets.extend([shell, control, iopub]);
+        self.id = id;
+        tracing::info!("Completed registration with id {id}");
+        Ok(())
+    }
+
+    fn leave(&mut self, result: Result<Ending, NetError>) -> ControlFlow<()> {
+        self.result = Some(result);
+        ControlFlow::Break(())
+    }
+}
+
+fn index(link: Link) -> usize {
+    match link {
+        Link::Hub => HUB,
+        Link::Shell => SHELL,
+        Link::Control => CONTROL,
+    }
+}
+
+impl Driver for Outside<'_> {
+    type Machine = EngineCore;
+
+    fn sockets(&self) -> &[Socket] {
+        &self.sockets
+    }
+
+    fn receive(&mut self, index: usize, _: Now) -> Input<Event> {
+        match self.sockets[index].receive() {
+            None => Input::None,
+            Some(Received::Garbage { sender, error }) => {
+                self.refusals[index].note(sender.as_ref(), &Refusal::Frames(error));
+                Input::Dropped
+            }
+            Some(Received::Message(frames)) => Input::Event(match index {
+                HUB => Event::Registered(frames.body),
+                SHELL => Event::Shell(frames),
+                _ => Event::Control(frames),
+            }),
+        }
+    }
+
+    fn reads(&self, index: usize) -> bool {
+        index != IOPUB
+    }
+
+    fn perform(&mut self, effect: Effect) -> ControlFlow<()> {
+        match effect {
+            Effect::Hub(body) => {
+                self.sockets[HUB].send(&[], &body);
+            }
+            Effect::Connect { id } => {
+                if let Err(error) = self.connect(id) {
+                    return self.leave(Err(error));
+                }
+            }
+            Effect::Reply { link, idents, body } => {
+                if !self.sockets[index(link)].send(&idents, &body) {
+                    tracing::warn!(?link, "a reply could not be sent");
+                }
+            }
+            Effect::Publish { topic, body } => {
+                self.sockets[IOPUB].send([&topic], &body);
+            }
+            Effect::Start { msg_id, work } => {
+                tracing::debug!(msg_id = msg_id.as_str(), "task started");
+                self.worker.run(msg_id, self.id, work);
+            }
+            Effect::Signal { msg_id, signal } => {
+                tracing::info!(msg_id = msg_id.as_str(), signal, "signal to the task's program");
+                self.worker.signal(signal);
+            }
+            Effect::Refused { link, from, refusal } => self.refusals[index(link)].note(from.as_ref(), &refusal),
+            Effect::Exit(ending) => return self.leave(Ok(ending)),
+        }
+        ControlFlow::Continue(())
+    }
+}
