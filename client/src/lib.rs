@@ -4,7 +4,8 @@
 //! that has gone where that can be known. It never runs anything that a peer sends: Python objects are refused, and
 //! plain values are read within limits.
 //!
-//! Start with [`Outstanding`](outstanding::Outstanding).
+//! Start with [`Client`], which submits through its views, and [`AsyncResult`], which a task is waited for with. Without
+//! the feature `io` there is only the machine behind them, [`Outstanding`](outstanding::Outstanding).
 
 pub mod error;
 pub mod outstanding;
@@ -13,9 +14,32 @@ pub mod query;
 pub mod reply;
 
 #[cfg(feature = "io")]
+mod client;
+#[cfg(feature = "io")]
+mod connect;
+#[cfg(feature = "io")]
+mod result;
+#[cfg(feature = "io")]
+mod run;
+#[cfg(feature = "io")]
+mod slot;
+#[cfg(feature = "io")]
+mod view;
+
+#[cfg(feature = "io")]
+pub use client::{Client, Targets};
+#[cfg(feature = "io")]
+pub use connect::ConnectOptions;
+#[cfg(feature = "io")]
 pub use error::ConnectError;
 pub use error::{DecodeError, QueryError, SubmitError, TaskError, TooFewEngines};
-pub use outstanding::Engine;
+pub use outstanding::{Engine, Piece, PieceKind};
 pub use remuda_proto::message::native::{ProcessOutcome, ProcessTask};
 pub use remuda_proto::{Dependency, EngineId, EngineUuid, MsgId, RemoteError};
 pub use reply::{ExecuteResult, MapError, Metadata, ProcessFailed, ProcessResult};
+#[cfg(feature = "io")]
+pub use result::{AsyncMapResult, AsyncResult, OutputStream};
+#[cfg(feature = "io")]
+pub use slot::Output;
+#[cfg(feature = "io")]
+pub use view::{DirectView, LoadBalancedView, TaskOptions};

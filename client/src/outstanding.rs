@@ -511,10 +511,11 @@ impl Outstanding {
     /// Forgets an engine, and fails what was sent to it by name: nobody else would (wire reference, 9.4).
     fn engine_left(&mut self, now: Now, uuid: &EngineUuid, out: &mut Vec<Effect>) {
         let Some((engine, requests)) = self.engines.leave(uuid) else { return };
+        // First, so that whoever learns that a task was lost no longer finds its engine.
+        out.push(Effect::EngineLeft(engine.clone()));
         for msg_id in requests {
             self.resolve(msg_id, Outcome::EngineLost(engine.clone()), now, out);
         }
-        out.push(Effect::EngineLeft(engine));
     }
 
     /// Ends a request, if it has not ended.

@@ -1,0 +1,358 @@
+//! The client itself: engines, questions, and words to engines. Tasks are submitted through its [views](crate::view).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::future::join_all;
+use remuda_net::Sender;
+use remuda_proto::message::content::{AbortOptions, AbortRequest, ControllerInfo, Shutdown};
+use remuda_proto::message::native::{ApplyContent, NativeTask};
+use remuda_proto::{EngineId, EngineUuid, Map, MsgId, MsgType, Packer};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use bytes::Bytes;
+
+use crate::error::{QueryError, SubmitError, TooFewEngines};
+use crate::outstanding::{Engine, Event, Names, Outcome, Route, Work};
+use crate::pickle;
+use crate::query::{self, ControllerStatus, Purge, QueueStatus, ResultStatus};
+use crate::result::Task;
+use crate::run::{EngineList, Shared};
+use crate::slot::{End, Slot};
+use crate::view::{DirectView, LoadBalancedView};
+
+/// A connection to a controller. Cheap to clone; the last clone, view or result that goes ends it.
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    /// To the thread; when it is dropped, the thread ends.
+    sender: Sender<Event>,
+    shared: Arc<Shared>,
+    names: Names,
+    /// How many requests were named.
+    named: AtomicU64,
+    pub(crate) packer: Packer,
+    query_timeout: Duration,
+    /// Whether the task scheduler is a bare queue, which takes no options.
+    pub(crate) is_pure: bool,
+    /// What Remuda's controller says of itself; `None` from a stock one.
+    pub(crate) controller: Option<ControllerInfo>,
+}
+
+impl Inner {
+    pub(crate) fn new(
+        sender: Sender<Event>,
+        shared: Arc<Shared>,
+        names: Names,
+        packer: Packer,
+        query_timeout: Duration,
+        is_pure: bool,
+    ) -> Self {
+        let named = AtomicU64::new(0);
+        Self { sender, shared, names, named, packer, query_timeout, is_pure, controller: None }
+    }
+}
+
+/// Which engines are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Targets {
+    /// All that are registered.
+    All,
+    /// These.
+    Engines(Vec<EngineId>),
+}
+
+impl<I: IntoIterator<Item = EngineId>> From<I> for Targets {
+    fn from(ids: I) -> Self {
+        Self::Engines(ids.into_iter().collect())
+    }
+}
+
+impl Client {
+    /// What the controller says of itself; `None` if it is a stock one.
+    pub fn controller(&self) -> Option<&ControllerInfo> {
+        self.inner.controller.as_ref()
+    }
+
+    /// Whether the controller answers: false some ten seconds after it has stopped to, true once it does again.
+    pub fn is_answering(&self) -> bool {
+        self.inner.shared.is_answering()
+    }
+
+    /// How many requests have not come to their end, the output of tasks included.
+    pub fn outstanding(&self) -> usize {
+        self.inner.shared.outstanding()
+    }
+
+    /// The ids of the engines that are registered now, ascending.
+    pub fn engine_ids(&self) -> Vec<EngineId> {
+        self.engine_list().keys().copied().collect()
+    }
+
+    /// The engines that are registered now, by ascending id.
+    pub fn engines(&self) -> Vec<Engine> {
+        let list = self.engine_list();
+        list.iter().map(|(id, uuid)| Engine { id: Some(*id), uuid: uuid.clone() }).collect()
+    }
+
+    /// Waits until `wanted` engines are registered, and gives the ids of all that are.
+    pub async fn wait_for_engines(&self, wanted: usize, timeout: Duration) -> Result<Vec<EngineId>, TooFewEngines> {
+        let mut list = self.inner.shared.engines();
+        let enough = list.wait_for(|engines| engines.len() >= wanted);
+        match tokio::time::timeout(timeout, enough).await {
+            Ok(Ok(engines)) => Ok(engines.keys().copied().collect()),
+            _ => Err(TooFewEngines { wanted, found: self.engine_list().len(), waited: timeout }),
+        }
+    }
+
+    /// A view by which tasks go wherever the task scheduler sends them.
+    pub fn load_balanced_view(&self) -> LoadBalancedView {
+        LoadBalancedView::new(self.clone())
+    }
+
+    /// A view by which every task goes to each of these engines.
+    pub fn direct_view(&self, targets: impl Into<Targets>) -> DirectView {
+        DirectView::new(self.clone(), targets.into())
+    }
+
+    /// How much each engine has to do.
+    pub async fn queue_status(&self) -> Result<QueueStatus, QueryError> {
+        Ok(self.status().await?.queues)
+    }
+
+    /// What the controller does: more words from Remuda's own, what any controller can say from a stock one.
+    pub async fn status(&self) -> Result<ControllerStatus, QueryError> {
+        let content = json!({"targets": null, "verbose": false, "remuda": {}});
+        query::queue_status(self.query(MsgType::QueueRequest, content).await?)
+    }
+
+    /// Which of these tasks are done, whoever submitted them.
+    pub async fn result_status(&self, msg_ids: &[MsgId]) -> Result<ResultStatus, QueryError> {
+        let msg_type = MsgType::ResultRequest;
+        let outcome = self.ask(msg_type.clone(), json!({"msg_ids": msg_ids, "status_only": true})).await?;
+        query::read(self.inner.packer, &msg_type, &outcome)
+    }
+
+    /// All tasks on record, oldest first.
+    pub async fn history(&self) -> Result<Vec<MsgId>, QueryError> {
+        #[derive(Deserialize)]
+        struct History {
+            history: Vec<MsgId>,
+        }
+        let msg_type = MsgType::HistoryRequest;
+        let outcome = self.ask(msg_type.clone(), json!({})).await?;
+        Ok(query::read::<History>(self.inner.packer, &msg_type, &outcome)?.history)
+    }
+
+    /// Task records that match a query, in the query language of ipyparallel's databases; `keys` are the columns, all but
+    /// the buffers where it is `None`.
+    pub async fn db_query(&self, query: Value, keys: Option<&[&str]>) -> Result<Vec<Value>, QueryError> {
+        #[derive(Deserialize)]
+        struct Records {
+            #[serde(default)]
+            records: Vec<Value>,
+        }
+        let msg_type = MsgType::DbRequest;
+        let outcome = self.ask(msg_type.clone(), json!({"query": query, "keys": keys})).await?;
+        Ok(query::read::<Records>(self.inner.packer, &msg_type, &outcome)?.records)
+    }
+
+    /// Submits tasks again, by the controller; gives the new id of each. Their results are the controller's to tell of
+    /// ([`Self::result_status`]).
+    pub async fn resubmit(&self, msg_ids: &[MsgId]) -> Result<Map<MsgId, MsgId>, QueryError> {
+        #[derive(Deserialize)]
+        struct Resubmitted {
+            resubmitted: Map<MsgId, MsgId>,
+        }
+        let msg_type = MsgType::ResubmitRequest;
+        let outcome = self.ask(msg_type.clone(), json!({"msg_ids": msg_ids})).await?;
+        Ok(query::read::<Resubmitted>(self.inner.packer, &msg_type, &outcome)?.resubmitted)
+    }
+
+    /// Takes finished tasks off the record.
+    pub async fn purge(&self, what: Purge) -> Result<(), QueryError> {
+        let content = match what {
+            Purge::All => json!({"msg_ids": "all", "engine_ids": []}),
+            Purge::Tasks(msg_ids) => json!({"msg_ids": msg_ids, "engine_ids": []}),
+            Purge::Engines(engine_ids) => json!({"msg_ids": [], "engine_ids": engine_ids}),
+        };
+        self.query(MsgType::PurgeRequest, content).await.map(drop)
+    }
+
+    /// Asks the hub anything, and gives the content of its answer.
+    pub async fn query(&self, msg_type: MsgType, content: Value) -> Result<Value, QueryError> {
+        let outcome = self.ask(msg_type.clone(), content).await?;
+        query::read(self.inner.packer, &msg_type, &outcome)
+    }
+
+    /// Tells engines not to run these tasks. One that runs already goes on.
+    ///
+    /// # Errors
+    /// The first engine that does not confirm it. Engines that leave meanwhile are none.
+    pub async fn abort(&self, msg_ids: &[MsgId], targets: impl Into<Targets>) -> Result<(), QueryError> {
+        self.send_abort(msg_ids, targets.into(), None).await
+    }
+
+    /// Tells engines not to run these tasks, and native engines to stop those that run already: the program gets a signal,
+    /// and is killed if it does not go. A stock engine, or a function, goes on to its end.
+    ///
+    /// # Errors
+    /// The first engine that does not confirm it. Engines that leave meanwhile are none.
+    pub async fn stop(&self, msg_ids: &[MsgId], targets: impl Into<Targets>) -> Result<(), QueryError> {
+        self.send_abort(msg_ids, targets.into(), Some(AbortOptions { stop: true })).await
+    }
+
+    async fn send_abort(
+        &self,
+        msg_ids: &[MsgId],
+        targets: Targets,
+        remuda: Option<AbortOptions>,
+    ) -> Result<(), QueryError> {
+        // An empty list means something else: all that is queued.
+        if msg_ids.is_empty() {
+            return Ok(());
+        }
+        let content = json!(AbortRequest { msg_ids: msg_ids.to_vec(), remuda });
+        self.tell(&targets, MsgType::AbortRequest, &content).await
+    }
+
+    /// Sends a signal to engines, as their nannies do it: `SIGINT` (2) interrupts what a stock engine runs.
+    ///
+    /// # Errors
+    /// The first engine that does not confirm it. A stock engine without a nanny never does.
+    pub async fn signal(&self, signal: i32, targets: impl Into<Targets>) -> Result<(), QueryError> {
+        self.tell(&targets.into(), MsgType::SignalRequest, &json!({"sig": signal})).await
+    }
+
+    /// Shuts engines down, and then, with `hub`, the controller. This and all other clients of the controller are
+    /// disconnected by that.
+    pub async fn shutdown(&self, targets: impl Into<Targets>, hub: bool) -> Result<(), QueryError> {
+        self.tell(&targets.into(), MsgType::ShutdownRequest, &json!(Shutdown::default())).await?;
+        if !hub {
+            return Ok(());
+        }
+        match self.query(MsgType::ShutdownRequest, json!({})).await {
+            // The notification of the shutdown may overtake the reply.
+            Ok(_) | Err(QueryError::Shutdown | QueryError::Disconnected) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tells each engine, and waits for all.
+    async fn tell(&self, targets: &Targets, msg_type: MsgType, content: &Value) -> Result<(), QueryError> {
+        let told = self.uuids(targets).into_iter().map(|engine| self.tell_one(engine, &msg_type, content));
+        join_all(told).await.into_iter().collect()
+    }
+
+    async fn tell_one(&self, engine: EngineUuid, msg_type: &MsgType, content: &Value) -> Result<(), QueryError> {
+        let timeout = Some(self.inner.query_timeout);
+        let outcome = self.request(|msg_id| Event::Control {
+            msg_id,
+            engine,
+            msg_type: msg_type.clone(),
+            content: content.clone(),
+            timeout,
+        });
+        match query::read::<Value>(self.inner.packer, msg_type, &*outcome.await?) {
+            // Whatever it was told, it will not do it any more.
+            Ok(_) | Err(QueryError::EngineLost { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn ask(&self, msg_type: MsgType, content: Value) -> Result<Arc<Outcome>, QueryError> {
+        self.ask_within(msg_type, content, self.inner.query_timeout).await
+    }
+
+    pub(crate) async fn ask_within(
+        &self,
+        msg_type: MsgType,
+        content: Value,
+        timeout: Duration,
+    ) -> Result<Arc<Outcome>, QueryError> {
+        let timeout = Some(timeout);
+        self.request(|msg_id| Event::Query { msg_id, msg_type, content, timeout }).await
+    }
+
+    async fn request(&self, event: impl FnOnce(MsgId) -> Event) -> Result<Arc<Outcome>, QueryError> {
+        let (_, slot) = self.send(false, event).ok_or(QueryError::Disconnected)?;
+        match slot.ended().await {
+            End::Outcome(outcome) => Ok(outcome),
+            End::Disconnected => Err(QueryError::Disconnected),
+        }
+    }
+
+    /// Names a request, makes a place for its answer, and hands it to the thread.
+    fn send(&self, has_output: bool, event: impl FnOnce(MsgId) -> Event) -> Option<(MsgId, Arc<Slot>)> {
+        let msg_id = self.inner.names.msg_id(self.inner.named.fetch_add(1, Ordering::Relaxed));
+        let slot = self.inner.shared.expect(&msg_id, has_output)?;
+        self.inner.sender.send(event(msg_id.clone()));
+        Some((msg_id, slot))
+    }
+
+    /// Submits a task.
+    pub(crate) fn submit(&self, route: Route, work: Work) -> Result<Task, SubmitError> {
+        let engine = match &route {
+            Route::Direct { engine, .. } => Some(engine.clone()),
+            Route::Balanced(_) => None,
+        };
+        let sent = self.send(true, |msg_id| Event::Submit { msg_id, route, work });
+        let (msg_id, slot) = sent.ok_or(SubmitError::Disconnected)?;
+        Ok(Task { client: self.clone(), msg_id, slot, engine })
+    }
+
+    /// A native task with its argument, as it is sent.
+    pub(crate) fn native_work(&self, task: NativeTask, argument: Option<Bytes>) -> Work {
+        // A stock scheduler knows nothing of native engines, and may send the task to a Python one first. Where the
+        // buffers are free, they make that one pass it on; our own scheduler needs no such help.
+        let passed_on = || vec![Bytes::from_static(pickle::NOT_FOR_PYTHON), Bytes::new()];
+        let buffers = match argument {
+            Some(argument) => vec![argument],
+            None if self.inner.controller.is_none() => passed_on(),
+            None => Vec::new(),
+        };
+        Work::Apply { content: ApplyContent { remuda: Some(task) }, buffers }
+    }
+
+    pub(crate) fn engine_list(&self) -> EngineList {
+        EngineList::clone(&self.inner.shared.engines().borrow())
+    }
+
+    /// The uuid of an engine.
+    pub(crate) fn uuid(&self, id: EngineId) -> Result<EngineUuid, SubmitError> {
+        self.engine_list().get(&id).cloned().ok_or(SubmitError::NoSuchEngine { id: id.0 })
+    }
+
+    /// The uuids of those targets that are registered.
+    fn uuids(&self, targets: &Targets) -> Vec<EngineUuid> {
+        let list = self.engine_list();
+        match targets {
+            Targets::All => list.values().cloned().collect(),
+            Targets::Engines(ids) => ids.iter().filter_map(|id| list.get(id).cloned()).collect(),
+        }
+    }
+
+    /// Tells the engine of a direct task, or every engine that may get a balanced one, not to run it.
+    pub(crate) async fn abort_task(&self, task: &Task, stop: bool) -> Result<(), QueryError> {
+        let content =
+            json!(AbortRequest { msg_ids: vec![task.msg_id.clone()], remuda: stop.then_some(AbortOptions { stop }) });
+        match &task.engine {
+            Some(engine) => self.tell_one(engine.clone(), &MsgType::AbortRequest, &content).await,
+            None => self.tell(&Targets::All, MsgType::AbortRequest, &content).await,
+        }
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("engines", &self.engine_list().len())
+            .field("outstanding", &self.outstanding())
+            .finish_non_exhaustive()
+    }
+}

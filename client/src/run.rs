@@ -1,0 +1,229 @@
+//! The thread that has the sockets.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use remuda_net::{Clock, Context, Driver, Input, Kind, NetError, Received, Refusals, Sender, Socket, address};
+use remuda_proto::{ClientConnection, EngineId, EngineUuid, Map, MsgId, Now, Refusal};
+use tokio::sync::watch;
+
+use crate::outstanding::{Channel, Effect, Event, Outstanding};
+use crate::slot::{End, Slot};
+
+/// The sockets in their order, with the names that the log has for them.
+const CHANNELS: [(Channel, &str); 6] = [
+    (Channel::Query, "query"),
+    (Channel::Notification, "notification"),
+    (Channel::Mux, "mux"),
+    (Channel::Task, "task"),
+    (Channel::Control, "control"),
+    (Channel::Iopub, "iopub"),
+];
+
+/// The engines by id, as they are now.
+pub(crate) type EngineList = Arc<BTreeMap<EngineId, EngineUuid>>;
+
+/// What the thread and the handles share.
+pub(crate) struct Shared {
+    waiting: Mutex<Waiting>,
+    engines: watch::Sender<EngineList>,
+    answering: AtomicBool,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Where answers arrive. A task is here until its output has ended, any other request until its answer is there.
+    slots: Map<MsgId, Waiter>,
+    /// Whether the thread has ended; then `slots` is empty.
+    closed: bool,
+}
+
+struct Waiter {
+    slot: Arc<Slot>,
+    has_output: bool,
+}
+
+impl Shared {
+    fn new() -> Self {
+        Self {
+            waiting: Mutex::default(),
+            engines: watch::Sender::new(EngineList::default()),
+            answering: AtomicBool::new(true),
+        }
+    }
+
+    /// Makes a place for the answer to a request that is about to be sent; `None` when nobody would answer.
+    pub(crate) fn expect(&self, msg_id: &MsgId, has_output: bool) -> Option<Arc<Slot>> {
+        let mut waiting = self.waiting();
+        if waiting.closed {
+            return None;
+        }
+        let slot = Arc::<Slot>::default();
+        waiting.slots.insert(msg_id.clone(), Waiter { slot: Arc::clone(&slot), has_output });
+        Some(slot)
+    }
+
+    /// The engines that are registered.
+    pub(crate) fn engines(&self) -> watch::Receiver<EngineList> {
+        self.engines.subscribe()
+    }
+
+    /// Whether the controller answers.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.answering.load(Ordering::Relaxed)
+    }
+
+    /// How many requests have not ended, output included.
+    pub(crate) fn outstanding(&self) -> usize {
+        self.waiting().slots.len()
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slot(&self, msg_id: &MsgId) -> Arc<Slot> {
+        let waiting = self.waiting();
+        let waiter = waiting.slots.get(msg_id);
+        Arc::clone(&waiter.unwrap_or_else(|| panic!("nobody waits for `{msg_id}`")).slot)
+    }
+
+    fn resolve(&self, msg_id: &MsgId, end: End) {
+        let mut waiting = self.waiting();
+        let waiter = waiting.slots.get(msg_id).unwrap_or_else(|| panic!("nobody waits for `{msg_id}`"));
+        let slot = Arc::clone(&waiter.slot);
+        if !waiter.has_output {
+            waiting.slots.swap_remove(msg_id);
+        }
+        drop(waiting);
+        slot.resolve(end);
+    }
+
+    fn end_output(&self, msg_id: &MsgId, complete: bool, dropped_bytes: u64) {
+        let waiter = self.waiting().slots.swap_remove(msg_id);
+        waiter.unwrap_or_else(|| panic!("nobody waits for `{msg_id}`")).slot.end_output(complete, dropped_bytes);
+    }
+
+    fn change_engines(&self, change: impl FnOnce(&mut BTreeMap<EngineId, EngineUuid>)) {
+        self.engines.send_modify(|engines| change(Arc::make_mut(engines)));
+    }
+}
+
+/// Tells all who wait that the thread has ended, however it did.
+struct Closing(Arc<Shared>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let slots = {
+            let mut waiting = self.0.waiting();
+            waiting.closed = true;
+            std::mem::take(&mut waiting.slots)
+        };
+        slots.values().for_each(|waiter| waiter.slot.disconnect());
+    }
+}
+
+struct ClientDriver {
+    /// As in [`CHANNELS`].
+    sockets: Vec<Socket>,
+    /// One for each socket.
+    refusals: Vec<Refusals>,
+    shared: Arc<Shared>,
+}
+
+impl Driver for ClientDriver {
+    type Machine = Outstanding;
+
+    fn sockets(&self) -> &[Socket] {
+        &self.sockets
+    }
+
+    fn receive(&mut self, index: usize, _now: Now) -> Input<Event> {
+        match self.sockets[index].receive() {
+            None => Input::None,
+            Some(Received::Message(frames)) => Input::Event(Event::Message { channel: CHANNELS[index].0, frames }),
+            Some(Received::Garbage { sender, error }) => {
+                self.refusals[index].note(sender.as_ref(), &Refusal::Frames(error));
+                Input::Dropped
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) -> ControlFlow<()> {
+        match effect {
+            Effect::Send { channel, frames } => {
+                // It cannot fail: a DEALER queues without limit for a peer that it has an address of.
+                self.sockets[index_of(channel)].send_frames(&frames);
+            }
+            Effect::Resolve { msg_id, outcome } => self.shared.resolve(&msg_id, End::Outcome(Arc::new(outcome))),
+            Effect::Output { msg_id, piece } => self.shared.slot(&msg_id).write(piece),
+            Effect::OutputEnded { msg_id, complete, dropped_bytes } => {
+                self.shared.end_output(&msg_id, complete, dropped_bytes);
+            }
+            Effect::EngineJoined(engine) => {
+                tracing::debug!(engine = %engine.uuid, id = ?engine.id, "engine joined");
+                if let Some(id) = engine.id {
+                    self.shared.change_engines(|engines| drop(engines.insert(id, engine.uuid)));
+                }
+            }
+            Effect::EngineLeft(engine) => {
+                tracing::debug!(engine = %engine.uuid, id = ?engine.id, "engine left");
+                if let Some(id) = engine.id {
+                    self.shared.change_engines(|engines| drop(engines.remove(&id)));
+                }
+            }
+            Effect::Answering(answering) => {
+                if answering {
+                    tracing::info!("the controller answers again");
+                } else {
+                    tracing::warn!("the controller does not answer");
+                }
+                self.shared.answering.store(answering, Ordering::Relaxed);
+            }
+            Effect::Shutdown => {
+                tracing::info!("the controller shuts down");
+                return ControlFlow::Break(());
+            }
+            Effect::Refused { channel, refusal } => self.refusals[index_of(channel)].note(None, &refusal),
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn index_of(channel: Channel) -> usize {
+    let index = CHANNELS.iter().position(|(each, _)| *each == channel);
+    index.expect("every channel has a socket")
+}
+
+/// Connects the sockets and starts the thread. It ends when all senders have gone, or with the controller.
+pub(crate) fn start(
+    connection: &ClientConnection,
+    interface: &str,
+    mut machine: Outstanding,
+) -> Result<(Sender<Event>, Arc<Shared>), NetError> {
+    let context = Context::new();
+    let mut sockets = Vec::new();
+    for (channel, _) in CHANNELS {
+        let (kind, port) = match channel {
+            Channel::Query => (Kind::Dealer, connection.common.registration),
+            Channel::Notification => (Kind::Sub, connection.notification),
+            Channel::Mux => (Kind::Dealer, connection.mux),
+            Channel::Task => (Kind::Dealer, connection.task),
+            Channel::Control => (Kind::Dealer, connection.control),
+            Channel::Iopub => (Kind::Sub, connection.iopub),
+        };
+        sockets.push(Socket::builder(&context, kind)?.connect([address::url(interface, port)])?);
+    }
+    let refusals = CHANNELS.iter().map(|(_, name)| Refusals::new(name)).collect();
+    let shared = Arc::new(Shared::new());
+    let (sender, mailbox) = remuda_net::mailbox()?;
+    let mut driver = ClientDriver { sockets, refusals, shared: Arc::clone(&shared) };
+    let closing = Closing(Arc::clone(&shared));
+    std::thread::Builder::new().name("remuda-client".to_owned()).spawn(move || {
+        let _closing = closing;
+        remuda_net::drive(&mut machine, &mut driver, &mailbox, Clock::new());
+    })?;
+    Ok((sender, shared))
+}

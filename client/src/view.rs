@@ -1,0 +1,41 @@
+//! How tasks are submitted: by name of the engine, or wherever there is room.
+
+mod direct;
+mod load_balanced;
+
+use bytes::Bytes;
+use remuda_proto::message::native::{NativeTask, ProcessTask};
+use serde::Serialize;
+
+pub use direct::DirectView;
+pub use load_balanced::{LoadBalancedView, TaskOptions};
+
+use crate::client::Client;
+use crate::error::SubmitError;
+use crate::outstanding::Work;
+use crate::pickle;
+use remuda_proto::message::native::ApplyContent;
+
+/// A call of a function that native engines have registered under this name.
+fn function<A: Serialize + ?Sized>(client: &Client, name: &str, argument: &A) -> Result<Work, SubmitError> {
+    let written = rmp_serde::to_vec_named(argument);
+    let argument = written.map_err(|source| SubmitError::Argument { function: name.to_owned(), source })?;
+    Ok(client.native_work(NativeTask::Function(name.to_owned()), Some(argument.into())))
+}
+
+/// A program.
+fn process(client: &Client, mut task: ProcessTask, stdin: Option<Bytes>) -> Result<Work, SubmitError> {
+    if task.argv.first().is_none_or(String::is_empty) {
+        return Err(SubmitError::NoProgram);
+    }
+    task.stdin = stdin.is_some();
+    Ok(client.native_work(NativeTask::Process(task), stdin))
+}
+
+/// A call of a Python function that engines can import.
+fn python<A: Serialize + ?Sized>(module: &str, name: &str, arguments: &A) -> Result<Work, SubmitError> {
+    let function = || format!("{module}.{name}");
+    let buffers = pickle::call(module, name, arguments);
+    let buffers = buffers.map_err(|source| SubmitError::PythonArgument { function: function(), source })?;
+    Ok(Work::Apply { content: ApplyContent::default(), buffers })
+}

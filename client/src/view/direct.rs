@@ -1,0 +1,88 @@
+//! Tasks that go to named engines.
+
+use bytes::Bytes;
+use remuda_proto::EngineId;
+use remuda_proto::message::content::ExecuteRequest;
+use remuda_proto::message::native::ProcessTask;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::client::{Client, Targets};
+use crate::error::SubmitError;
+use crate::outstanding::{Route, Work};
+use crate::reply::{self, Decode, ExecuteResult, ProcessResult};
+use crate::result::{AsyncMapResult, AsyncResult};
+
+/// Submits each task to every one of its engines, past the task scheduler. Cheap to clone.
+///
+/// A task whose engine leaves fails at once: nobody retries it.
+#[derive(Clone, Debug)]
+pub struct DirectView {
+    client: Client,
+    targets: Targets,
+    label: Option<Value>,
+}
+
+impl DirectView {
+    pub(crate) fn new(client: Client, targets: Targets) -> Self {
+        Self { client, targets, label: None }
+    }
+
+    /// The engines that it means now.
+    pub fn engine_ids(&self) -> Vec<EngineId> {
+        match &self.targets {
+            Targets::All => self.client.engine_ids(),
+            Targets::Engines(ids) => ids.clone(),
+        }
+    }
+
+    /// A view whose tasks carry this word in their records.
+    #[must_use]
+    pub fn label(&self, label: impl Into<Value>) -> Self {
+        Self { label: Some(label.into()), ..self.clone() }
+    }
+
+    /// Calls a function that the engines have registered under this name; the results are in the order of the engines.
+    pub fn call<A: Serialize + ?Sized, T: DeserializeOwned>(
+        &self,
+        function: &str,
+        argument: &A,
+    ) -> Result<AsyncMapResult<T>, SubmitError> {
+        Ok(self.submit(&super::function(&self.client, function, argument)?, reply::function))
+    }
+
+    /// Runs a program on each engine, with `stdin` to read; see [`LoadBalancedView::process`](crate::LoadBalancedView::process).
+    pub fn process(
+        &self,
+        task: ProcessTask,
+        stdin: impl Into<Option<Bytes>>,
+    ) -> Result<AsyncMapResult<ProcessResult>, SubmitError> {
+        Ok(self.submit(&super::process(&self.client, task, stdin.into())?, reply::process))
+    }
+
+    /// Calls a function of an importable module on Python engines; see
+    /// [`LoadBalancedView::call_python`](crate::LoadBalancedView::call_python).
+    pub fn call_python<A: Serialize + ?Sized, T: DeserializeOwned>(
+        &self,
+        module: &str,
+        function: &str,
+        arguments: &A,
+    ) -> Result<AsyncMapResult<T>, SubmitError> {
+        Ok(self.submit(&super::python(module, function, arguments)?, reply::pickled))
+    }
+
+    /// Runs a code string on Python engines. What it prints, and the value of its last expression, is output.
+    pub fn execute(&self, code: impl Into<String>) -> AsyncMapResult<ExecuteResult> {
+        let (silent, user_expressions) = (false, remuda_proto::Map::default());
+        self.submit(&Work::Execute(ExecuteRequest { code: code.into(), silent, user_expressions }), reply::execute)
+    }
+
+    fn submit<T>(&self, work: &Work, decode: Decode<T>) -> AsyncMapResult<T> {
+        let submit = |id| {
+            let route = Route::Direct { engine: self.client.uuid(id)?, label: self.label.clone() };
+            Ok(AsyncResult::new(self.client.submit(route, work.clone())?, decode))
+        };
+        AsyncMapResult::new(self.client.clone(), self.engine_ids().into_iter().map(submit).collect())
+    }
+}

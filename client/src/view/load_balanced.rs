@@ -1,0 +1,166 @@
+//! Tasks that go wherever the task scheduler sends them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use remuda_proto::message::metadata::TaskMetadata;
+use remuda_proto::message::native::ProcessTask;
+use remuda_proto::{Dependency, EngineId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::client::Client;
+use crate::error::SubmitError;
+use crate::outstanding::{Route, Work};
+use crate::reply::{self, Decode, ProcessResult};
+use crate::result::{AsyncMapResult, AsyncResult};
+
+/// What is asked of the task scheduler for a task.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TaskOptions {
+    /// Not before these tasks finished.
+    pub after: Dependency,
+    /// Only where these tasks ran.
+    pub follow: Dependency,
+    /// The engines that may run it; empty: any.
+    pub targets: Vec<EngineId>,
+    /// How often it is tried again, each time elsewhere, when it fails or loses its engine.
+    pub retries: u32,
+    /// How long it may wait in the queue; `None`: for ever. A task that runs is not interrupted.
+    pub timeout: Option<Duration>,
+    /// A word of the application's own, kept in the task record.
+    pub label: Option<Value>,
+}
+
+/// Submits tasks to the task scheduler. Cheap to clone.
+///
+/// Each option gives a view that has it: `let view = view.retries(2)` is for all that follows,
+/// `view.after(..).call(..)` for one task.
+#[derive(Clone, Debug)]
+pub struct LoadBalancedView {
+    client: Client,
+    options: TaskOptions,
+}
+
+impl LoadBalancedView {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client, options: TaskOptions::default() }
+    }
+
+    /// The options in force.
+    pub fn options(&self) -> &TaskOptions {
+        &self.options
+    }
+
+    /// A view with these options in place of its own.
+    #[must_use]
+    pub fn with_options(&self, options: TaskOptions) -> Self {
+        Self { client: self.client.clone(), options }
+    }
+
+    fn with(&self, change: impl FnOnce(&mut TaskOptions)) -> Self {
+        let mut view = self.clone();
+        change(&mut view.options);
+        view
+    }
+
+    /// A view whose tasks do not begin before these finished.
+    #[must_use]
+    pub fn after(&self, dependency: Dependency) -> Self {
+        self.with(|options| options.after = dependency)
+    }
+
+    /// A view whose tasks run only where these ran.
+    #[must_use]
+    pub fn follow(&self, dependency: Dependency) -> Self {
+        self.with(|options| options.follow = dependency)
+    }
+
+    /// A view whose tasks run only on these engines.
+    #[must_use]
+    pub fn targets(&self, targets: impl IntoIterator<Item = EngineId>) -> Self {
+        self.with(|options| options.targets = targets.into_iter().collect())
+    }
+
+    /// A view whose tasks are tried again this often, each time elsewhere, when they fail or lose their engine.
+    #[must_use]
+    pub fn retries(&self, retries: u32) -> Self {
+        self.with(|options| options.retries = retries)
+    }
+
+    /// A view whose tasks may wait in the queue for so long.
+    #[must_use]
+    pub fn timeout(&self, timeout: Duration) -> Self {
+        self.with(|options| options.timeout = Some(timeout))
+    }
+
+    /// A view whose tasks carry this word in their records.
+    #[must_use]
+    pub fn label(&self, label: impl Into<Value>) -> Self {
+        self.with(|options| options.label = Some(label.into()))
+    }
+
+    /// Calls a function that native engines have registered under this name. A stock engine's pickled result is read too.
+    pub fn call<A: Serialize + ?Sized, T: DeserializeOwned>(
+        &self,
+        function: &str,
+        argument: &A,
+    ) -> Result<AsyncResult<T>, SubmitError> {
+        self.submit(super::function(&self.client, function, argument)?, reply::function)
+    }
+
+    /// Calls a function once for each item, each as a task of its own. Items that cannot be submitted fail alone.
+    pub fn map<A: Serialize, T: DeserializeOwned>(
+        &self,
+        function: &str,
+        items: impl IntoIterator<Item = A>,
+    ) -> AsyncMapResult<T> {
+        let results = items.into_iter().map(|item| self.call(function, &item)).collect();
+        AsyncMapResult::new(self.client.clone(), results)
+    }
+
+    /// Runs a program, with `stdin` to read; `task.stdin` is set accordingly. A program that exits with another code than
+    /// 0 gives a result that says so, no error ([`ProcessResult::checked`] makes one of it). For the scheduler it has
+    /// failed all the same: `retries` count, and tasks that need its success do not run.
+    pub fn process(
+        &self,
+        task: ProcessTask,
+        stdin: impl Into<Option<Bytes>>,
+    ) -> Result<AsyncResult<ProcessResult>, SubmitError> {
+        self.submit(super::process(&self.client, task, stdin.into())?, reply::process)
+    }
+
+    /// Calls a function of an importable module on a Python engine: `("operator", "mul", &(6, 7))`. Arguments and result
+    /// are plain values, the arguments a tuple or an array of them.
+    pub fn call_python<A: Serialize + ?Sized, T: DeserializeOwned>(
+        &self,
+        module: &str,
+        function: &str,
+        arguments: &A,
+    ) -> Result<AsyncResult<T>, SubmitError> {
+        self.submit(super::python(module, function, arguments)?, reply::pickled)
+    }
+
+    fn submit<T>(&self, work: Work, decode: Decode<T>) -> Result<AsyncResult<T>, SubmitError> {
+        let label_alone = TaskOptions { label: self.options.label.clone(), ..TaskOptions::default() };
+        if self.client.inner.is_pure && self.options != label_alone {
+            return Err(SubmitError::PureScheme);
+        }
+        let metadata = self.metadata()?;
+        Ok(AsyncResult::new(self.client.submit(Route::Balanced(Box::new(metadata)), work)?, decode))
+    }
+
+    fn metadata(&self) -> Result<TaskMetadata, SubmitError> {
+        let options = self.options.clone();
+        let targets = options.targets.into_iter().map(|id| self.client.uuid(id)).collect::<Result<_, _>>()?;
+        let mut metadata = TaskMetadata::default();
+        metadata.after = options.after;
+        metadata.follow = options.follow;
+        metadata.targets = targets;
+        metadata.label = options.label;
+        metadata.set_retries(options.retries);
+        metadata.set_timeout(options.timeout);
+        Ok(metadata)
+    }
+}
