@@ -39,6 +39,11 @@ impl<T> Slab<T> {
         value
     }
 
+    /// The value under a number that may be free.
+    pub(crate) fn find(&self, at: u32) -> Option<&T> {
+        self.slots.get(at as usize)?.as_ref()
+    }
+
     /// How many values there are.
     pub(crate) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
@@ -78,6 +83,7 @@ mod tests {
         let (a, b) = (slab.insert('a'), slab.insert('b'));
         assert_eq!((slab[a], slab[b], slab.len()), ('a', 'b', 2));
         assert_eq!(slab.remove(a), 'a');
+        assert_eq!((slab.find(a), slab.find(b), slab.find(99)), (None, Some(&'b'), None));
         assert_eq!(slab.iter().collect::<Vec<_>>(), [(b, &'b')]);
         assert_eq!(slab.insert('c'), a);
         slab.iter_mut().for_each(|(_, value)| *value = 'x');

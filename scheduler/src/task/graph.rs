@@ -95,11 +95,8 @@ impl TaskScheduler {
         let special = self.jobs[key].special_mut();
         special.follow.on = follow;
         for known in known {
-            if let Known::Finished { ok, engine } = known
-                && special.note_followed(ok, engine)
-                && let Some(place) = engine
-            {
-                self.engines.count_ref(place);
+            if let Known::Finished { ok, engine } = known {
+                special.note_followed(ok, engine).into_iter().for_each(|place| self.engines.count_ref(place));
             }
         }
         if special.follow.is_unreachable() { Err(Failure::Impossible) } else { Ok(()) }
@@ -174,23 +171,25 @@ impl TaskScheduler {
             special.after.note(counts);
         }
         let follows = special.follow.on.ids.contains(finished);
-        if follows && state == State::Ready {
+        let grows = follows && special.new_place(ok, place).is_some();
+        if grows && state == State::Ready {
             // Its queues follow from its places.
             self.dequeue(key);
         }
         let special = self.jobs[key].special_mut();
-        if follows
-            && special.note_followed(ok, place)
-            && let Some(place) = place
-        {
-            self.engines.count_ref(place);
+        if follows {
+            special.note_followed(ok, place).into_iter().for_each(|place| self.engines.count_ref(place));
         }
         let lost = special.after.is_unreachable() || special.follow.is_unreachable();
+        let hopeless = special.is_hopeless();
         match state {
             State::Waiting if lost => self.doom(key, Failure::Impossible),
             State::Waiting if self.jobs[key].is_met() => self.make_ready(key),
-            State::Ready if follows => self.make_ready(key),
-            State::Waiting | State::Ready | State::Fresh | State::Assigned { .. } | State::Doomed => {}
+            State::Ready if grows => self.make_ready(key),
+            State::Ready | State::Fresh if hopeless => self.doom(key, Failure::Impossible),
+            // Only the one task that the event is about ran anywhere, and it told each of its dependents once.
+            State::Fresh => assert!(!grows, "a task that has just become ready gained a place"),
+            State::Waiting | State::Ready | State::Assigned { .. } | State::Doomed => {}
         }
     }
 }

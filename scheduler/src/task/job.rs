@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use remuda_proto::dependency::Bearing;
 use remuda_proto::{Body, Dependency, Identity, Instant, MsgId};
 
 use super::known::Fingerprint;
@@ -127,31 +128,30 @@ impl Special {
         })
     }
 
-    /// Takes note of a finished task that `follow` names; `place` is where it ran. Returns whether that is a new place,
-    /// which then holds a reference that the caller has to count.
+    /// The place that a finished task adds, if `follow` names it and it ran at `place`.
     ///
     /// A task that ran nowhere is no place to follow to, and two places are one too many where all count.
-    pub(super) fn note_followed(&mut self, ok: bool, place: Option<u32>) -> bool {
-        let place = place.filter(|_| matches!(self.follow.on.bearing(ok), remuda_proto::dependency::Bearing::For));
-        let Some(place) = place else {
-            self.follow.note(false);
-            return false;
-        };
-        match self.places.binary_search(&place) {
-            Ok(_) => {
-                self.follow.note(true);
-                false
-            }
-            Err(_) if self.follow.on.all && !self.places.is_empty() => {
-                self.follow.note(false);
-                false
-            }
-            Err(at) => {
-                self.follow.note(true);
-                self.places.insert(at, place);
-                true
-            }
+    pub(super) fn new_place(&self, ok: bool, place: Option<u32>) -> Option<u32> {
+        let room = !self.follow.on.all || self.places.is_empty();
+        place.filter(|place| room && self.follow.on.bearing(ok) == Bearing::For && !self.places.contains(place))
+    }
+
+    /// Takes note of a finished task that `follow` names. Returns the place that it adds, whose reference the caller has
+    /// to count.
+    pub(super) fn note_followed(&mut self, ok: bool, place: Option<u32>) -> Option<u32> {
+        let new = self.new_place(ok, place);
+        if let Some(place) = new {
+            let at = self.places.partition_point(|other| *other < place);
+            self.places.insert(at, place);
         }
+        let known = place.is_some_and(|place| self.places.binary_search(&place).is_ok());
+        self.follow.note(known && self.follow.on.bearing(ok) == Bearing::For);
+        new
+    }
+
+    /// Whether a ready task has no engine left, and none to hope for.
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.is_restricted() && self.open == 0 && self.follow.outstanding() == 0
     }
 }
 

@@ -176,7 +176,7 @@ impl TaskScheduler {
         for key in own {
             let special = self.jobs[key].special_mut();
             special.open -= 1;
-            if special.open == 0 && special.follow.outstanding() == 0 {
+            if special.is_hopeless() {
                 self.doom(key, Failure::Impossible);
             }
         }

@@ -178,7 +178,7 @@ pub struct TaskScheduler {
     queues: Queues,
     /// The timers of `jobs`, one for each at most.
     timers: BTreeMap<Timer, u32>,
-    /// Tasks that became ready in this event, by place; empty between events.
+    /// Tasks that became ready in this event, by place, some of which were doomed later in it; empty between events.
     fresh: BinaryHeap<Reverse<(u64, u32)>>,
     /// Tasks to answer in this event, and why; empty between events.
     doomed: VecDeque<(u32, Failure)>,

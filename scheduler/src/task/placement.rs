@@ -47,7 +47,7 @@ impl TaskScheduler {
             let open = special.allowed().filter(|engine| self.engines.serves(*engine, need)).count();
             self.work += special.targets.len().max(special.places.len()) as u64;
             special.open = open;
-            if open == 0 && special.follow.outstanding() == 0 {
+            if special.is_hopeless() {
                 return self.doom(key, Failure::Impossible);
             }
         }
@@ -71,6 +71,9 @@ impl TaskScheduler {
                 }
                 (_, _) => {
                     let Some(Reverse((_, key))) = self.fresh.pop() else { break };
+                    if self.jobs.find(key).is_none_or(|job| job.state != State::Fresh) {
+                        continue; // doomed since
+                    }
                     // What `freed` has become does matter to a task that may run anywhere.
                     freed.into_iter().for_each(|engine| self.engines.reindex(engine));
                     match self.choose(key) {

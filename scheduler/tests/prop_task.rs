@@ -1,0 +1,397 @@
+//! The task scheduler against a model of it that is as plain as can be, on scripts that nobody would write.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod model;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{Dependency, Did, Model, Outcome, Submission};
+use proptest::prelude::*;
+use remuda_proto::message::native::Capability;
+use remuda_proto::monitor::Monitor;
+use remuda_proto::{Body, EngineUuid, Identity, Key, Machine, MsgId, Now, Packer, Refusal, Session, SessionId, Status};
+use remuda_scheduler::{Scheme, TaskConfig, TaskEffect, TaskEvent, TaskScheduler};
+use serde_json::{Value, json};
+
+const GRACE: Duration = Duration::from_secs(5);
+const NEEDS: [&str; 3] = ["python", "process", "mul"];
+
+/// One thing that happens. Numbers stand for tasks and engines; they are taken modulo what there is.
+#[derive(Clone, Debug)]
+enum Op {
+    Submit {
+        after: Ids,
+        follow: Ids,
+        targets: Vec<u8>,
+        retries: u32,
+        timeout_s: Option<u8>,
+        need: usize,
+    },
+    /// An engine answers one of the tasks that it has.
+    Answer {
+        which: u8,
+        outcome: Outcome,
+    },
+    /// An engine answers a task that it may not have.
+    Stray {
+        engine: u8,
+        task: u8,
+        outcome: Outcome,
+    },
+    Join {
+        engine: u8,
+        serves: [bool; 3],
+    },
+    Leave {
+        engine: u8,
+    },
+    Pass {
+        seconds: u8,
+    },
+    Abort {
+        tasks: Vec<u8>,
+    },
+    Resubmit {
+        task: u8,
+    },
+}
+
+/// A dependency on tasks counted backwards: 0 is the task itself, and what lies before the first is unknown.
+#[derive(Clone, Debug)]
+struct Ids {
+    back: Vec<u8>,
+    all: bool,
+    success: bool,
+    failure: bool,
+}
+
+fn ids() -> impl Strategy<Value = Ids> {
+    let back = prop_oneof![
+        5 => Just(Vec::new()),
+        4 => prop::collection::vec(1..6_u8, 1..4),
+        1 => prop::collection::vec(0..40_u8, 1..3),
+    ];
+    let kind = prop_oneof![4 => Just((true, false)), 1 => Just((false, true)), 1 => Just((true, true))];
+    (back, prop::bool::weighted(0.7), kind).prop_map(|(back, all, (success, failure))| Ids {
+        back,
+        all,
+        success,
+        failure,
+    })
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![4 => Just(Outcome::Ok), 2 => Just(Outcome::Error), 1 => Just(Outcome::Aborted), 2 => Just(Outcome::Unmet)]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let targets = prop_oneof![3 => Just(Vec::new()), 1 => prop::collection::vec(0..6_u8, 1..4)];
+    let timeout = prop_oneof![3 => Just(None), 1 => (0..8_u8).prop_map(Some)];
+    let need = prop_oneof![6 => Just(0), 1 => Just(1_usize), 1 => Just(2_usize)];
+    let serves = prop_oneof![3 => Just([true, false, false]), 1 => Just([true; 3]), 1 => any::<[bool; 3]>()];
+    prop_oneof![
+        12 => (ids(), ids(), targets, 0..3_u32, timeout, need).prop_map(|(after, follow, targets, retries, timeout_s, need)| {
+            Op::Submit { after, follow, targets, retries, timeout_s, need }
+        }),
+        12 => (any::<u8>(), outcome()).prop_map(|(which, outcome)| Op::Answer { which, outcome }),
+        1 => (0..6_u8, any::<u8>(), outcome()).prop_map(|(engine, task, outcome)| Op::Stray { engine, task, outcome }),
+        4 => (0..6_u8, serves).prop_map(|(engine, serves)| Op::Join { engine, serves }),
+        2 => (0..6_u8).prop_map(|engine| Op::Leave { engine }),
+        2 => (0..4_u8).prop_map(|seconds| Op::Pass { seconds }),
+        1 => prop::collection::vec(any::<u8>(), 0..4).prop_map(|tasks| Op::Abort { tasks }),
+        1 => any::<u8>().prop_map(|task| Op::Resubmit { task }),
+    ]
+}
+
+/// The scheduler and the model, side by side.
+struct Both {
+    scheduler: TaskScheduler,
+    model: Model,
+    signer: Session,
+    now: Now,
+    /// How many tasks were submitted.
+    tasks: usize,
+    /// The tasks that were answered, to see that none is twice.
+    answered: BTreeSet<String>,
+}
+
+fn identity(text: &str) -> Identity {
+    Identity::from(text.as_bytes())
+}
+
+fn capability(serves: [bool; 3]) -> Capability {
+    let functions = if serves[2] { [Arc::from("mul")].into_iter().collect() } else { remuda_proto::Set::default() };
+    Capability { python: serves[0], process: serves[1], functions }
+}
+
+impl Both {
+    fn new(scheme: Scheme, hwm: u32, seed: u64) -> Self {
+        let session = |id: &str| Session::new(SessionId::from(id), "u", Key::new("k"), Packer::Json, 1);
+        let config = TaskConfig { scheme, hwm, grace: GRACE, seed, ..TaskConfig::default() };
+        Self {
+            scheduler: TaskScheduler::new(config, session("scheduler")),
+            model: Model::new(scheme, hwm, GRACE),
+            signer: session("signer"),
+            now: Now::default(),
+            tasks: 0,
+            answered: BTreeSet::new(),
+        }
+    }
+
+    fn body(&self, header: &Value, parent: &Value, metadata: &Value, content: &Value) -> Body {
+        let [header, parent, metadata, content] =
+            [header, parent, metadata, content].map(|part| part.to_string().into_bytes());
+        self.signer.sign_parts([&header, &parent, &metadata, &content], [])
+    }
+
+    fn handle(&mut self, event: TaskEvent) -> Vec<TaskEffect> {
+        let mut out = Vec::new();
+        self.scheduler.handle(self.now, event, &mut out);
+        out
+    }
+
+    /// What a list of effects comes to. The hub has to be told the same, in the same order.
+    fn did(&mut self, out: &[TaskEffect]) -> Did {
+        let mut did = Did::default();
+        let (mut sent, mut said) = (Vec::new(), Vec::new());
+        for effect in out {
+            match effect {
+                TaskEffect::ToEngine { engine, body, .. } => {
+                    let header: Value = serde_json::from_slice(body.header()).unwrap();
+                    did.sent.push((header["msg_id"].as_str().unwrap().to_owned(), engine.to_string()));
+                }
+                TaskEffect::ToClient { client, body, .. } => {
+                    assert_eq!(*client, identity("client"));
+                    self.signer.key().verify(body).unwrap();
+                    let parent: Value = serde_json::from_slice(body.parent_header()).unwrap();
+                    let header: Value = serde_json::from_slice(body.header()).unwrap();
+                    let content: Value = serde_json::from_slice(body.content()).unwrap();
+                    let id = parent["msg_id"].as_str().unwrap().to_owned();
+                    let status = content["status"].as_str().unwrap();
+                    let ours = header["session"] == "scheduler";
+                    let word = match content["ename"].as_str() {
+                        Some(ename) if ours => ename.to_owned(),
+                        _ if ours => format!("{status} by the scheduler"),
+                        _ => status.to_owned(),
+                    };
+                    assert!(self.answered.insert(id.clone()), "{id} was answered twice");
+                    said.push((id.clone(), status.to_owned()));
+                    did.answered.insert((id, word));
+                }
+                TaskEffect::Monitor(Monitor::Destination { msg_id, engine }) => {
+                    sent.push((msg_id.to_string(), engine.to_string()));
+                }
+                TaskEffect::Monitor(Monitor::Reply { msg_id, status, .. }) => {
+                    let status = match status {
+                        Status::Ok => "ok",
+                        Status::Error => "error",
+                        Status::Aborted => "aborted",
+                    };
+                    let last = said.last().unwrap();
+                    assert_eq!((&*last.0, &*last.1), (msg_id.as_str(), status), "the hub is told otherwise");
+                }
+                TaskEffect::Monitor(_) | TaskEffect::Refused { .. } => {}
+                TaskEffect::PauseIntake | TaskEffect::ResumeIntake => panic!("no limit is near"),
+            }
+        }
+        assert_eq!(sent, did.sent, "the hub is told otherwise");
+        did
+    }
+
+    fn compare(&mut self, did: &Did, expected: &Did) {
+        self.scheduler.check();
+        assert_eq!(did, expected, "scheduler, then model");
+        let counts = self.scheduler.counts();
+        assert_eq!((counts.waiting, counts.ready, counts.assigned), self.model.counts());
+        let loads: Vec<(String, usize)> = self.model.loads().into_iter().collect();
+        let mut real: Vec<(String, usize)> =
+            self.scheduler.loads().map(|(engine, load)| (engine.to_string(), load)).collect();
+        real.sort();
+        assert_eq!(real, loads);
+    }
+
+    fn submit(&mut self, task: Submission) {
+        let dependency = |dependency: &Dependency| {
+            let Dependency { ids, all, success, failure } = dependency;
+            json!({"dependencies": ids, "all": all, "success": success, "failure": failure})
+        };
+        let timeout = task.timeout.map(|timeout| timeout.as_secs_f64());
+        let metadata = json!({"after": dependency(&task.after), "follow": dependency(&task.follow),
+            "targets": task.targets, "retries": task.retries, "timeout": timeout});
+        let content = match task.need {
+            "process" => json!({"remuda": {"process": {"argv": ["true"]}}}),
+            "mul" => json!({"remuda": {"function": "mul"}}),
+            _ => json!({}),
+        };
+        let header = json!({"msg_id": task.id, "msg_type": "apply_request"});
+        let body = self.body(&header, &json!({}), &metadata, &content);
+        let out = self.handle(TaskEvent::Submit { client: identity("client"), body });
+        let again =
+            out.iter().any(|effect| matches!(effect, TaskEffect::Refused { refusal: Refusal::Resubmitted(_), .. }));
+        assert!(!again || out.len() == 1, "{out:?}");
+        let did = self.did(&out);
+        let expected = self.model.submit(self.now.instant, task, &did);
+        self.compare(&did, &expected);
+    }
+
+    fn answer(&mut self, engine: &str, id: &str, outcome: Outcome) {
+        let status = match outcome {
+            Outcome::Ok => "ok",
+            Outcome::Aborted => "aborted",
+            Outcome::Error | Outcome::Unmet => "error",
+        };
+        let metadata = json!({"status": status, "dependencies_met": outcome != Outcome::Unmet});
+        let header = json!({"msg_id": "reply", "msg_type": "apply_reply", "session": engine});
+        let body = self.body(&header, &json!({"msg_id": id}), &metadata, &json!({"status": status}));
+        let out = self.handle(TaskEvent::Result { engine: identity(engine), client: identity("client"), body });
+        let did = self.did(&out);
+        let expected = self.model.result(self.now.instant, engine, id, outcome, &did);
+        self.compare(&did, &expected);
+    }
+
+    fn join(&mut self, engine: &str, serves: [bool; 3]) {
+        let uuid = EngineUuid::from(engine);
+        let out = self.handle(TaskEvent::Registered { uuid, capability: capability(serves) });
+        let did = self.did(&out);
+        let serves = NEEDS.into_iter().zip(serves).filter(|(_, serves)| *serves).map(|(need, _)| need).collect();
+        let expected = self.model.join(self.now.instant, engine, serves, &did);
+        self.compare(&did, &expected);
+    }
+
+    fn pass(&mut self, seconds: u8) {
+        let end = self.now.instant + Duration::from_secs(seconds.into());
+        while let Some(deadline) = self.scheduler.deadline().filter(|deadline| *deadline <= end) {
+            self.now.instant = deadline.max(self.now.instant);
+            let mut out = Vec::new();
+            self.scheduler.on_deadline(self.now, &mut out);
+            let did = self.did(&out);
+            // All timers of that moment went off, one after the other.
+            let mut expected = Did::default();
+            let mut rest = Did { sent: did.sent.clone(), ..Did::default() };
+            while let Some(one) = self.model.timer(self.now.instant, &rest) {
+                rest.sent.drain(..one.sent.len().min(rest.sent.len()));
+                expected.sent.extend(one.sent);
+                expected.answered.extend(one.answered);
+            }
+            self.compare(&did, &expected);
+        }
+        self.now.instant = end;
+        let mut out = Vec::new();
+        self.scheduler.on_deadline(self.now, &mut out);
+        assert!(out.is_empty(), "{out:?}");
+    }
+
+    fn play(&mut self, op: Op) {
+        let newest = self.tasks;
+        match op {
+            Op::Submit { after, follow, targets, retries, timeout_s, need } => {
+                self.tasks += 1;
+                let dependency = |ids: Ids| Dependency {
+                    ids: ids.back.iter().map(|back| before(newest, *back)).collect(),
+                    all: ids.all,
+                    success: ids.success,
+                    failure: ids.failure,
+                };
+                let mut after = dependency(after);
+                let mut follow = dependency(follow);
+                for dependency in [&mut after, &mut follow] {
+                    dependency.ids.sort();
+                    dependency.ids.dedup();
+                }
+                self.submit(Submission {
+                    id: format!("t{newest}"),
+                    need: NEEDS[need],
+                    after,
+                    follow,
+                    targets: targets.iter().map(|engine| format!("e{engine}")).collect(),
+                    retries,
+                    // 0 would be none at all.
+                    timeout: timeout_s.map(|seconds| Duration::from_millis(u64::from(seconds) * 1000 + 500)),
+                });
+            }
+            Op::Answer { which, outcome } => {
+                let running = self.model.running();
+                if let Some((id, engine)) = running.get(usize::from(which) % running.len().max(1)) {
+                    self.answer(engine, id, outcome);
+                }
+            }
+            Op::Stray { engine, task, outcome } => {
+                self.answer(&format!("e{engine}"), &format!("t{}", usize::from(task) % (newest + 1)), outcome);
+            }
+            Op::Join { engine, serves } => self.join(&format!("e{engine}"), serves),
+            Op::Leave { engine } => {
+                let engine = format!("e{engine}");
+                let out = self.handle(TaskEvent::Unregistered { uuid: EngineUuid::from(&*engine) });
+                let did = self.did(&out);
+                let expected = self.model.leave(self.now.instant, &engine, &did);
+                self.compare(&did, &expected);
+            }
+            Op::Pass { seconds } => self.pass(seconds),
+            Op::Abort { tasks } => {
+                let ids: Vec<String> =
+                    tasks.iter().map(|task| format!("t{}", usize::from(*task) % (newest + 1))).collect();
+                let msg_ids = ids.iter().map(|id| MsgId::from(&**id)).collect();
+                let out = self.handle(TaskEvent::Abort { msg_ids });
+                let did = self.did(&out);
+                let expected = self.model.abort(self.now.instant, &ids, &did);
+                self.compare(&did, &expected);
+            }
+            Op::Resubmit { task } if newest > 0 => {
+                let nothing = || Dependency { ids: Vec::new(), all: true, success: true, failure: false };
+                self.submit(Submission {
+                    id: format!("t{}", usize::from(task) % newest),
+                    need: NEEDS[0],
+                    after: nothing(),
+                    follow: nothing(),
+                    targets: Vec::new(),
+                    retries: 0,
+                    timeout: None,
+                });
+            }
+            Op::Resubmit { .. } => {}
+        }
+    }
+
+    /// Gives every task what it needs to end: engines that can run everything, and answers.
+    fn settle(&mut self) {
+        for round in 0.. {
+            if self.model.live() == 0 {
+                break;
+            }
+            assert!(round < 1000, "these do not end: {:?}", self.model);
+            self.join(&format!("last{round}"), [true; 3]);
+            for (id, engine) in self.model.running() {
+                self.answer(&engine, &id, Outcome::Ok);
+            }
+        }
+        assert!(self.scheduler.is_idle(), "something is left: {:?}", self.scheduler);
+        assert_eq!(self.answered.len(), self.tasks, "every task has one reply");
+        self.pass(255);
+    }
+}
+
+/// The id of the task that came `back` tasks before task `number`, or one that no task has.
+fn before(number: usize, back: u8) -> String {
+    number.checked_sub(back.into()).map_or_else(|| "never".to_owned(), |number| format!("t{number}"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// Fails when the scheduler answers a task twice or not at all, sends one anywhere or at any time but where and when
+    /// the rules say, lets an engine have more than it should, or loses count of anything.
+    #[test]
+    fn the_scheduler_does_what_the_model_does(
+        scheme in prop::sample::select(Scheme::ALL.to_vec()),
+        hwm in prop_oneof![3 => Just(1_u32), 1 => Just(0), 2 => 2..4_u32],
+        seed in any::<u64>(),
+        ops in prop::collection::vec(op(), 1..120),
+    ) {
+        let mut both = Both::new(scheme, hwm, seed);
+        ops.into_iter().for_each(|op| both.play(op));
+        both.settle();
+    }
+}
