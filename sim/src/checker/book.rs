@@ -1,0 +1,431 @@
+//! What the traffic of the task scheduler says of each task.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use remuda_proto::message::metadata::{ReplyEnvelope, TaskMetadata};
+use remuda_proto::message::parent_msg_id;
+use remuda_proto::message::native::{Capability, Need};
+use remuda_proto::monitor::{Monitor, Queue};
+use remuda_proto::{Body, EngineUuid, Envelope, Identity, Instant, MsgId, Now, Session, Status};
+use remuda_scheduler::{TaskEffect, TaskEvent};
+
+use super::follow::Places;
+use super::{Verdict, Violation};
+
+/// What the task scheduler was told of itself.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Verifies and unpacks.
+    pub session: Session,
+    /// Most tasks on an engine; 0: no limit.
+    pub hwm: u32,
+    /// How long a stranded task waits.
+    pub grace: Duration,
+}
+
+/// Where a task is, as far as the traffic shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// With the scheduler, since then; the number orders tasks by when they were queued.
+    Queued { since: Instant, seq: u64 },
+    /// With an engine that is registered.
+    Assigned { engine: EngineUuid },
+    /// With an engine that left at that time.
+    Stranded { engine: EngineUuid, since: Instant },
+    /// It had its final reply.
+    Done,
+}
+
+/// A task that was accepted.
+#[derive(Clone, Debug)]
+pub(super) struct Task {
+    pub(super) msg_id: MsgId,
+    pub(super) client: Identity,
+    pub(super) body: Body,
+    /// `None`: it makes no sense.
+    pub(super) metadata: Option<TaskMetadata>,
+    pub(super) need: Need,
+    pub(super) place: Place,
+    /// The engines that got it, in order.
+    pub(super) tried: Vec<EngineUuid>,
+    /// How often it failed: errors, aborts, dead engines.
+    pub(super) failures: u32,
+    /// How often an engine said that it lacks what the task needs.
+    pub(super) unmet: u32,
+    /// It names a task in `after` or `follow` that was not known when it came, or itself.
+    pub(super) names_unknown: bool,
+    /// When it is done: whether it succeeded, and where it ran.
+    pub(super) ended: Option<(bool, Option<EngineUuid>)>,
+}
+
+/// A reply that has just come from the engine that has the task.
+#[derive(Clone, Debug)]
+pub(super) struct Arrived {
+    pub(super) msg_id: MsgId,
+    pub(super) engine: EngineUuid,
+    pub(super) body: Body,
+    pub(super) status: Status,
+    /// Whether it is to go to the client: a success, or the last failure.
+    pub(super) is_final: bool,
+}
+
+/// An engine that is registered.
+#[derive(Clone, Debug)]
+pub(super) struct Engine {
+    pub(super) capability: Capability,
+    /// The tasks that it has.
+    pub(super) has: BTreeSet<MsgId>,
+}
+
+/// What the traffic of the task scheduler says of each task.
+#[derive(Debug)]
+pub struct TaskBook {
+    pub(super) rules: Rules,
+    pub(super) tasks: BTreeMap<MsgId, Task>,
+    /// Those of `tasks` without a final reply.
+    pub(super) live: BTreeSet<MsgId>,
+    pub(super) engines: BTreeMap<EngineUuid, Engine>,
+    /// Counts events.
+    seq: u64,
+    /// The reply that the event in hand brought.
+    pub(super) arrived: Option<Arrived>,
+    /// The tasks that the event in hand says are not wanted, and that are queued.
+    pub(super) abort: BTreeSet<MsgId>,
+    /// What the event in hand led to, and what the hub was told of it: each must name the other.
+    replied: Vec<(MsgId, Body)>,
+    sent: Vec<(MsgId, EngineUuid)>,
+    told: Vec<Monitor>,
+    /// The task that the event in hand brought, if it was accepted.
+    submitted: Option<MsgId>,
+    paused: bool,
+}
+
+impl TaskBook {
+    /// A book without entries.
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            tasks: BTreeMap::new(),
+            live: BTreeSet::new(),
+            engines: BTreeMap::new(),
+            seq: 0,
+            arrived: None,
+            abort: BTreeSet::new(),
+            replied: Vec::new(),
+            sent: Vec::new(),
+            told: Vec::new(),
+            submitted: None,
+            paused: false,
+        }
+    }
+
+    /// How many tasks were accepted.
+    pub fn accepted(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// The tasks without a final reply.
+    pub fn live(&self) -> impl Iterator<Item = &MsgId> {
+        self.live.iter()
+    }
+
+    /// Whether this engine has this task.
+    pub fn is_with(&self, msg_id: &MsgId, uuid: &EngineUuid) -> bool {
+        match self.tasks.get(msg_id).map(|task| &task.place) {
+            Some(Place::Assigned { engine } | Place::Stranded { engine, .. }) => engine == uuid,
+            _ => false,
+        }
+    }
+
+    /// Whether a task by this id was accepted.
+    pub fn knows(&self, msg_id: &MsgId) -> bool {
+        self.tasks.contains_key(msg_id)
+    }
+
+    /// The engines that got a task, in order.
+    pub fn tried(&self, msg_id: &MsgId) -> &[EngineUuid] {
+        self.tasks.get(msg_id).map_or(&[], |task| &task.tried)
+    }
+
+    /// The tasks that were accepted and whether they succeeded, if they are done.
+    pub fn ended(&self) -> impl Iterator<Item = (&MsgId, Option<bool>)> {
+        self.tasks.iter().map(|(msg_id, task)| (msg_id, task.ended.as_ref().map(|(ok, _)| *ok)))
+    }
+
+    /// The scheduler is given an event.
+    pub fn event(&mut self, now: Now, event: &TaskEvent) {
+        self.seq += 1;
+        self.arrived = None;
+        self.abort.clear();
+        self.replied.clear();
+        self.sent.clear();
+        self.told.clear();
+        self.submitted = None;
+        match event {
+            TaskEvent::Submit { client, body } => self.submit(now, client, body),
+            TaskEvent::Result { engine, body, .. } => self.result(now, engine, body),
+            TaskEvent::Registered { uuid, capability } => {
+                let engine = Engine { capability: capability.clone(), has: BTreeSet::new() };
+                self.engines.entry(uuid.clone()).or_insert(engine);
+            }
+            TaskEvent::Unregistered { uuid } => {
+                for msg_id in self.engines.remove(uuid).map(|engine| engine.has).unwrap_or_default() {
+                    let task = self.tasks.get_mut(&msg_id).expect("engines have only tasks");
+                    task.place = Place::Stranded { engine: uuid.clone(), since: now.instant };
+                }
+            }
+            TaskEvent::Abort { msg_ids } => {
+                for msg_id in msg_ids {
+                    let Some(task) = self.tasks.get(msg_id) else { continue };
+                    if matches!(task.place, Place::Queued { .. }) {
+                        self.abort.insert(msg_id.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    /// The deadline of the scheduler came.
+    pub fn deadline(&mut self, now: Now) {
+        let nothing = TaskEvent::Abort { msg_ids: Vec::new() };
+        self.event(now, &nothing);
+        // A stranded task whose time is over has failed once more, whatever is done about it.
+        for msg_id in &self.live {
+            let Some(task) = self.tasks.get_mut(msg_id) else { continue };
+            let Place::Stranded { since, .. } = task.place else { continue };
+            if since + self.rules.grace > now.instant {
+                continue;
+            }
+            task.failures += 1;
+            if task.failures <= task.retries() {
+                task.place = Place::Queued { since: now.instant, seq: self.seq };
+            }
+        }
+    }
+
+    /// The scheduler asked for something.
+    pub fn effect(&mut self, now: Now, effect: &TaskEffect) -> Verdict {
+        match effect {
+            TaskEffect::ToEngine { engine, client, body } => {
+                let (msg_id, engine) = self.check_send(engine, client, body)?;
+                let task = self.tasks.get_mut(&msg_id).expect("it was checked");
+                task.tried.push(engine.clone());
+                task.place = Place::Assigned { engine: engine.clone() };
+                self.engines.get_mut(&engine).expect("it was checked").has.insert(msg_id.clone());
+                self.sent.push((msg_id, engine));
+            }
+            TaskEffect::ToClient { client, engine, body } => {
+                let (msg_id, ended) = self.check_reply(now, client, engine.as_ref(), body)?;
+                self.release(&msg_id);
+                let task = self.tasks.get_mut(&msg_id).expect("it was checked");
+                task.place = Place::Done;
+                task.ended = Some(ended);
+                self.live.remove(&msg_id);
+                self.replied.push((msg_id, body.clone()));
+            }
+            TaskEffect::Monitor(seen) => self.told.push(seen.clone()),
+            TaskEffect::Refused { .. } => {}
+            TaskEffect::PauseIntake | TaskEffect::ResumeIntake => {
+                let pauses = matches!(effect, TaskEffect::PauseIntake);
+                if self.paused == pauses {
+                    return Err(Violation::new("intake", format!("paused was {} already", self.paused)));
+                }
+                self.paused = pauses;
+            }
+        }
+        Ok(())
+    }
+
+    /// All effects of an event were seen.
+    pub fn after(&mut self, now: Now, was_deadline: bool) -> Verdict {
+        if let Some(arrived) = self.arrived.take()
+            && self.live.contains(&arrived.msg_id)
+        {
+            if arrived.is_final {
+                return Err(Violation::of("reply", &arrived.msg_id, "its final reply came and was not relayed"));
+            }
+        }
+        if let Some(msg_id) = self.abort.iter().find(|msg_id| self.live.contains(*msg_id)) {
+            return Err(Violation::of("abort", msg_id, "it was queued and is not wanted, but was not answered"));
+        }
+        self.check_told()?;
+        if was_deadline {
+            self.check_overdue(now)?;
+        }
+        self.check_idle()
+    }
+
+    fn submit(&mut self, now: Now, client: &Identity, body: &Body) {
+        let Rules { session, .. } = &self.rules;
+        if session.key().verify(body).is_err() {
+            return;
+        }
+        let packer = session.packer();
+        let Ok(envelope) = Envelope::read(packer, body) else { return };
+        let msg_id = envelope.msg_id.clone();
+        if self.tasks.contains_key(&msg_id) || !envelope.msg_type.as_str().ends_with("_request") {
+            return;
+        }
+        let metadata = TaskMetadata::read(packer, body).ok();
+        let names_unknown = metadata.as_ref().is_some_and(|metadata| {
+            metadata.after.ids.iter().chain(&metadata.follow.ids).any(|id| !self.tasks.contains_key(id))
+        });
+        let need = Need::read(packer, &envelope.msg_type, body);
+        self.live.insert(msg_id.clone());
+        self.submitted = Some(msg_id.clone());
+        let task = Task {
+            msg_id: msg_id.clone(),
+            client: client.clone(),
+            body: body.clone(),
+            metadata,
+            need,
+            place: Place::Queued { since: now.instant, seq: self.seq },
+            tried: Vec::new(),
+            failures: 0,
+            unmet: 0,
+            names_unknown,
+            ended: None,
+        };
+        self.tasks.insert(msg_id, task);
+    }
+
+    fn result(&mut self, now: Now, engine: &Identity, body: &Body) {
+        let Rules { session, .. } = &self.rules;
+        if session.key().verify(body).is_err() {
+            return;
+        }
+        let Ok(Some(msg_id)) = parent_msg_id(session.packer(), body) else { return };
+        // What says no more than which task it answers is an error, and what names no status is an answer.
+        let reply = ReplyEnvelope::read(session.packer(), body).ok();
+        let status = reply.as_ref().map_or(Status::Error, |reply| reply.status.unwrap_or(Status::Ok));
+        let is_met = reply.is_none_or(|reply| reply.dependencies_met);
+        let Some(engine) = engine.to_engine() else { return };
+        let Some(task) = self.tasks.get_mut(&msg_id) else { return };
+        let has = match &task.place {
+            Place::Assigned { engine: has } | Place::Stranded { engine: has, .. } => *has == engine,
+            Place::Queued { .. } | Place::Done => false,
+        };
+        if !has {
+            return;
+        }
+        let failed = status != Status::Ok;
+        if !is_met {
+            task.unmet += 1;
+        } else if failed {
+            task.failures += 1;
+        }
+        let again = !is_met || (failed && task.failures <= task.retries());
+        let is_final = !again;
+        self.arrived = Some(Arrived { msg_id: msg_id.clone(), engine, body: body.clone(), status, is_final });
+        if !is_final {
+            self.release(&msg_id);
+            let seq = self.seq;
+            let task = self.tasks.get_mut(&msg_id).expect("it was there a moment ago");
+            task.place = Place::Queued { since: now.instant, seq };
+        }
+    }
+
+    /// The engine that has a task has it no more.
+    fn release(&mut self, msg_id: &MsgId) {
+        if let Place::Assigned { engine } = &self.tasks[msg_id].place
+            && let Some(engine) = self.engines.get_mut(engine)
+        {
+            engine.has.remove(msg_id);
+        }
+    }
+
+    /// What the hub was told is what happened: no more, no less, in order.
+    fn check_told(&mut self) -> Verdict {
+        let (mut sent, mut replied) = (self.sent.iter(), self.replied.iter());
+        let mut request = self.submitted.clone();
+        for seen in &self.told {
+            let right = match seen {
+                Monitor::Request { queue: Queue::Task, envelope, .. } => {
+                    request.take().is_some_and(|msg_id| msg_id == envelope.msg_id)
+                }
+                Monitor::Destination { msg_id, engine } => {
+                    request.is_none() && sent.next().is_some_and(|(id, to)| (id, to) == (msg_id, engine))
+                }
+                Monitor::Reply { queue: Queue::Task, msg_id, body, .. } => {
+                    request.is_none() && replied.next().is_some_and(|(id, reply)| (id, reply) == (msg_id, body))
+                }
+                Monitor::Request { .. } | Monitor::Reply { .. } | Monitor::Output { .. } => false,
+            };
+            if !right {
+                return Err(Violation::new("record", format!("the hub is told what did not happen: {seen:?}")));
+            }
+        }
+        let missing = request.or_else(|| sent.next().map(|(id, _)| id.clone()));
+        match missing.or_else(|| replied.next().map(|(id, _)| id.clone())) {
+            Some(msg_id) => Err(Violation::of("record", &msg_id, "the hub is not told what happened to it")),
+            None => Ok(()),
+        }
+    }
+
+    /// After the deadline, nothing is left whose time was over.
+    fn check_overdue(&self, now: Now) -> Verdict {
+        for task in self.live.iter().map(|msg_id| &self.tasks[msg_id]) {
+            let over = match &task.place {
+                Place::Queued { since, .. } => {
+                    let timeout = task.metadata.as_ref().and_then(TaskMetadata::timeout);
+                    timeout.is_some_and(|timeout| *since + timeout <= now.instant)
+                }
+                Place::Stranded { since, .. } => *since + self.rules.grace <= now.instant,
+                Place::Assigned { .. } | Place::Done => false,
+            };
+            if over {
+                return Err(Violation::of("time", &task.msg_id, format!("its time is over: {:?}", task.place)));
+            }
+        }
+        Ok(())
+    }
+
+    /// No task waits for an engine that could take it.
+    fn check_idle(&self) -> Verdict {
+        for (uuid, engine) in &self.engines {
+            if !self.has_room(engine) {
+                continue;
+            }
+            for task in self.live.iter().map(|msg_id| &self.tasks[msg_id]) {
+                if matches!(task.place, Place::Queued { .. }) && self.may_run(task, uuid, engine) {
+                    return Err(Violation::of("idle", &task.msg_id, format!("it waits although `{uuid}` could take it")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an engine may get one more task.
+    pub(super) fn has_room(&self, engine: &Engine) -> bool {
+        self.rules.hwm == 0 || engine.has.len() < self.rules.hwm as usize
+    }
+
+    /// Whether an engine may run a task now, room aside.
+    pub(super) fn may_run(&self, task: &Task, uuid: &EngineUuid, engine: &Engine) -> bool {
+        engine.capability.serves(&task.need)
+            && !task.tried.contains(uuid)
+            && task.metadata.as_ref().is_some_and(|metadata| {
+                (metadata.targets.is_empty() || metadata.targets.contains(uuid))
+                    && self.after_is_met(metadata)
+                    && Places::of(self, &metadata.follow).allow(uuid)
+            })
+    }
+
+    /// How the tasks that one names bear on its `after`: how many count, how many no longer can.
+    pub(super) fn after_counts(&self, metadata: &TaskMetadata) -> (usize, usize) {
+        let ended = metadata.after.ids.iter().filter_map(|id| self.tasks.get(id)?.ended.as_ref());
+        let bearings = ended.map(|(ok, _)| metadata.after.bearing(*ok) == remuda_proto::dependency::Bearing::For);
+        bearings.fold((0, 0), |(with, against), counts| if counts { (with + 1, against) } else { (with, against + 1) })
+    }
+
+    fn after_is_met(&self, metadata: &TaskMetadata) -> bool {
+        metadata.after.is_met(self.after_counts(metadata).0)
+    }
+}
+
+impl Task {
+    pub(super) fn retries(&self) -> u32 {
+        self.metadata.as_ref().map_or(0, TaskMetadata::retries)
+    }
+}

@@ -1,0 +1,132 @@
+//! What clients sent, and what they got for it.
+
+use std::collections::BTreeMap;
+
+use remuda_proto::message::parent_msg_id;
+use remuda_proto::{Body, EngineUuid, MsgId, Session};
+
+use super::{Verdict, Violation};
+use crate::network::Channel;
+
+/// What a client may expect for a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// One reply.
+    One,
+    /// One reply, unless this engine goes; then one or none.
+    FromEngine(EngineUuid),
+    /// One reply at most.
+    Perhaps,
+    /// Nothing.
+    None,
+}
+
+/// A message that a client sent.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// Who sent it.
+    pub client: u32,
+    /// On which channel.
+    pub channel: Channel,
+    /// What may be expected.
+    pub answer: Answer,
+    /// What came.
+    pub reply: Option<Body>,
+}
+
+/// What clients sent, and what they got for it.
+#[derive(Debug)]
+pub struct ClientBook {
+    session: Session,
+    sent: BTreeMap<MsgId, Sent>,
+    /// How many of `sent` wait for a reply that has to come.
+    waiting: usize,
+}
+
+impl ClientBook {
+    /// A book without entries.
+    pub fn new(session: Session) -> Self {
+        Self { session, sent: BTreeMap::new(), waiting: 0 }
+    }
+
+    /// A client sends something under an id that is new.
+    pub fn send(&mut self, client: u32, channel: Channel, msg_id: MsgId, answer: Answer) {
+        self.waiting += usize::from(matches!(answer, Answer::One | Answer::FromEngine(_)));
+        let before = self.sent.insert(msg_id.clone(), Sent { client, channel, answer, reply: None });
+        assert!(before.is_none(), "`{msg_id}` is sent twice");
+    }
+
+    /// A client gets something on a channel that brings replies.
+    pub fn receive(&mut self, client: u32, channel: Channel, body: &Body) -> Result<MsgId, Violation> {
+        if let Err(error) = self.session.key().verify(body) {
+            return Err(Violation::new("client", format!("client {client} got what does not verify: {error}")));
+        }
+        let Ok(Some(msg_id)) = parent_msg_id(self.session.packer(), body) else {
+            return Err(Violation::new("client", format!("client {client} got what answers nothing: {body:?}")));
+        };
+        let Some(sent) = self.sent.get_mut(&msg_id) else {
+            return Err(Violation::of("client", &msg_id, format!("client {client} got a reply to what nobody sent")));
+        };
+        if (sent.client, sent.channel) != (client, channel) {
+            let reason = format!("client {client} got on {channel:?} what client {} sent on {:?}", sent.client, sent.channel);
+            return Err(Violation::of("client", &msg_id, reason));
+        }
+        if sent.answer == Answer::None {
+            return Err(Violation::of("client", &msg_id, format!("client {client} got an answer where none is due")));
+        }
+        if sent.reply.is_some() {
+            return Err(Violation::of("one reply", &msg_id, format!("client {client} got two replies")));
+        }
+        // Engines send back the id of what they ran, so that a result that belongs to another task shows.
+        let is_result = matches!(channel, Channel::Task | Channel::Mux);
+        let ran = body.buffers().next().filter(|_| is_result).and_then(|buffer| std::str::from_utf8(buffer).ok());
+        if ran.is_some_and(|ran| ran.starts_with("ran ") && ran != format!("ran {msg_id}")) {
+            return Err(Violation::of("client", &msg_id, format!("client {client} got the result of another task: {ran:?}")));
+        }
+        sent.reply = Some(body.clone());
+        self.waiting -= usize::from(matches!(sent.answer, Answer::One | Answer::FromEngine(_)));
+        Ok(msg_id)
+    }
+
+    /// An engine is gone: what it was asked may stay without an answer.
+    pub fn engine_gone(&mut self, uuid: &EngineUuid) {
+        for sent in self.sent.values_mut() {
+            if matches!(&sent.answer, Answer::FromEngine(engine) if engine == uuid) {
+                self.waiting -= usize::from(sent.reply.is_none());
+                sent.answer = Answer::Perhaps;
+            }
+        }
+    }
+
+    /// How many replies have to come.
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// The messages that wait for a reply that has to come.
+    pub fn unanswered(&self) -> Vec<MsgId> {
+        let due = self.sent.iter().filter(|(_, sent)| {
+            sent.reply.is_none() && matches!(sent.answer, Answer::One | Answer::FromEngine(_))
+        });
+        due.map(|(msg_id, _)| msg_id.clone()).collect()
+    }
+
+    /// All that was sent on a channel.
+    pub fn on(&self, channel: Channel) -> impl Iterator<Item = (&MsgId, &Sent)> {
+        self.sent.iter().filter(move |(_, sent)| sent.channel == channel)
+    }
+
+    /// What came for a message, if anything did.
+    pub fn reply(&self, msg_id: &MsgId) -> Option<&Body> {
+        self.sent.get(msg_id)?.reply.as_ref()
+    }
+
+    /// Everything that has to be answered was.
+    pub fn check_settled(&self) -> Verdict {
+        let msg_ids = self.unanswered();
+        if msg_ids.is_empty() {
+            return Ok(());
+        }
+        Err(Violation { checker: "settled", reason: format!("{} messages have no reply", msg_ids.len()), msg_ids })
+    }
+}

@@ -1,0 +1,84 @@
+//! What must be true when a task is sent to an engine.
+
+use remuda_proto::{Body, EngineUuid, Envelope, Identity, MsgId};
+
+use super::Violation;
+use super::book::{Place, Task, TaskBook};
+use super::follow::Places;
+
+impl TaskBook {
+    /// The task and the engine, if all is well.
+    pub(super) fn check_send(
+        &self,
+        engine: &Identity,
+        client: &Identity,
+        body: &Body,
+    ) -> Result<(MsgId, EngineUuid), Violation> {
+        let packer = self.rules.session.packer();
+        let Ok(Envelope { msg_id, .. }) = Envelope::read(packer, body) else {
+            return Err(Violation::new("send", format!("`{engine}` is sent what cannot be read")));
+        };
+        let wrong = |checker, reason: String| Err(Violation::of(checker, &msg_id, reason));
+        let Some(task) = self.tasks.get(&msg_id) else {
+            return wrong("send", format!("`{engine}` is sent a task that nobody submitted"));
+        };
+        if task.body != *body {
+            return wrong("send", format!("`{engine}` is sent other bytes than the client sent"));
+        }
+        if task.client != *client {
+            return wrong("send", format!("`{engine}` is told of client {client}, but it came from {}", task.client));
+        }
+        match &task.place {
+            Place::Queued { .. } => {}
+            Place::Assigned { engine: has } | Place::Stranded { engine: has, .. } => {
+                return wrong("one engine", format!("`{engine}` is sent what `{has}` still has"));
+            }
+            Place::Done => return wrong("one engine", format!("`{engine}` is sent what had its final reply")),
+        }
+        let Some((uuid, registered)) = engine.to_engine().and_then(|uuid| self.engines.get_key_value(&uuid)) else {
+            return wrong("send", format!("`{engine}` is not registered"));
+        };
+        if task.tried.contains(uuid) {
+            return wrong("blacklist", format!("`{uuid}` is sent it a second time"));
+        }
+        if !registered.capability.serves(&task.need) {
+            return wrong("need", format!("`{uuid}` cannot run what needs {}", task.need));
+        }
+        if !self.has_room(registered) {
+            let has: Vec<_> = registered.has.iter().map(MsgId::as_str).collect();
+            return wrong("hwm", format!("`{uuid}` has {} already, and hwm is {}", has.join(", "), self.rules.hwm));
+        }
+        let Some(metadata) = &task.metadata else {
+            return wrong("metadata", format!("`{uuid}` is sent a task whose metadata makes no sense"));
+        };
+        if !metadata.targets.is_empty() && !metadata.targets.contains(uuid) {
+            return wrong("targets", format!("`{uuid}` is not among its targets {:?}", metadata.targets));
+        }
+        let (counting, _) = self.after_counts(metadata);
+        if !metadata.after.is_met(counting) {
+            return wrong("after", format!("`{uuid}` is sent it before {:?}", metadata.after));
+        }
+        if !Places::of(self, &metadata.follow).allow(uuid) {
+            return wrong("follow", format!("`{uuid}` is not where {:?} ran", metadata.follow));
+        }
+        let attempts = u32::try_from(task.tried.len()).unwrap_or(u32::MAX);
+        if attempts != task.failures + task.unmet || task.failures > task.retries() {
+            let counts = format!("{} failures of {} retries, {} unmet", task.failures, task.retries(), task.unmet);
+            return wrong("retries", format!("attempt {} after {counts}", attempts + 1));
+        }
+        if let Some(first) = self.skipped(task, uuid) {
+            return wrong("order", format!("`{uuid}` is sent it before `{}`, which was queued first", first.msg_id));
+        }
+        Ok((msg_id, uuid.clone()))
+    }
+
+    /// A task that this engine could have got, and that was queued before that one.
+    fn skipped(&self, task: &Task, uuid: &EngineUuid) -> Option<&Task> {
+        let engine = &self.engines[uuid];
+        let Place::Queued { seq, .. } = task.place else { return None };
+        let queued = self.live.iter().map(|msg_id| &self.tasks[msg_id]);
+        queued
+            .filter(|other| matches!(other.place, Place::Queued { seq: before, .. } if before < seq))
+            .find(|other| self.may_run(other, uuid, engine))
+    }
+}

@@ -1,0 +1,159 @@
+//! An engine and its surroundings: its sockets, its heart, what it runs.
+
+use std::collections::VecDeque;
+
+use remuda_engine::{Config, Effect, EngineCore, Event};
+use remuda_proto::message::native::Announcement;
+use remuda_proto::{
+    Body, EngineId, EngineUuid, Identity, Idents, Instant, Key, Machine, MsgId, Now, Packer, Session, SessionId,
+};
+use remuda_engine::Work;
+
+use crate::network::{Channel, Payload};
+use crate::parameters::{FUNCTIONS, Kind};
+use crate::stock::StockEngine;
+
+/// How an engine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// It runs.
+    Runs,
+    /// It stands still.
+    Frozen,
+    /// It is gone.
+    Gone,
+}
+
+/// What decides for an engine.
+enum Brain {
+    Stock(Box<StockEngine>),
+    Native(Box<EngineCore>),
+}
+
+/// Something that waits for a frozen engine.
+pub(crate) enum Held {
+    /// A message.
+    Message(Channel, Payload),
+    /// Its task ended.
+    Done(u64),
+}
+
+/// What runs on an engine.
+pub(crate) struct Running {
+    pub(crate) msg_id: MsgId,
+    pub(crate) work: Work,
+    /// Tells it from what ran before.
+    pub(crate) run: u64,
+    /// The signal that ends it, if one does.
+    pub(crate) signal: Option<i32>,
+}
+
+/// An engine.
+pub(crate) struct EngineNode {
+    pub(crate) uuid: EngineUuid,
+    pub(crate) kind: Kind,
+    pub(crate) life: Life,
+    brain: Brain,
+    /// The id that the hub gave it.
+    pub(crate) id: Option<EngineId>,
+    /// Tasks take that many times longer.
+    pub(crate) slowness: u32,
+    /// What came while it stood still.
+    pub(crate) held: VecDeque<Held>,
+    pub(crate) running: Option<Running>,
+    /// The last reply to a task: to whom, and what.
+    pub(crate) last_reply: Option<(Idents, Body)>,
+    /// The deadline that is planned for.
+    pub(crate) wakes_at: Option<Instant>,
+    /// What it has run so far.
+    pub(crate) runs: u64,
+}
+
+impl EngineNode {
+    pub(crate) fn new(number: u32, kind: Kind, key: Key, packer: Packer) -> Self {
+        let name = match kind {
+            Kind::Stock => "stock",
+            Kind::Native => "native",
+            Kind::OneFunction => "alpha",
+        };
+        let session = Session::new(SessionId::from(format!("engine-{number}-{name}")), "sim", key, packer, 1);
+        let uuid = EngineUuid::from(session.id().as_str());
+        let announced = |functions: &[&str], process| Announcement {
+            version: "0".to_owned(),
+            functions: functions.iter().map(|name| (*name).to_owned()).collect(),
+            process,
+            ..Announcement::default()
+        };
+        let native = |announcement| {
+            let config = Config {
+                session: session.clone(),
+                id: None,
+                announcement,
+                null: false,
+                registration_timeout: std::time::Duration::from_secs(5),
+                max_missed_pings: 50,
+            };
+            Brain::Native(Box::new(EngineCore::new(config)))
+        };
+        let brain = match kind {
+            Kind::Stock => Brain::Stock(Box::new(StockEngine::new(session.clone()))),
+            Kind::Native => native(announced(&FUNCTIONS, true)),
+            Kind::OneFunction => native(announced(&FUNCTIONS[..1], false)),
+        };
+        Self {
+            uuid,
+            kind,
+            life: Life::Runs,
+            brain,
+            id: None,
+            slowness: 1,
+            held: VecDeque::new(),
+            running: None,
+            last_reply: None,
+            wakes_at: None,
+            runs: 0,
+        }
+    }
+
+    pub(crate) fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
+        match &mut self.brain {
+            Brain::Stock(machine) => machine.handle(now, event, out),
+            Brain::Native(machine) => machine.handle(now, event, out),
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match &self.brain {
+            Brain::Stock(machine) => machine.deadline(),
+            Brain::Native(machine) => machine.deadline(),
+        }
+    }
+
+    pub(crate) fn on_deadline(&mut self, now: Now, out: &mut Vec<Effect>) {
+        match &mut self.brain {
+            Brain::Stock(machine) => machine.on_deadline(now, out),
+            Brain::Native(machine) => machine.on_deadline(now, out),
+        }
+    }
+
+    pub(crate) fn check(&self) {
+        match &self.brain {
+            Brain::Stock(machine) => machine.check(),
+            Brain::Native(machine) => machine.check(),
+        }
+    }
+}
+
+/// What the engine's ROUTER calls a socket of the controller.
+pub(crate) fn socket_identity(channel: Channel) -> Identity {
+    Identity::from(match channel {
+        Channel::Task => &b"task_out"[..],
+        Channel::Mux => b"mux_out",
+        _ => b"control_out",
+    })
+}
+
+/// The channel of the socket that the engine's ROUTER calls by this name.
+pub(crate) fn socket_channel(identity: &Identity) -> Option<Channel> {
+    [Channel::Task, Channel::Mux, Channel::Control].into_iter().find(|channel| socket_identity(*channel) == *identity)
+}

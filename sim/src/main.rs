@@ -1,0 +1,179 @@
+//! `remuda-sim`: runs the simulator on one seed, on many, or on the canary.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a program that talks to people")]
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use clap::Parser;
+use remuda_sim::run::{Failure, Plan, run_logged, run_seed};
+use remuda_sim::{FaultLevel, Parameters, Report, canary};
+
+/// Simulates whole clusters, with faults, from seeds.
+///
+/// A seed gives the same run each time. Exits with 0 if all is well, with 1 if something was wrong, and with 2 if the
+/// command line was.
+#[derive(Debug, Parser)]
+#[command(name = "remuda-sim", version)]
+struct Args {
+    /// Run this many seeds, one after the other
+    #[arg(long, value_name = "N", conflicts_with_all = ["seed", "canary"])]
+    seeds: Option<u64>,
+    /// The first of them
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    first: u64,
+    /// Also run this many seeds drawn from the time, and print them
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    fresh: u64,
+    /// Run this one seed, and print what it draws
+    #[arg(long, value_name = "S", conflicts_with = "canary")]
+    seed: Option<u64>,
+    /// Stop each run after this many steps, settled or not
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    /// Which faults there may be: none, some (as the seed draws them), or all
+    #[arg(long, default_value_t = FaultLevel::Some)]
+    faults: FaultLevel,
+    /// Print everything that happens in a run of one seed
+    #[arg(long, requires = "seed")]
+    log: bool,
+    /// Check that the checkers notice task schedulers that are broken on purpose
+    #[arg(long)]
+    canary: bool,
+}
+
+impl Args {
+    fn plan(&self, seed: u64) -> Plan {
+        Plan { seed, faults: self.faults, steps: self.steps, tampering: None }
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let well = if args.canary {
+        check_canary()
+    } else if let Some(seed) = args.seed {
+        one(&args, seed)
+    } else {
+        many(&args, args.seeds.unwrap_or(100))
+    };
+    if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs one seed and tells all about it.
+fn one(args: &Args, seed: u64) -> bool {
+    println!("parameters:\n{}", Parameters::draw(seed, args.faults));
+    let outcome = if args.log {
+        let (lines, outcome) = run_logged(args.plan(seed));
+        lines.iter().for_each(|line| println!("{line}"));
+        outcome
+    } else {
+        run_seed(args.plan(seed))
+    };
+    match outcome {
+        Ok(report) => {
+            let Report { steps, tasks, direct, faults, lost, time, digest } = report;
+            println!(
+                "seed {seed} passed: {steps} steps, {tasks} tasks, {direct} direct requests, {faults} faults, {lost} messages \
+                 lost, {:.1} s of virtual time, digest {digest:016x}",
+                time.as_secs_f64()
+            );
+            true
+        }
+        Err(failure) => {
+            println!("{failure}");
+            false
+        }
+    }
+}
+
+/// Adds up the runs of many seeds.
+#[derive(Default)]
+struct Sum {
+    passed: u64,
+    failed: Vec<u64>,
+    report: Report,
+}
+
+impl Sum {
+    fn add(&mut self, seed: u64, outcome: Result<Report, Box<Failure>>) {
+        let report = match outcome {
+            Ok(report) => {
+                self.passed += 1;
+                report
+            }
+            Err(failure) => {
+                println!("{failure}\n");
+                self.failed.push(seed);
+                failure.report
+            }
+        };
+        let Report { steps, tasks, direct, faults, lost, time, digest } = report;
+        let sum = &mut self.report;
+        (sum.steps, sum.tasks, sum.direct) = (sum.steps + steps, sum.tasks + tasks, sum.direct + direct);
+        (sum.faults, sum.lost, sum.time) = (sum.faults + faults, sum.lost + lost, sum.time + time);
+        sum.digest = sum.digest.rotate_left(1) ^ digest;
+    }
+}
+
+/// Runs many seeds.
+fn many(args: &Args, seeds: u64) -> bool {
+    let fresh: Vec<u64> = (0..args.fresh).map(fresh_seed).collect();
+    if !fresh.is_empty() {
+        let text: Vec<_> = fresh.iter().map(u64::to_string).collect();
+        println!("fresh seeds: {}", text.join(" "));
+    }
+    let total = seeds + args.fresh;
+    let shows = std::io::stderr().is_terminal();
+    let (began, mut shown) = (Instant::now(), Instant::now());
+    let mut sum = Sum::default();
+    for (done, seed) in (1..).zip((args.first..args.first.saturating_add(seeds)).chain(fresh)) {
+        sum.add(seed, run_seed(args.plan(seed)));
+        if shows && shown.elapsed() > Duration::from_secs(1) {
+            shown = Instant::now();
+            eprintln!("{done} of {total} seeds, {} failed", sum.failed.len());
+        }
+    }
+    let Sum { passed, failed, report } = sum;
+    println!(
+        "{total} seeds: {} steps, {} tasks, {} direct requests, {} faults, {} messages lost",
+        report.steps, report.tasks, report.direct, report.faults, report.lost
+    );
+    println!(
+        "{:.1} h of virtual time in {:.1} s, digest {:016x}",
+        report.time.as_secs_f64() / 3600.0,
+        began.elapsed().as_secs_f64(),
+        report.digest
+    );
+    for seed in &failed {
+        println!("failed: {}", args.plan(*seed).command());
+    }
+    println!("{passed} passed, {} failed", failed.len());
+    failed.is_empty()
+}
+
+/// A seed that nobody ran before, most likely.
+fn fresh_seed(number: u64) -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let nanos = u64::try_from(since.as_nanos() & u128::from(u64::MAX)).unwrap_or(0);
+    // Short enough to be typed.
+    remuda_sim::dice::Dice::new(nanos, &format!("fresh {number}")).below(1_000_000_000_000)
+}
+
+/// Runs the canary.
+fn check_canary() -> bool {
+    let mut missed = 0;
+    for sighting in canary::sightings() {
+        match sighting.caught {
+            Some(canary::Caught { seed, checker, reason }) => {
+                println!("{:?}: caught by [{checker}] with seed {seed}: {reason}", sighting.tampering);
+            }
+            None => {
+                missed += 1;
+                println!("{:?}: NOT CAUGHT within {} seeds", sighting.tampering, canary::SEEDS);
+            }
+        }
+    }
+    println!("{} caught, {missed} missed", remuda_sim::Tampering::ALL.len() - missed);
+    missed == 0
+}

@@ -1,0 +1,248 @@
+//! The network, by the rules of `ZeroMQ`.
+//!
+//! Whole messages, in order on each connection, never twice. They are lost when a peer is gone, when a ROUTER knows no
+//! such identity (yet, or any more), and when a PUB's subscriber is late.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use remuda_proto::{Body, Identity, Idents, Instant};
+
+use crate::dice::Dice;
+use crate::parameters::Latency;
+
+/// Something with sockets outside the controller. The number counts from 0 and is never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Peer {
+    /// An engine.
+    Engine(u32),
+    /// The process that watches over an engine.
+    Nanny(u32),
+    /// A client.
+    Client(u32),
+}
+
+/// A socket of the controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Channel {
+    /// Registration and queries.
+    Query,
+    /// Notifications, a PUB.
+    Notification,
+    /// Tasks.
+    Task,
+    /// Direct requests.
+    Mux,
+    /// Control requests.
+    Control,
+    /// Output of engines.
+    Output,
+    /// Pings, a PUB.
+    Ping,
+    /// Pongs.
+    Pong,
+}
+
+impl Channel {
+    /// The channels that an engine connects once it is registered.
+    pub const OF_ENGINES: [Self; 6] = [Self::Task, Self::Mux, Self::Control, Self::Output, Self::Ping, Self::Pong];
+    /// The channels of a client.
+    pub const OF_CLIENTS: [Self; 6] =
+        [Self::Query, Self::Notification, Self::Task, Self::Mux, Self::Control, Self::Output];
+}
+
+/// What a message carries.
+#[derive(Clone, Debug)]
+pub enum Payload {
+    /// A message, with what routing frames are left of it.
+    Message(Idents, Body),
+    /// One frame without form: pings and pongs.
+    Raw(Vec<u8>),
+}
+
+/// Which way a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    /// To the controller.
+    In,
+    /// To the peer.
+    Out,
+}
+
+/// A connection between a peer and one socket of the controller.
+#[derive(Clone, Debug)]
+struct Connection {
+    /// When the controller's socket knows the peer. What it sends before is lost; what the peer sends before waits.
+    up_at: Instant,
+    /// When the last message in each direction arrives: none overtakes another.
+    last: [Instant; 2],
+    /// What would arrive at or after these times is lost: to the controller, to the peer.
+    cut_at: [Option<Instant>; 2],
+    /// Added to each delay of what goes to the peer.
+    lag: Duration,
+}
+
+/// All connections.
+#[derive(Debug)]
+pub struct Network {
+    connections: BTreeMap<(Peer, Channel), Connection>,
+    latency: Latency,
+    dice: Dice,
+    /// How many messages were lost.
+    pub lost: u64,
+}
+
+impl Network {
+    /// No connections yet.
+    pub fn new(latency: Latency, dice: Dice) -> Self {
+        Self { connections: BTreeMap::new(), latency, dice, lost: 0 }
+    }
+
+    /// A peer connects to a socket; it takes a moment until the socket knows of it. Returns when that is.
+    pub fn connect(&mut self, now: Instant, peer: Peer, channel: Channel) -> Instant {
+        let up_at = now + self.delay() + self.delay();
+        let connection = Connection { up_at, last: [up_at; 2], cut_at: [None; 2], lag: Duration::ZERO };
+        self.connections.insert((peer, channel), connection);
+        up_at
+    }
+
+    /// When a message that is sent now arrives; `None`: it is lost at once.
+    pub fn send(&mut self, now: Instant, peer: Peer, channel: Channel, way: Way) -> Option<Instant> {
+        let delay = self.delay();
+        let arrival = self.connections.get_mut(&(peer, channel)).and_then(|connection| {
+            let (sent, side) = match way {
+                Way::In => (now.max(connection.up_at), 0),
+                // A ROUTER or PUB forgets at the time of the cut; before it is up it knows nothing.
+                Way::Out if now < connection.up_at || connection.cut_at[1].is_some_and(|cut| cut <= now) => return None,
+                Way::Out => (now + connection.lag, 1),
+            };
+            let arrival = (sent + delay).max(connection.last[side]);
+            connection.last[side] = arrival;
+            Some(arrival)
+        });
+        self.lost += u64::from(arrival.is_none());
+        arrival
+    }
+
+    /// Whether what was to arrive now does arrive.
+    pub fn arrives(&mut self, now: Instant, peer: Peer, channel: Channel, way: Way) -> bool {
+        let cut = self.connections.get(&(peer, channel)).and_then(|connection| connection.cut_at[way as usize]);
+        let arrives = cut.is_none_or(|cut| now < cut);
+        self.lost += u64::from(!arrives);
+        arrives
+    }
+
+    /// A peer is killed: of what it has sent, a tail is lost with it. Nothing reaches it any more.
+    pub fn kill(&mut self, now: Instant, peer: Peer) {
+        let delay = self.delay();
+        let inward = now + self.dice.duration(Duration::ZERO, delay);
+        self.cut(peer, [inward, now]);
+    }
+
+    /// A peer ends well: what it has sent arrives.
+    pub fn close(&mut self, now: Instant, peer: Peer) {
+        self.cut(peer, [Instant(u64::MAX), now]);
+    }
+
+    fn cut(&mut self, peer: Peer, at: [Instant; 2]) {
+        let of_peer = (peer, Channel::Query)..=(peer, Channel::Pong);
+        for (_, connection) in self.connections.range_mut(of_peer) {
+            connection.cut_at = at.map(Some);
+        }
+    }
+
+    /// From now on, what goes to this peer on this channel takes this much longer.
+    pub fn lag(&mut self, peer: Peer, channel: Channel, lag: Duration) {
+        if let Some(connection) = self.connections.get_mut(&(peer, channel)) {
+            connection.lag = lag;
+        }
+    }
+
+    /// The peers that a PUB has on this channel.
+    pub fn peers(&self, channel: Channel) -> Vec<Peer> {
+        self.connections.keys().filter(|(_, at)| *at == channel).map(|(peer, _)| *peer).collect()
+    }
+
+    fn delay(&mut self) -> Duration {
+        let Latency { low, high, spike_percent, spike } = self.latency;
+        let delay = self.dice.duration(low, high);
+        if self.dice.percent(spike_percent) { delay + self.dice.duration(Duration::ZERO, spike) } else { delay }
+    }
+}
+
+/// The identity by which a ROUTER knows a client: five bytes that mean something only there.
+pub fn client_identity(client: u32, channel: Channel) -> Identity {
+    let [_, high, middle, low] = client.to_be_bytes();
+    Identity::from(&[0, 0x80 | channel as u8, high, middle, low][..])
+}
+
+/// The client that a ROUTER knows by this identity.
+pub fn client_of(identity: &Identity, channel: Channel) -> Option<u32> {
+    match identity.as_bytes() {
+        [0, on, high, middle, low] if *on == 0x80 | channel as u8 => {
+            Some(u32::from_be_bytes([0, *high, *middle, *low]))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: Peer = Peer::Engine(0);
+
+    fn network() -> Network {
+        let latency = Latency {
+            low: Duration::from_micros(10),
+            high: Duration::from_millis(10),
+            spike_percent: 5,
+            spike: Duration::from_millis(50),
+        };
+        Network::new(latency, Dice::new(1, "network"))
+    }
+
+    #[test]
+    fn messages_on_a_connection_arrive_in_order() {
+        let mut network = network();
+        network.connect(Instant(0), PEER, Channel::Task);
+        let mut last = Instant(0);
+        for at in 0..500 {
+            let arrival = network.send(Instant(at * 1000), PEER, Channel::Task, Way::In).unwrap();
+            assert!(arrival >= last);
+            last = arrival;
+        }
+    }
+
+    #[test]
+    fn a_router_does_not_know_who_has_not_connected_yet_or_has_gone() {
+        let mut network = network();
+        assert_eq!(network.send(Instant(0), PEER, Channel::Task, Way::Out), None);
+        network.connect(Instant(0), PEER, Channel::Task);
+        assert_eq!(network.send(Instant(0), PEER, Channel::Task, Way::Out), None);
+        assert!(network.send(Instant(0), PEER, Channel::Task, Way::In).is_some(), "what a peer sends waits");
+        let later = Instant(1_000_000_000);
+        assert!(network.send(later, PEER, Channel::Task, Way::Out).is_some());
+        network.close(later, PEER);
+        assert_eq!(network.send(later, PEER, Channel::Task, Way::Out), None);
+        assert!(!network.arrives(later, PEER, Channel::Task, Way::Out));
+        assert!(network.arrives(later, PEER, Channel::Task, Way::In), "what was sent before a clean end arrives");
+    }
+
+    #[test]
+    fn a_killed_peer_takes_the_tail_of_what_it_sent_with_it() {
+        let mut network = network();
+        network.connect(Instant(0), PEER, Channel::Task);
+        network.kill(Instant(1_000_000_000), PEER);
+        assert!(!network.arrives(Instant(2_000_000_000), PEER, Channel::Task, Way::In));
+        assert!(network.arrives(Instant(999_999_999), PEER, Channel::Task, Way::In));
+    }
+
+    #[test]
+    fn an_identity_means_something_only_on_its_own_router() {
+        let identity = client_identity(300, Channel::Mux);
+        assert_eq!(client_of(&identity, Channel::Mux), Some(300));
+        assert_eq!(client_of(&identity, Channel::Task), None);
+        assert_eq!(identity.as_bytes().len(), 5);
+    }
+}

@@ -1,0 +1,338 @@
+//! Canaries: task schedulers that are broken on purpose, to see that the checkers notice.
+//!
+//! The scheduler inside is the real one. It is told something else than what happened, or something else is done than
+//! what it asks for.
+
+use std::collections::BTreeMap;
+
+use remuda_proto::message::parent_msg_id;
+use remuda_proto::monitor::Monitor;
+use remuda_proto::{Body, EngineUuid, Envelope, Identity, Instant, Machine, MsgId, Now, Refusal, Session};
+use remuda_scheduler::task::TaskScheduler;
+use remuda_scheduler::{TaskConfig, TaskEffect, TaskEvent};
+use serde_json::{Value, json};
+
+/// How a task scheduler is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tampering {
+    /// Now and then a reply is not sent.
+    DropReply,
+    /// Now and then a reply is sent twice.
+    ReplyTwice,
+    /// Now and then a reply goes to another client.
+    OtherClient,
+    /// Now and then a client gets the bytes of another reply.
+    OtherReply,
+    /// Now and then a byte of a reply is changed.
+    BrokenReply,
+    /// Late replies reach the client.
+    LateReply,
+    /// Now and then the reply of an engine is not noticed.
+    LoseResult,
+    /// An engine gets one task more than it may.
+    MoreThanHwm,
+    /// Now and then a task is sent to a second engine at the same time.
+    SecondEngine,
+    /// A task that is tried again goes to the engine that failed.
+    SameEngine,
+    /// `after` counts for nothing.
+    NoAfter,
+    /// `follow` counts for nothing.
+    NoFollow,
+    /// `targets` count for nothing.
+    NoTargets,
+    /// A task is tried once more than it may.
+    OneMoreRetry,
+    /// What a task needs counts for nothing.
+    NoNeeds,
+    /// Tasks wait for ever.
+    NoTimeout,
+    /// The newest tasks come first, now and then.
+    OutOfOrder,
+    /// Now and then the hub is not told of a reply.
+    NoRecord,
+    /// Engines that leave keep their tasks for ever.
+    NoGoodbye,
+}
+
+impl Tampering {
+    /// All of them.
+    pub const ALL: [Self; 19] = [
+        Self::DropReply,
+        Self::ReplyTwice,
+        Self::OtherClient,
+        Self::OtherReply,
+        Self::BrokenReply,
+        Self::LateReply,
+        Self::LoseResult,
+        Self::MoreThanHwm,
+        Self::SecondEngine,
+        Self::SameEngine,
+        Self::NoAfter,
+        Self::NoFollow,
+        Self::NoTargets,
+        Self::OneMoreRetry,
+        Self::NoNeeds,
+        Self::NoTimeout,
+        Self::OutOfOrder,
+        Self::NoRecord,
+        Self::NoGoodbye,
+    ];
+}
+
+/// Every how many times a thing goes wrong that goes wrong now and then.
+const ONE_IN: u64 = 7;
+
+/// A task scheduler, whole or broken.
+#[derive(Debug)]
+pub struct TaskCore {
+    /// The real one.
+    pub inner: TaskScheduler,
+    tampering: Option<Tampering>,
+    session: Session,
+    /// Counts what could go wrong.
+    count: u64,
+    /// Requests as they came, where the scheduler was given others.
+    originals: BTreeMap<MsgId, Body>,
+    /// The engines that are registered.
+    engines: Vec<EngineUuid>,
+    /// Where a task was first sent.
+    first: BTreeMap<MsgId, Identity>,
+    /// Where a task was really sent, and where the scheduler believes it is.
+    moved: BTreeMap<MsgId, (Identity, Identity)>,
+    /// The last reply.
+    last: Option<(Identity, Body)>,
+    /// A submission that is held back, so that another one overtakes it. The hub was told of it already.
+    held: Option<(MsgId, TaskEvent)>,
+}
+
+impl TaskCore {
+    /// A task scheduler, broken in this way.
+    pub fn new(mut config: TaskConfig, session: Session, tampering: Option<Tampering>) -> Self {
+        if tampering == Some(Tampering::MoreThanHwm) && config.hwm > 0 {
+            config.hwm += 1;
+        }
+        Self {
+            inner: TaskScheduler::new(config, session.clone()),
+            tampering,
+            session,
+            count: 0,
+            originals: BTreeMap::new(),
+            engines: Vec::new(),
+            first: BTreeMap::new(),
+            moved: BTreeMap::new(),
+            last: None,
+            held: None,
+        }
+    }
+
+    /// Whether it goes wrong this time.
+    fn now_and_then(&mut self) -> bool {
+        self.count += 1;
+        self.count.is_multiple_of(ONE_IN)
+    }
+
+    /// The request that the scheduler is given in place of the one that came.
+    fn rewrite(&mut self, body: Body, tampering: Tampering) -> Body {
+        let packer = self.session.packer();
+        let read = |part| packer.unpack::<Value>(part).ok();
+        let (Some(mut metadata), Some(mut content)) = (read(body.metadata()), read(body.content())) else { return body };
+        let Ok(Envelope { msg_id, .. }) = Envelope::read(packer, &body) else { return body };
+        if self.session.key().verify(&body).is_err() || !metadata.is_object() || self.originals.contains_key(&msg_id) {
+            return body;
+        }
+        match tampering {
+            Tampering::NoAfter => metadata["after"] = json!([]),
+            Tampering::NoFollow => metadata["follow"] = json!([]),
+            Tampering::NoTargets => metadata["targets"] = json!([]),
+            Tampering::NoTimeout => metadata["timeout"] = json!(0),
+            Tampering::OneMoreRetry => match metadata["retries"].as_i64() {
+                Some(retries) => metadata["retries"] = json!(retries + 1),
+                None => return body,
+            },
+            Tampering::NoNeeds => content = json!({}),
+            _ => return body,
+        }
+        let (Ok(metadata), Ok(content)) = (packer.pack(&metadata), packer.pack(&content)) else { return body };
+        let buffers = (0..body.buffer_count()).filter_map(|index| body.buffer(index));
+        let parts = [body.header(), body.parent_header(), &metadata, &content];
+        let changed = self.session.sign_parts(parts, buffers);
+        self.originals.insert(msg_id, body);
+        changed
+    }
+
+    /// Holds a submission back for a while in which no engine could take it, so that nobody notices at once.
+    fn hold(&mut self, event: &TaskEvent, out: &mut Vec<TaskEffect>) -> bool {
+        let TaskEvent::Submit { body, .. } = event else { return false };
+        let hwm = self.inner.config().hwm as usize;
+        let full = hwm > 0 && !self.engines.is_empty() && self.inner.loads().all(|(_, load)| load >= hwm);
+        let Ok(envelope) = Envelope::read(self.session.packer(), body) else { return false };
+        let readable = self.session.key().verify(body).is_ok() && envelope.msg_type.as_str().ends_with("_request");
+        if !full || !readable || self.held.is_some() || !self.now_and_then() {
+            return false;
+        }
+        self.held = Some((envelope.msg_id.clone(), event.clone()));
+        let (queue, body) = (remuda_proto::monitor::Queue::Task, body.clone());
+        out.push(TaskEffect::Monitor(Monitor::Request { queue, engine: None, envelope, body }));
+        true
+    }
+
+    /// What the scheduler is told in place of what happened; `None`: nothing.
+    fn event(&mut self, event: TaskEvent, tampering: Tampering) -> Option<TaskEvent> {
+        match event {
+            TaskEvent::Submit { client, body } => Some(TaskEvent::Submit { client, body: self.rewrite(body, tampering) }),
+            TaskEvent::Result { engine, client, body } => {
+                if tampering == Tampering::LoseResult && self.now_and_then() {
+                    return None;
+                }
+                let parent = parent_msg_id(self.session.packer(), &body).ok().flatten();
+                let engine = match parent.and_then(|parent| self.moved.get(&parent)) {
+                    Some((real, believed)) if *real == engine => believed.clone(),
+                    _ => engine,
+                };
+                Some(TaskEvent::Result { engine, client, body })
+            }
+            TaskEvent::Registered { uuid, capability } => {
+                self.engines.retain(|other| *other != uuid);
+                self.engines.push(uuid.clone());
+                Some(TaskEvent::Registered { uuid, capability })
+            }
+            TaskEvent::Unregistered { uuid } => {
+                self.engines.retain(|other| *other != uuid);
+                (tampering != Tampering::NoGoodbye).then_some(TaskEvent::Unregistered { uuid })
+            }
+            TaskEvent::Abort { .. } => Some(event),
+        }
+    }
+
+    fn original(&self, body: Body) -> Body {
+        if self.originals.is_empty() {
+            return body;
+        }
+        let envelope = Envelope::read(self.session.packer(), &body).ok();
+        envelope.and_then(|envelope| self.originals.get(&envelope.msg_id).cloned()).unwrap_or(body)
+    }
+
+    /// Does something else than what the scheduler asked for.
+    fn effect(&mut self, effect: TaskEffect, came: Option<&(Identity, Body)>, tampering: Tampering, out: &mut Vec<TaskEffect>) {
+        match effect {
+            TaskEffect::ToEngine { mut engine, client, body } => {
+                let body = self.original(body);
+                let Ok(Envelope { msg_id, .. }) = Envelope::read(self.session.packer(), &body) else { return };
+                if tampering == Tampering::SecondEngine && self.now_and_then() {
+                    let other = self.engines.iter().map(EngineUuid::identity).find(|other| *other != engine);
+                    if let Some(other) = other {
+                        out.push(TaskEffect::ToEngine { engine: other, client: client.clone(), body: body.clone() });
+                    }
+                }
+                if tampering == Tampering::SameEngine {
+                    let first = self.first.entry(msg_id.clone()).or_insert_with(|| engine.clone()).clone();
+                    let is_there = self.engines.iter().any(|uuid| uuid.identity() == first);
+                    if first != engine && is_there {
+                        self.moved.insert(msg_id, (first.clone(), engine));
+                        engine = first;
+                    }
+                }
+                out.push(TaskEffect::ToEngine { engine, client, body });
+            }
+            TaskEffect::ToClient { client, engine, body } => {
+                let wrong = self.now_and_then();
+                let before = self.last.replace((client.clone(), body.clone()));
+                let body = match (tampering, before.clone()) {
+                    (Tampering::DropReply, _) if wrong => return,
+                    (Tampering::OtherReply, Some((_, other))) if wrong => other,
+                    (Tampering::BrokenReply, _) if wrong => {
+                        let parts = [body.header(), body.parent_header(), body.metadata(), b"{}"];
+                        let broken = remuda_proto::Frames::from_parts(
+                            [remuda_proto::DELIMITER, body.signature()].into_iter().chain(parts),
+                        );
+                        broken.map_or(body, |frames| frames.body)
+                    }
+                    _ => body,
+                };
+                let client = match before {
+                    Some((other, _)) if wrong && tampering == Tampering::OtherClient => other,
+                    _ => client,
+                };
+                if wrong && tampering == Tampering::ReplyTwice {
+                    let (client, engine, body) = (client.clone(), engine.clone(), body.clone());
+                    out.push(TaskEffect::ToClient { client, engine, body });
+                }
+                out.push(TaskEffect::ToClient { client, engine, body });
+            }
+            TaskEffect::Monitor(Monitor::Request { queue, engine, envelope, body }) => {
+                let body = self.original(body);
+                out.push(TaskEffect::Monitor(Monitor::Request { queue, engine, envelope, body }));
+            }
+            TaskEffect::Monitor(Monitor::Reply { .. }) if tampering == Tampering::NoRecord && self.now_and_then() => {}
+            TaskEffect::Monitor(Monitor::Destination { msg_id, engine }) => {
+                let real = self.moved.get(&msg_id).and_then(|(real, _)| real.to_engine());
+                out.push(TaskEffect::Monitor(Monitor::Destination { msg_id, engine: real.unwrap_or(engine) }));
+            }
+            TaskEffect::Refused { refusal: Refusal::Unexpected(_), from } if tampering == Tampering::LateReply => {
+                if let Some((client, body)) = came {
+                    let (client, body) = (client.clone(), body.clone());
+                    out.push(TaskEffect::ToClient { client, engine: Some(from), body });
+                }
+            }
+            other => out.push(other),
+        }
+    }
+
+    fn tampered(&mut self, now: Now, event: TaskEvent, tampering: Tampering, out: &mut Vec<TaskEffect>) {
+        let came = match &event {
+            TaskEvent::Result { client, body, .. } => Some((client.clone(), body.clone())),
+            _ => None,
+        };
+        let mut effects = Vec::new();
+        let Some(event) = self.event(event, tampering) else { return };
+        self.inner.handle(now, event, &mut effects);
+        for effect in effects {
+            self.effect(effect, came.as_ref(), tampering, out);
+        }
+    }
+}
+
+impl Machine for TaskCore {
+    type Event = TaskEvent;
+    type Effect = TaskEffect;
+
+    fn handle(&mut self, now: Now, event: TaskEvent, out: &mut Vec<TaskEffect>) {
+        let Some(tampering) = self.tampering else { return self.inner.handle(now, event, out) };
+        let is_submit = matches!(event, TaskEvent::Submit { .. });
+        if tampering == Tampering::OutOfOrder && self.hold(&event, out) {
+            return;
+        }
+        self.tampered(now, event, tampering, out);
+        if is_submit && let Some((msg_id, held)) = self.held.take() {
+            let told = out.len();
+            self.tampered(now, held, tampering, out);
+            out.retain({
+                let mut at = 0;
+                move |effect| {
+                    at += 1;
+                    let is_it = |id: &MsgId| *id == msg_id;
+                    at <= told
+                        || !matches!(effect, TaskEffect::Monitor(Monitor::Request { envelope, .. }) if is_it(&envelope.msg_id))
+                }
+            });
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.inner.deadline()
+    }
+
+    fn on_deadline(&mut self, now: Now, out: &mut Vec<TaskEffect>) {
+        let Some(tampering) = self.tampering else { return self.inner.on_deadline(now, out) };
+        let mut effects = Vec::new();
+        self.inner.on_deadline(now, &mut effects);
+        for effect in effects {
+            self.effect(effect, None, tampering, out);
+        }
+    }
+
+    fn check(&self) {
+        self.inner.check();
+    }
+}

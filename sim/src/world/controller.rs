@@ -1,0 +1,383 @@
+//! The controller's threads, wired as the real controller wires them (`cluster/src/controller.rs`).
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use remuda_hub::{heart, hub};
+use remuda_proto::{Body, Frames, Identity, Idents, Instant, Machine, Now};
+use remuda_scheduler::{OutputEffect, OutputEvent, RelayEffect, RelayEvent, TaskEffect, TaskEvent};
+
+use super::{Happening, World};
+use crate::checker::{Verdict, Violation};
+use crate::network::{Channel, Payload, Peer, Way, client_identity, client_of};
+use crate::part::{Input, Part, PartName};
+
+/// A thread that does this much in one turn is going in circles.
+const MAX_TURN: u32 = 100_000;
+
+/// How long a thread takes to wake, at most.
+const WAKE: Duration = Duration::from_micros(50);
+
+impl World {
+    /// Plans the next turn of a thread.
+    pub(super) fn plan(&mut self, name: PartName) {
+        let now = self.clock.instant();
+        let wake = now + self.dice.threads.duration(Duration::ZERO, WAKE);
+        let planned = match name {
+            PartName::Hub => plan(&mut self.hub, now, wake),
+            PartName::Heart => plan(&mut self.heart, now, wake),
+            PartName::Task => plan(&mut self.task, now, wake),
+            PartName::Mux => plan(&mut self.mux, now, wake),
+            PartName::Control => plan(&mut self.control, now, wake),
+            PartName::Output => plan(&mut self.output, now, wake),
+        };
+        if let Some(at) = planned {
+            self.clock.schedule(at, Happening::Turn(name));
+        }
+    }
+
+    /// A thread takes its turn, if this is the one that was planned.
+    pub(super) fn turn(&mut self, name: PartName) -> Verdict {
+        let now = self.clock.now();
+        let mut left = MAX_TURN;
+        let every = self.options.check_every.max(1);
+        macro_rules! turn {
+            ($part:ident, $perform:ident) => {{
+                if !comes_now(&mut self.$part, now.instant) {
+                    self.plan(name);
+                    return Ok(());
+                }
+                let mut out = Vec::new();
+                while let Some(input) = self.$part.next(now.instant) {
+                    match input {
+                        Input::Event(event) => self.$part.machine.handle(now, event, &mut out),
+                        Input::Deadline => self.$part.machine.on_deadline(now, &mut out),
+                    }
+                    if self.$part.steps.is_multiple_of(every) {
+                        self.$part.machine.check();
+                    }
+                    for effect in out.drain(..) {
+                        self.$perform(name, effect)?;
+                    }
+                    left -= 1;
+                    if left == 0 {
+                        return Err(circles(name));
+                    }
+                }
+            }};
+        }
+        match name {
+            PartName::Hub => turn!(hub, hub_does),
+            PartName::Heart => turn!(heart, heart_does),
+            PartName::Task => {
+                if !comes_now(&mut self.task, now.instant) {
+                    self.plan(name);
+                    return Ok(());
+                }
+                while let Some(input) = self.task.next(now.instant) {
+                    self.task_step(now, input)?;
+                    left -= 1;
+                    if left == 0 {
+                        return Err(circles(name));
+                    }
+                }
+            }
+            PartName::Mux => turn!(mux, relay_does),
+            PartName::Control => turn!(control, relay_does),
+            PartName::Output => turn!(output, output_does),
+        }
+        self.plan(name);
+        Ok(())
+    }
+
+    /// The task scheduler does one thing, and the checker watches.
+    fn task_step(&mut self, now: Now, input: Input<TaskEvent>) -> Verdict {
+        let mut out = Vec::new();
+        let was_deadline = matches!(input, Input::Deadline);
+        match input {
+            Input::Event(event) => {
+                self.note_task_event(&event);
+                self.book.event(now, &event);
+                self.task.machine.handle(now, event, &mut out);
+            }
+            Input::Deadline => {
+                self.log.note(now.instant, "task: its deadline comes");
+                self.book.deadline(now);
+                self.task.machine.on_deadline(now, &mut out);
+            }
+        }
+        for effect in out {
+            self.book.effect(now, &effect)?;
+            self.task_does(effect);
+        }
+        self.book.after(now, was_deadline)?;
+        if self.task.steps.is_multiple_of(self.options.check_every.max(1)) {
+            self.task.machine.check();
+        }
+        Ok(())
+    }
+
+    fn note_task_event(&mut self, event: &TaskEvent) {
+        let at = self.clock.instant();
+        match event {
+            TaskEvent::Submit { client, body } => self.log.message(at, 1, body, || format!("task <- client {client}")),
+            TaskEvent::Result { engine, body, .. } => self.log.message(at, 2, body, || format!("task <- `{engine}`")),
+            TaskEvent::Registered { uuid, .. } => self.log.note(at, format_args!("task: `{uuid}` joins")),
+            TaskEvent::Unregistered { uuid } => self.log.note(at, format_args!("task: `{uuid}` leaves")),
+            TaskEvent::Abort { msg_ids } => self.log.note(at, format_args!("task: abort {msg_ids:?}")),
+        }
+    }
+
+    fn task_does(&mut self, effect: TaskEffect) {
+        let at = self.clock.instant();
+        match effect {
+            TaskEffect::ToEngine { engine, client, body } => {
+                self.log.message(at, 3, &body, || format!("task -> `{engine}`"));
+                self.to_engine(Channel::Task, &engine, Idents::from_iter([client]), body);
+            }
+            TaskEffect::ToClient { client, engine, body } => {
+                self.log.message(at, 4, &body, || format!("task -> client {client}"));
+                self.to_client(Channel::Task, &client, engine.into_iter().collect(), body);
+            }
+            TaskEffect::Monitor(seen) => {
+                self.hub.mail(hub::Event::Monitor(seen));
+                self.plan(PartName::Hub);
+            }
+            TaskEffect::Refused { from, refusal } => self.refused(PartName::Task, &from, &refusal),
+            TaskEffect::PauseIntake => self.task.paused = true,
+            TaskEffect::ResumeIntake => self.task.paused = false,
+        }
+    }
+
+    fn relay_does(&mut self, name: PartName, effect: RelayEffect) -> Verdict {
+        let at = self.clock.instant();
+        let channel = if name == PartName::Mux { Channel::Mux } else { Channel::Control };
+        match effect {
+            RelayEffect::ToEngine { engine, idents, body } => {
+                self.log.message(at, 5, &body, || format!("{name:?} -> `{engine}`"));
+                self.to_engine(channel, &engine, idents, body);
+            }
+            RelayEffect::ToClient { client, idents, body } => {
+                self.log.message(at, 6, &body, || format!("{name:?} -> client {client}"));
+                self.to_client(channel, &client, idents, body);
+            }
+            RelayEffect::Monitor(seen) => {
+                self.hub.mail(hub::Event::Monitor(seen));
+                self.plan(PartName::Hub);
+            }
+            RelayEffect::Abort { msg_ids } => {
+                self.task.mail(TaskEvent::Abort { msg_ids });
+                self.plan(PartName::Task);
+            }
+            RelayEffect::Refused { from, refusal } => self.refused(name, &from, &refusal),
+        }
+        Ok(())
+    }
+
+    fn output_does(&mut self, name: PartName, effect: OutputEffect) -> Verdict {
+        match effect {
+            OutputEffect::Publish { topic, body } => self.publish(Channel::Output, Some(topic), &body),
+            OutputEffect::Monitor(seen) => {
+                self.hub.mail(hub::Event::Monitor(seen));
+                self.plan(PartName::Hub);
+            }
+            OutputEffect::Refused { from, refusal } => self.refused(name, &from, &refusal),
+        }
+        Ok(())
+    }
+
+    fn heart_does(&mut self, name: PartName, effect: heart::Effect) -> Verdict {
+        match effect {
+            heart::Effect::Ping(payload) => {
+                for peer in self.network.peers(Channel::Ping) {
+                    self.send(peer, Channel::Ping, Way::Out, Payload::Raw(payload.clone()));
+                }
+            }
+            heart::Effect::NewHearts(hearts) => self.tell_hub(hub::Event::NewHearts(hearts)),
+            heart::Effect::StoppedHearts(hearts) => {
+                self.log.note(self.clock.instant(), format_args!("heart: stopped {hearts:?}"));
+                self.tell_hub(hub::Event::StoppedHearts(hearts));
+            }
+            heart::Effect::Refused { from, refusal } => self.refused(name, &from, &refusal),
+        }
+        Ok(())
+    }
+
+    fn tell_hub(&mut self, event: hub::Event) {
+        self.hub.mail(event);
+        self.plan(PartName::Hub);
+    }
+
+    fn hub_does(&mut self, name: PartName, effect: hub::Effect) -> Verdict {
+        let at = self.clock.instant();
+        match effect {
+            hub::Effect::Joined { uuid, id, capability } => {
+                self.log.note(at, format_args!("hub: `{uuid}` joins as engine {id}"));
+                self.registered.insert(uuid.clone());
+                self.task.mail(TaskEvent::Registered { uuid: uuid.clone(), capability: capability.clone() });
+                let joined = RelayEvent::Registered { uuid, id, capability };
+                self.mux.mail(joined.clone());
+                self.control.mail(joined);
+                self.plan_schedulers();
+            }
+            hub::Effect::Left { uuid, id } => {
+                self.log.note(at, format_args!("hub: `{uuid}`, engine {id}, leaves"));
+                self.registered.remove(&uuid);
+                self.sent.engine_gone(&uuid);
+                self.task.mail(TaskEvent::Unregistered { uuid: uuid.clone() });
+                self.mux.mail(RelayEvent::Unregistered { uuid: uuid.clone() });
+                self.control.mail(RelayEvent::Unregistered { uuid });
+                self.plan_schedulers();
+            }
+            hub::Effect::ForgetHeart(heart) => {
+                self.heart.mail(heart::Event::Forget { heart });
+                self.plan(PartName::Heart);
+            }
+            hub::Effect::Reply { to, body } => {
+                let Some(peer) = to.first().and_then(|to| self.peer(to, Channel::Query)) else {
+                    return Err(Violation::new("hub", format!("it answers {to:?}, which nobody is called")));
+                };
+                self.log.message(at, 7, &body, || format!("hub -> {peer:?}"));
+                self.send(peer, Channel::Query, Way::Out, Payload::Message(Idents::new(), body));
+            }
+            hub::Effect::Notify(body) => {
+                self.log.message(at, 8, &body, || "hub -> all clients".to_owned());
+                self.publish(Channel::Notification, None, &body);
+            }
+            hub::Effect::Refused { from, refusal } => {
+                let from = from.unwrap_or_else(|| Identity::from(&b"nobody"[..]));
+                self.refused(name, &from, &refusal);
+            }
+            hub::Effect::Exit => return Err(Violation::new("hub", "it ends, and nobody asked for that")),
+        }
+        Ok(())
+    }
+
+    fn plan_schedulers(&mut self) {
+        [PartName::Task, PartName::Mux, PartName::Control].into_iter().for_each(|part| self.plan(part));
+    }
+
+    fn refused(&mut self, name: PartName, from: &Identity, refusal: &impl Debug) {
+        self.log.note(self.clock.instant(), format_args!("{name:?} refuses a message of {from}: {refusal:?}"));
+    }
+
+    fn publish(&mut self, channel: Channel, topic: Option<Identity>, body: &Body) {
+        let idents: Idents = topic.into_iter().collect();
+        for peer in self.network.peers(channel) {
+            // Engines are on the other side of the output relay.
+            if matches!(peer, Peer::Client(_)) {
+                self.send(peer, channel, Way::Out, Payload::Message(idents.clone(), body.clone()));
+            }
+        }
+    }
+
+    /// Sends to an engine through a ROUTER: what it does not know is dropped.
+    fn to_engine(&mut self, channel: Channel, engine: &Identity, idents: Idents, body: Body) {
+        match self.peer(engine, channel) {
+            Some(peer) => self.send(peer, channel, Way::Out, Payload::Message(idents, body)),
+            None => self.network.lost += 1,
+        }
+    }
+
+    /// The same to a client.
+    fn to_client(&mut self, channel: Channel, client: &Identity, idents: Idents, body: Body) {
+        match client_of(client, channel).filter(|client| *client < self.parameters.clients) {
+            Some(client) => self.send(Peer::Client(client), channel, Way::Out, Payload::Message(idents, body)),
+            None => self.network.lost += 1,
+        }
+    }
+
+    /// Who a ROUTER knows by this identity.
+    fn peer(&self, identity: &Identity, channel: Channel) -> Option<Peer> {
+        let engine = self.by_identity.get(identity).map(|engine| Peer::Engine(*engine));
+        engine.or_else(|| client_of(identity, channel).map(Peer::Client))
+    }
+
+    /// By which identity a ROUTER knows a peer.
+    fn identity(&self, peer: Peer, channel: Channel) -> Identity {
+        match peer {
+            Peer::Engine(engine) => self.engines[engine as usize].uuid.identity(),
+            Peer::Nanny(engine) => Identity::from(format!("nanny-{engine}").as_bytes()),
+            Peer::Client(client) => client_identity(client, channel),
+        }
+    }
+
+    /// A message reaches a socket of the controller.
+    pub(super) fn controller_receives(&mut self, peer: Peer, channel: Channel, payload: Payload) {
+        let from = self.identity(peer, channel);
+        let is_client = matches!(peer, Peer::Client(_));
+        let (mut idents, body) = match payload {
+            Payload::Raw(payload) => {
+                self.heart.from_engine(heart::Event::Pong { heart: from, payload });
+                return self.plan(PartName::Heart);
+            }
+            Payload::Message(idents, body) => (idents, body),
+        };
+        let relayed = |idents, body| {
+            let frames = Frames { idents, body };
+            if is_client {
+                RelayEvent::FromClient { client: from.clone(), frames }
+            } else {
+                RelayEvent::FromEngine { engine: from.clone(), frames }
+            }
+        };
+        match channel {
+            Channel::Query => {
+                self.log.message(self.clock.instant(), 9, &body, || format!("hub <- {peer:?}"));
+                self.hub.from_client(hub::Event::Query { from: Idents::from_iter([from]), body });
+                self.plan(PartName::Hub);
+            }
+            Channel::Task if is_client => {
+                self.task.from_client(TaskEvent::Submit { client: from, body });
+                self.plan(PartName::Task);
+            }
+            Channel::Task => {
+                // The driver drops what names no client.
+                if idents.is_empty() {
+                    return;
+                }
+                let client = idents.remove(0);
+                self.task.from_engine(TaskEvent::Result { engine: from, client, body });
+                self.plan(PartName::Task);
+            }
+            Channel::Mux | Channel::Control => {
+                self.log.message(self.clock.instant(), 10, &body, || format!("{channel:?} <- {peer:?}"));
+                let event = relayed(idents, body);
+                let (part, name) = match channel {
+                    Channel::Mux => (&mut self.mux, PartName::Mux),
+                    _ => (&mut self.control, PartName::Control),
+                };
+                if is_client { part.from_client(event) } else { part.from_engine(event) }
+                self.plan(name);
+            }
+            Channel::Output => {
+                let topic = (!idents.is_empty()).then(|| idents.remove(0));
+                self.output.from_engine(OutputEvent::FromEngine { topic, body });
+                self.plan(PartName::Output);
+            }
+            Channel::Notification | Channel::Ping | Channel::Pong => {}
+        }
+    }
+}
+
+fn plan<M: Machine>(part: &mut Part<M>, now: Instant, wake: Instant) -> Option<Instant> {
+    let due = part.due(now, wake)?;
+    if part.turn_at.is_some_and(|planned| planned <= due) {
+        return None;
+    }
+    part.turn_at = Some(due);
+    Some(due)
+}
+
+/// Whether this is the turn that was planned, and the thread is free for it.
+fn comes_now<M: Machine>(part: &mut Part<M>, now: Instant) -> bool {
+    if part.turn_at != Some(now) {
+        return false;
+    }
+    part.turn_at = None;
+    part.busy_until <= now
+}
+
+fn circles(name: PartName) -> Violation {
+    Violation::new("circles", format!("{name:?} does {MAX_TURN} things without time passing"))
+}

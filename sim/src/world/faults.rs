@@ -1,0 +1,96 @@
+//! What goes wrong.
+
+use std::time::Duration;
+
+use super::{Happening, Phase, World};
+use crate::checker::Verdict;
+use crate::engine::Life;
+use crate::network::{Channel, Peer};
+use crate::parameters::{Fault, Kind};
+use crate::part::PartName;
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+impl World {
+    /// Something goes wrong, and the next thing is planned.
+    pub(super) fn fault(&mut self) -> Verdict {
+        if self.phase != Phase::Busy {
+            return Ok(());
+        }
+        if let Some(fault) = self.dice.faults.weighted(&self.parameters.fault_weights) {
+            self.faults += 1;
+            self.log.note(self.clock.instant(), format_args!("fault: {fault:?}"));
+            self.inflict(fault);
+        }
+        let pause = self.dice.faults.around(self.parameters.fault_pause);
+        self.clock.after(pause.max(ms(1)), Happening::Fault);
+        Ok(())
+    }
+
+    fn inflict(&mut self, fault: Fault) {
+        match fault {
+            Fault::KillTold | Fault::KillSilent => {
+                let Some(number) = self.victim(|life| life != Life::Gone) else { return };
+                self.kill_engine(number, fault == Fault::KillTold);
+                if self.dice.faults.percent(self.parameters.rejoin_percent) {
+                    let after = self.dice.faults.around(ms(1500));
+                    self.clock.after(after, Happening::Start(self.engines[number as usize].kind));
+                }
+            }
+            Fault::Leave => {
+                let Some(number) = self.victim(|life| life == Life::Runs) else { return };
+                self.stop_engine(number);
+            }
+            Fault::Freeze => {
+                let Some(number) = self.victim(|life| life == Life::Runs) else { return };
+                self.freeze_engine(number);
+                // Short, about as long as the grace time, or long enough for its heart to be missed.
+                let long = self.parameters.detection() + self.parameters.grace;
+                let most = *self.dice.faults.pick(&[ms(100), ms(1000), long, long * 2]);
+                let time = self.dice.faults.duration(ms(1), most);
+                self.clock.after(time, Happening::Thaw(number));
+            }
+            Fault::Slow => {
+                let Some(number) = self.victim(|life| life == Life::Runs) else { return };
+                self.engines[number as usize].slowness = *self.dice.faults.pick(&[2, 10, 50]);
+                let time = self.dice.faults.around(ms(2000));
+                self.clock.after(time, Happening::Quicken(number));
+            }
+            Fault::Join => {
+                let kind = self.dice.faults.weighted(&self.parameters.kinds).unwrap_or(Kind::Stock);
+                // As many as there are file descriptors for, one would say.
+                if self.engines_that(|engine| engine.life != Life::Gone).len() < 16 {
+                    self.start_engine(kind);
+                }
+            }
+            Fault::LateNews => {
+                let client = u32::try_from(self.dice.faults.index(self.clients.len())).unwrap_or(0);
+                let lag = self.dice.faults.around(ms(2000));
+                self.network.lag(Peer::Client(client), Channel::Notification, lag);
+                self.clock.after(lag + ms(500), Happening::FreshNews(client));
+            }
+            Fault::HubLag | Fault::TaskLag => {
+                let name = if fault == Fault::HubLag { PartName::Hub } else { PartName::Task };
+                let time = self.dice.faults.around(ms(1000));
+                self.stall(name, time);
+            }
+            Fault::ClockStep => {
+                let hours = self.dice.faults.between(0, 48);
+                self.clock.step((i64::try_from(hours).unwrap_or(0) - 24) * 3_600_000_000);
+            }
+            Fault::StrayReply => {
+                let Some(number) = self.victim(|life| life == Life::Runs) else { return };
+                let again = self.dice.faults.percent(50);
+                self.stray_reply(number, again);
+            }
+        }
+    }
+
+    /// An engine whose life is like this.
+    fn victim(&mut self, test: impl Fn(Life) -> bool) -> Option<u32> {
+        let numbers = self.engines_that(|engine| test(engine.life));
+        if numbers.is_empty() { None } else { Some(*self.dice.faults.pick(&numbers)) }
+    }
+}

@@ -1,0 +1,128 @@
+//! The end of a run: faults stop, and everything must settle.
+
+use std::time::Duration;
+
+use remuda_proto::{MsgId, MsgType};
+use serde_json::{Value, json};
+
+use super::{Happening, Phase, World};
+use crate::checker::{Verdict, Violation};
+use crate::engine::Life;
+use crate::network::{Channel, Peer};
+use crate::parameters::Kind;
+use crate::checker::hub;
+
+/// How often to look whether all has settled.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// What is added to all that can be counted before a run is said not to settle.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl World {
+    /// Faults stop. Frozen engines go on, and fresh ones come that can run whatever there is to run.
+    pub(super) fn calm(&mut self) -> Verdict {
+        let parameters = &self.parameters;
+        let known = parameters.detection() * 2 + parameters.grace + parameters.registration_timeout;
+        // A task may be as long as four times the mean, and all may have to wait for the same engine.
+        let waiting = u32::try_from(self.sent.waiting() + self.book.accepted()).unwrap_or(u32::MAX);
+        let by = self.clock.instant() + known + parameters.task_time * 4 * waiting + PATIENCE;
+        self.phase = Phase::Settling { by };
+        self.log.note(self.clock.instant(), "all is calm");
+        for client in 0..self.parameters.clients {
+            self.network.lag(Peer::Client(client), Channel::Notification, Duration::ZERO);
+        }
+        for number in self.engines_that(|engine| engine.life != Life::Gone) {
+            self.engines[number as usize].slowness = 1;
+            self.thaw(number)?;
+        }
+        for kind in [Kind::Stock, Kind::Native, Kind::Stock, Kind::Native] {
+            self.start_engine(kind);
+        }
+        self.clock.after(LOOK, Happening::Look);
+        Ok(())
+    }
+
+    /// Looks whether all has settled; when it has, asks the hub what it knows.
+    pub(super) fn look(&mut self) -> Verdict {
+        let now = self.clock.instant();
+        match self.phase {
+            Phase::Busy | Phase::Settled => return Ok(()),
+            Phase::Settling { by } => {
+                let live = self.book.live().next();
+                if live.is_none() && self.sent.waiting() == 0 && self.hub.machine.waiting_and_running() == (0, 0) {
+                    self.phase = Phase::Asking { by: now + PATIENCE };
+                    self.ask_hub();
+                } else if now >= by {
+                    return Err(self.unsettled());
+                }
+            }
+            Phase::Asking { by } => {
+                if now >= by {
+                    return Err(self.unsettled());
+                }
+            }
+        }
+        self.clock.after(LOOK, Happening::Look);
+        Ok(())
+    }
+
+    fn unsettled(&self) -> Violation {
+        let mut msg_ids: Vec<MsgId> = self.book.live().cloned().collect();
+        msg_ids.extend(self.sent.unanswered());
+        msg_ids.sort_unstable();
+        msg_ids.dedup();
+        let (waiting, running) = self.hub.machine.waiting_and_running();
+        let reason = format!(
+            "{} messages have no reply; the hub says {waiting} wait and {running} run; the scheduler says {:?}",
+            msg_ids.len(),
+            self.task.machine.inner.counts()
+        );
+        Violation { checker: "settled", reason, msg_ids }
+    }
+
+    fn ask_hub(&mut self) {
+        let queues = self.ask(0, MsgType::QueueRequest, &json!({"targets": null, "verbose": false, "remuda": {}}));
+        self.questions = vec![queues];
+        let tasks: Vec<MsgId> = self.book.ended().map(|(msg_id, _)| msg_id.clone()).collect();
+        if !tasks.is_empty() && !self.purged {
+            let results = self.ask(0, MsgType::ResultRequest, &json!({"msg_ids": tasks, "status_only": false}));
+            self.questions.push(results);
+        }
+    }
+
+    /// The hub has answered; perhaps the last question.
+    pub(super) fn check_answers(&mut self) -> Verdict {
+        if self.questions.iter().any(|question| self.sent.reply(question).is_none()) {
+            return Ok(());
+        }
+        let packer = self.parameters.packer;
+        let bodies: Vec<_> = self.questions.iter().filter_map(|question| self.sent.reply(question)).collect();
+        let contents: Vec<Value> = bodies.iter().map(|body| packer.unpack(body.content()).unwrap_or_default()).collect();
+        hub::check_queues(&contents[0], &self.book, self.direct == 0)?;
+        if let (Some(results), Some(body)) = (contents.get(1), bodies.get(1)) {
+            hub::check_results(packer, results, body, &self.book, &self.sent)?;
+        }
+        self.sent.check_settled()?;
+        if !self.task.machine.inner.is_idle() {
+            return Err(Violation::new("settled", "every task is done, and the scheduler still keeps something of one"));
+        }
+        for part in crate::part::PartName::ALL {
+            self.check_machine(part);
+        }
+        self.phase = Phase::Settled;
+        Ok(())
+    }
+
+    fn check_machine(&self, part: crate::part::PartName) {
+        use crate::part::PartName;
+        use remuda_proto::Machine;
+        match part {
+            PartName::Hub => self.hub.machine.check(),
+            PartName::Heart => self.heart.machine.check(),
+            PartName::Task => self.task.machine.check(),
+            PartName::Mux => self.mux.machine.check(),
+            PartName::Control => self.control.machine.check(),
+            PartName::Output => self.output.machine.check(),
+        }
+    }
+}
