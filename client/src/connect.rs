@@ -7,6 +7,7 @@ use std::time::Duration;
 use remuda_net::connection_file::{self, FileError};
 use remuda_net::profile::Place;
 use remuda_net::{NetError, address};
+use remuda_proto::connection::Common;
 use remuda_proto::message::content::{ConnectionReply, ControllerInfo};
 use remuda_proto::{ClientConnection, MsgType};
 use serde::Deserialize;
@@ -108,12 +109,15 @@ impl ConnectOptions {
             return command;
         }
         if let Some(dir) = &self.place.profile_dir {
-            command += &format!(" --profile-dir {}", dir.display());
+            command += " --profile-dir ";
+            command += &dir.to_string_lossy();
         } else if let Some(name) = &self.place.profile {
-            command += &format!(" --profile {name}");
+            command += " --profile ";
+            command += name;
         }
         if let Some(id) = self.place.cluster_id.as_ref().filter(|id| !id.is_empty()) {
-            command += &format!(" --cluster-id {id}");
+            command += " --cluster-id ";
+            command += id;
         }
         command
     }
@@ -137,8 +141,7 @@ fn locate(path: &Path, connection: &ClientConnection, start: &str) -> Result<Str
 /// Whether a loopback address means that of another machine (`client/client.py: Client.__init__`).
 fn is_elsewhere(interface: &str, connection: &ClientConnection) -> bool {
     let loopback = |interface: &str| interface.starts_with("tcp://127.") || interface.starts_with("tcp://localhost");
-    let mut common = connection.common.clone();
-    common.interface = "tcp://*".to_owned();
+    let common = Common { interface: "tcp://*".to_owned(), ..connection.common.clone() };
     loopback(interface) && !loopback(&address::connect_interface(&common))
 }
 

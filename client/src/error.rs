@@ -15,7 +15,7 @@ use crate::reply::MapError;
 pub enum TaskError {
     /// It ran and failed, or could not be run at all: what its engine says.
     #[error(transparent)]
-    Remote(RemoteError),
+    Remote(Box<RemoteError>),
     /// Its engine left before it answered, or was not there to begin with. A task of the task scheduler is retried
     /// elsewhere first, as often as its `retries` say.
     #[error("task `{msg_id}` was lost with its engine{}", engine.as_ref().map(|uuid| format!(" `{uuid}`")).unwrap_or_default())]
@@ -171,7 +171,7 @@ pub enum QueryError {
         /// What was asked.
         msg_type: MsgType,
         /// What it says.
-        source: RemoteError,
+        source: Box<RemoteError>,
     },
     /// Nothing came in time. Stock engines do not answer all that they are told (a `signal_request` without a nanny, say).
     #[error("no answer to the {msg_type} within {waited:?}")]
@@ -305,6 +305,6 @@ pub enum ConnectError {
 impl<T> From<MapError<T>> for TaskError {
     /// The first failure.
     fn from(error: MapError<T>) -> Self {
-        error.source
+        *error.source
     }
 }

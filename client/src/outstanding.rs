@@ -320,14 +320,14 @@ impl Outstanding {
         &self.refused
     }
 
-    fn submit(&mut self, now: Now, msg_id: MsgId, route: Route, work: &Work, out: &mut Vec<Effect>) {
+    fn submit(&mut self, now: Now, msg_id: MsgId, route: &Route, work: &Work, out: &mut Vec<Effect>) {
         self.assert_new(&msg_id);
-        let (channel, engine) = match &route {
+        let (channel, engine) = match route {
             Route::Direct { engine, .. } => (Channel::Mux, Some(engine.clone())),
             Route::Balanced(_) => (Channel::Task, None),
         };
         self.outputs.insert(msg_id.clone(), Collecting::default());
-        let metadata = match &route {
+        let metadata = match route {
             Route::Direct { label, .. } => self.pack(&DirectMetadata { label }),
             Route::Balanced(metadata) => self.pack(metadata),
         };
@@ -600,7 +600,7 @@ impl Machine for Outstanding {
 
     fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
         match event {
-            Event::Submit { msg_id, route, work } => self.submit(now, msg_id, route, &work, out),
+            Event::Submit { msg_id, route, work } => self.submit(now, msg_id, &route, &work, out),
             Event::Query { msg_id, msg_type, content, timeout } => {
                 self.assert_new(&msg_id);
                 self.query(now, msg_id, msg_type, &content, timeout, out);

@@ -64,7 +64,7 @@ pub fn call(module: &str, name: &str, arguments: &(impl Serialize + ?Sized)) -> 
     Ok(buffers)
 }
 
-/// The pickle of something that a module has under a name (opcode STACK_GLOBAL, which takes any text).
+/// The pickle of something that a module has under a name (opcode `STACK_GLOBAL`, which takes any text).
 fn global(module: &str, name: &str) -> Bytes {
     let mut bytes = b"\x80\x04".to_vec();
     for text in [module, name] {
@@ -82,13 +82,13 @@ mod tests {
 
     #[test]
     fn plain_values_as_python_pickles_them_are_read() {
-        // Made by pickle.dumps in Python 3.11, protocol 4.
-        let dict = b"\x80\x04\x95\x1b\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\x01a\x94]\x94(K\x01NG@\x04\x00\x00\x00\x00\x00\x00e\x8c\x01b\x94\x88u.";
         #[derive(serde::Deserialize, PartialEq, Debug)]
         struct Dict {
             a: (i64, Option<String>, f64),
             b: bool,
         }
+        // Made by pickle.dumps in Python 3.11, protocol 4.
+        let dict = b"\x80\x04\x95\x1b\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\x01a\x94]\x94(K\x01NG@\x04\x00\x00\x00\x00\x00\x00e\x8c\x01b\x94\x88u.";
         assert_eq!(read::<Dict>(dict).unwrap(), Dict { a: (1, None, 2.5), b: true });
         assert_eq!(read::<Option<u8>>(b"\x80\x04N.").unwrap(), None);
     }

@@ -78,7 +78,7 @@ pub fn read<T: DeserializeOwned>(packer: Packer, msg_type: &MsgType, outcome: &O
         reason: error.to_string(),
     };
     if reply.status != Status::Ok {
-        let source: RemoteError = packer.unpack(reply.body.content()).map_err(unreadable)?;
+        let source: Box<RemoteError> = packer.unpack(reply.body.content()).map_err(unreadable)?;
         return Err(QueryError::Refused { msg_type, source });
     }
     packer.unpack(reply.body.content()).map_err(unreadable)

@@ -80,7 +80,7 @@ pub struct MapError<T> {
     /// The first task that failed, in the order of the items, from 0.
     pub index: usize,
     /// Why.
-    pub source: TaskError,
+    pub source: Box<TaskError>,
     /// The results of the tasks that succeeded, each with the number of its item, in order.
     pub succeeded: Vec<(usize, T)>,
     /// The other failures, each with the number of its item, in order.
@@ -104,7 +104,9 @@ pub fn gather<T>(results: impl IntoIterator<Item = Result<T, TaskError>>) -> Res
     let mut failures = failures.into_iter();
     match failures.next() {
         None => Ok(succeeded.into_iter().map(|(_, value)| value).collect()),
-        Some((index, source)) => Err(MapError { index, source, succeeded, others: failures.collect(), failed, total }),
+        Some((index, first)) => {
+            Err(MapError { index, source: Box::new(first), succeeded, others: failures.collect(), failed, total })
+        }
     }
 }
 
@@ -189,7 +191,7 @@ pub fn result<T>(packer: Packer, msg_id: &MsgId, outcome: &Outcome, decode: Deco
 }
 
 fn failure(packer: Packer, msg_id: MsgId, reply: &Reply) -> TaskError {
-    let error: RemoteError = match packer.unpack(reply.body.content()) {
+    let error: Box<RemoteError> = match packer.unpack(reply.body.content()) {
         Ok(error) => error,
         Err(error) => return TaskError::Decode { msg_id, source: error.into() },
     };

@@ -41,7 +41,10 @@ impl<T> Clone for AsyncResult<T> {
 
 impl<T> std::fmt::Debug for AsyncResult<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AsyncResult").field("msg_id", &self.task.msg_id).field("ready", &self.is_ready()).finish()
+        f.debug_struct("AsyncResult")
+            .field("msg_id", &self.task.msg_id)
+            .field("ready", &self.is_ready())
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,7 @@
 //! The client against a controller made of bare sockets, which answers as the test says.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
@@ -218,7 +220,7 @@ async fn a_map_is_in_order_however_the_replies_come_and_keeps_what_succeeded() {
     let error = client.load_balanced_view().map::<_, u8>("same", 0..4_u8).await.unwrap_err();
     assert_eq!((error.index, error.total), (2, 4));
     assert_eq!(error.succeeded, [(0, 0), (1, 1), (3, 3)]);
-    assert!(matches!(&error.source, TaskError::Remote(remote) if remote.evalue == "two"));
+    assert!(matches!(&*error.source, TaskError::Remote(remote) if remote.evalue == "two"));
     thread.join().unwrap();
 }
 
@@ -254,10 +256,10 @@ async fn a_direct_task_fails_with_its_engine() {
     .await;
     let result = client.direct_view(ids(&[3])).execute("while True: pass");
     let error = tokio::time::timeout(DEADLINE, result.get()).await.unwrap().unwrap_err();
-    assert!(matches!(error.source, TaskError::EngineLost { engine: Some(engine), .. } if engine.as_str() == "e3"));
+    assert!(matches!(*error.source, TaskError::EngineLost { engine: Some(engine), .. } if engine.as_str() == "e3"));
     assert_eq!(client.engine_ids(), ids(&[0]));
     let gone = client.direct_view(ids(&[3])).execute("1").await.unwrap_err();
-    assert!(matches!(gone.source, TaskError::NotSubmitted(SubmitError::NoSuchEngine { id: 3 })));
+    assert!(matches!(*gone.source, TaskError::NotSubmitted(SubmitError::NoSuchEngine { id: 3 })));
     thread.join().unwrap();
 }
 

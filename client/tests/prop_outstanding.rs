@@ -1,5 +1,7 @@
 //! Whatever comes in whatever order, every request comes to one end, and no bytes make the machine panic.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

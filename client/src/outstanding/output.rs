@@ -45,8 +45,19 @@ pub(super) struct Collecting {
     pub(super) ends: Option<Instant>,
     /// The engines that said they are done with the task. More than one where it was tried again.
     idle: Set<EngineUuid>,
-    /// Once the reply is there: the engine that made it, as far as that is known.
-    replied_by: Option<Option<EngineUuid>>,
+    /// Whether the reply is there, and who made it.
+    replied: Replied,
+}
+
+#[derive(Debug, Default)]
+enum Replied {
+    /// It is not there.
+    #[default]
+    No,
+    /// Somebody who does not say who it is.
+    BySomebody,
+    /// This engine.
+    By(EngineUuid),
 }
 
 #[derive(Deserialize)]
@@ -131,7 +142,7 @@ impl Collecting {
     /// what is lost; such errors name no engine (`client/client.py: _handle_apply_reply`).
     pub(super) fn replied(&mut self, session: &Session, outcome: &Outcome) -> bool {
         let Outcome::Reply(reply) = outcome else { return true };
-        self.replied_by = Some(reply.engine.clone());
+        self.replied = reply.engine.clone().map_or(Replied::BySomebody, Replied::By);
         match reply.status {
             Status::Aborted => true,
             Status::Error => {
@@ -144,11 +155,11 @@ impl Collecting {
 
     /// Whether the reply is there and the engine that made it is done with the task.
     pub(super) fn has_ended(&self) -> bool {
-        match &self.replied_by {
-            None => false,
-            Some(None) => !self.idle.is_empty(),
+        match &self.replied {
+            Replied::No => false,
+            Replied::BySomebody => !self.idle.is_empty(),
             // An engine that does not say who it is counts too.
-            Some(Some(engine)) => self.idle.contains(engine) || self.idle.contains(""),
+            Replied::By(engine) => self.idle.contains(engine) || self.idle.contains(""),
         }
     }
 
@@ -156,9 +167,9 @@ impl Collecting {
     fn fit(&mut self, bytes: usize, limit_bytes: usize) -> bool {
         let fits = bytes <= limit_bytes - self.kept_bytes;
         if fits {
-            self.kept_bytes += bytes
+            self.kept_bytes += bytes;
         } else {
-            self.dropped_bytes += bytes as u64
+            self.dropped_bytes += bytes as u64;
         }
         fits
     }

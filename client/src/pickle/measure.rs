@@ -69,7 +69,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), Unfit> {
     let mut at = 0;
     loop {
         let damaged = Unfit::Damaged { at };
-        let opcode = *bytes.get(at).ok_or(damaged.clone())?;
+        let opcode = *bytes.get(at).ok_or_else(|| damaged.clone())?;
         let rest = &bytes[at + 1..];
         if opcode == b'.' {
             return if machine.stack.len() == 1 { Ok(()) } else { Err(damaged) };
@@ -167,9 +167,9 @@ impl Machine {
             }
             0x94 => self.memoize(u32::try_from(self.memo.len()).unwrap_or(u32::MAX), &damaged)?,
             b'q' | b'r' => self.memoize(little_endian(argument), &damaged)?,
-            b'p' => self.memoize(decimal(argument).ok_or(damaged.clone())?, &damaged)?,
+            b'p' => self.memoize(decimal(argument).ok_or_else(|| damaged.clone())?, &damaged)?,
             b'h' | b'j' => self.recall(little_endian(argument), &damaged)?,
-            b'g' => self.recall(decimal(argument).ok_or(damaged.clone())?, &damaged)?,
+            b'g' => self.recall(decimal(argument).ok_or_else(|| damaged.clone())?, &damaged)?,
             b'0' => drop(self.pop(&damaged)?),
             b'1' => {
                 let items = self.above_mark(&damaged)?;
