@@ -81,7 +81,12 @@ pub struct Launched {
 impl Launched {
     /// Starts `argv` for this profile and cluster, named by the environment as stock launchers name them; all that it
     /// prints goes to a log in the profile's folder.
-    pub fn start(what: &'static str, argv: &[OsString], profile: &Profile, log_name: &str) -> Result<Self, LaunchError> {
+    pub fn start(
+        what: &'static str,
+        argv: &[OsString],
+        profile: &Profile,
+        log_name: &str,
+    ) -> Result<Self, LaunchError> {
         let id = profile.cluster_id();
         let dash = if id.is_empty() { "" } else { "-" };
         let log = profile.log().join(format!("{log_name}-{id}{dash}{}.log", std::process::id()));

@@ -12,7 +12,7 @@ mod state;
 pub use controller::{Controller, ControllerConfig, END_TIMEOUT, StartError, Stopper};
 pub use launcher::{LaunchError, Launched, LocalCluster, Programs, START_TIMEOUT, STOP_TIMEOUT};
 pub use process::{ProcessId, end, end_with_parent};
-pub use state::{ClusterFile, StateError};
 pub use remuda_hub::heart::Config as HeartConfig;
 pub use remuda_hub::{Limits, StoreKind};
 pub use remuda_scheduler::task::{Scheme, TaskConfig};
+pub use state::{ClusterFile, StateError};

@@ -50,8 +50,15 @@ impl<'a> Binder<'a> {
 
 /// The ports of a pair of connection files, in the order in which [`Binder`] is asked for them.
 pub(crate) fn of_files(client: &ClientConnection, engine: &EngineConnection) -> Vec<u16> {
-    let mut ports =
-        vec![engine.common.registration, engine.control, engine.mux, engine.task, engine.iopub, engine.hb_ping, engine.hb_pong];
+    let mut ports = vec![
+        engine.common.registration,
+        engine.control,
+        engine.mux,
+        engine.task,
+        engine.iopub,
+        engine.hb_ping,
+        engine.hb_pong,
+    ];
     ports.extend(&engine.broadcast);
     ports.extend([client.control, client.mux, client.task, client.iopub, client.notification, client.broadcast]);
     ports

@@ -7,6 +7,8 @@
 use std::fs;
 use std::path::PathBuf;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use remuda_proto::connection::{ClientConnection, EngineConnection};
 use remuda_proto::message::metadata::{ReplyEnvelope, TaskMetadata};
 use remuda_proto::message::{self, content};
@@ -49,7 +51,7 @@ fn samples() -> Vec<Sample> {
     for file in files {
         for value in read(&file).as_array().unwrap() {
             let parts: Vec<Vec<u8>> =
-                value["frames"].as_array().unwrap().iter().map(|frame| base64(frame.as_str().unwrap())).collect();
+                value["frames"].as_array().unwrap().iter().map(|frame| BASE64.decode(frame.as_str().unwrap()).unwrap()).collect();
             let text = |key: &str| value[key].as_str().unwrap().to_owned();
             samples.push(Sample {
                 name: format!("{file}: {}", text("name")),
@@ -65,28 +67,6 @@ fn samples() -> Vec<Sample> {
     }
     assert!(samples.len() > 100, "only {} samples", samples.len());
     samples
-}
-
-fn base64(text: &str) -> Vec<u8> {
-    let digit = |byte: u8| match byte {
-        b'A'..=b'Z' => byte - b'A',
-        b'a'..=b'z' => byte - b'a' + 26,
-        b'0'..=b'9' => byte - b'0' + 52,
-        b'+' => 62,
-        b'/' => 63,
-        _ => panic!("not base64: {byte}"),
-    };
-    let mut bytes = Vec::new();
-    let (mut bits, mut count) = (0_u32, 0);
-    for byte in text.bytes().filter(|byte| *byte != b'=') {
-        bits = bits << 6 | u32::from(digit(byte));
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push(u8::try_from(bits >> count & 0xff).unwrap());
-        }
-    }
-    bytes
 }
 
 #[test]

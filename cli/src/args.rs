@@ -1,0 +1,181 @@
+//! What can be typed. Nothing here acts: each command takes its arguments and resolves them.
+
+pub(crate) mod cluster;
+pub(crate) mod controller;
+pub(crate) mod engine;
+pub(crate) mod map;
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use remuda_net::profile::{Place, Profile};
+
+use crate::logging::Level;
+
+/// A parallel compute cluster: programs, Rust functions and Python functions on many engines.
+///
+/// It takes the place of ipyparallel's controller, and runs programs without any Python.
+#[derive(Debug, Parser)]
+#[command(name = "remuda", version = version(), help_expected = true, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a program once for each argument, many at a time.
+    ///
+    /// Uses the profile's running cluster, or else starts one for the time being.
+    Map(map::MapArgs),
+    /// Show the engines of a running cluster, and what they do.
+    Status(StatusArgs),
+    /// Start or stop a cluster: a controller and engines on this machine.
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
+    /// Run a controller, in the place of `ipcontroller`.
+    Controller(controller::ControllerArgs),
+    /// Run a native engine, which runs programs.
+    Engine(engine::EngineArgs),
+}
+
+/// Which profile, and which of its clusters.
+#[derive(Clone, Debug, Default, ClapArgs)]
+#[command(next_help_heading = "Profile")]
+pub(crate) struct PlaceArgs {
+    /// Name of the profile: folder `profile_<NAME>` in IPython's folder [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) profile: Option<String>,
+    /// Folder of the profile [env: IPP_PROFILE_DIR]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) profile_dir: Option<PathBuf>,
+    /// IPython's folder [env: IPYTHONDIR] [default: ~/.ipython]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) ipython_dir: Option<PathBuf>,
+    /// Which cluster of the profile, where it has several [env: IPP_CLUSTER_ID]
+    #[arg(long, value_name = "ID")]
+    pub(crate) cluster_id: Option<String>,
+}
+
+impl PlaceArgs {
+    pub(crate) fn profile(&self) -> Profile {
+        Place {
+            profile_dir: self.profile_dir.clone(),
+            profile: self.profile.clone(),
+            ipython_dir: self.ipython_dir.clone(),
+            cluster_id: self.cluster_id.clone(),
+        }
+        .find()
+    }
+
+    /// The options that lead to the same profile, for commands that a hint shows.
+    pub(crate) fn options(&self) -> String {
+        let mut text = String::new();
+        let dirs = [("--profile-dir", &self.profile_dir), ("--ipython-dir", &self.ipython_dir)];
+        for (name, dir) in dirs {
+            if let Some(dir) = dir {
+                text.push_str(&format!(" {name} {}", dir.display()));
+            }
+        }
+        for (name, value) in [("--profile", &self.profile), ("--cluster-id", &self.cluster_id)] {
+            if let Some(value) = value {
+                text.push_str(&format!(" {name} {value}"));
+            }
+        }
+        text
+    }
+}
+
+/// How much is logged, and where to.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(next_help_heading = "Log")]
+pub(crate) struct LogArgs {
+    /// How much to log: trace, debug, info, warn, error, off, or Python's number
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: Level,
+    /// Log to a file in the profile's `log` folder, not to stderr
+    #[arg(long)]
+    pub(crate) log_to_file: bool,
+}
+
+/// Arguments of `remuda status`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+    /// Seconds to wait for the controller's answer
+    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
+    pub(crate) timeout: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A table for people
+    Table,
+    /// JSON, one document
+    Json,
+}
+
+/// A number of seconds above zero.
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds < 1e9 => Ok(seconds),
+        _ => Err("not a number of seconds above 0".to_owned()),
+    }
+}
+
+fn version() -> &'static str {
+    static VERSION: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
+        let (libzmq, curve) = remuda_net::libzmq();
+        format!("{} (libzmq {libzmq}, {} CURVE)", env!("CARGO_PKG_VERSION"), if curve { "with" } else { "without" })
+    });
+    &VERSION
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(words: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(words.split_whitespace())
+    }
+
+    #[test]
+    fn every_option_has_a_help_text_and_none_contradicts_another() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_spellings_of_ipcontroller_work() {
+        for words in [
+            "remuda controller --profile=iptest --log-level=10 --ping=250 --dictdb",
+            "remuda controller --ip=* --port=0 --ports=10101-10120,10130 --scheme=lru --hwm=0 --location=here",
+            "remuda controller --profile-dir=/p --cluster-id= --reuse --nodb --transport tcp --log-to-file",
+        ] {
+            assert!(parse(words).is_ok(), "{words}: {}", parse(words).err().map(|e| e.to_string()).unwrap_or_default());
+        }
+    }
+
+    #[test]
+    fn a_mistyped_option_is_an_error_that_names_the_right_one() {
+        let error = parse("remuda controller --shceme=lru").unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("--scheme"), "{error}");
+        assert!(parse("remuda controller --scheme=fastest").unwrap_err().to_string().contains("leastload"));
+    }
+
+    #[test]
+    fn what_map_runs_may_have_options_of_its_own() {
+        let Command::Map(map) = parse("remuda map -n 3 -- wc -l {} ::: a b").unwrap().command else { panic!() };
+        assert_eq!(map.command, ["wc", "-l", "{}", ":::", "a", "b"]);
+        let Command::Map(map) = parse("remuda map wc -l -n {} ::: a").unwrap().command else { panic!() };
+        assert_eq!(map.command.len(), 6);
+        for words in ["remuda map", "remuda map -n 0 -- true ::: a", "remuda map -n x -- true ::: a"] {
+            assert_eq!(parse(words).unwrap_err().exit_code(), 2, "{words}");
+        }
+    }
+}

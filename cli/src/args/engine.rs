@@ -1,0 +1,36 @@
+//! `remuda engine`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{LogArgs, PlaceArgs, seconds};
+
+#[derive(Debug, Args)]
+pub(crate) struct EngineArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+    /// Connection file, if it is not the profile's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Seconds to wait for the controller's answer
+    #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = seconds)]
+    pub(crate) timeout: f64,
+    /// Seconds to wait for the connection file to appear
+    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
+    pub(crate) wait_for_file: f64,
+    /// Id to ask for; the controller may give another
+    #[arg(long, value_name = "N")]
+    pub(crate) id: Option<u32>,
+    /// Words of your own that describe the engine
+    #[arg(long, value_name = "WORD")]
+    pub(crate) label: Vec<String>,
+    /// Finish every task at once without running it, to measure what the rest costs
+    #[arg(long)]
+    pub(crate) null: bool,
+    /// End when the process with this id does, which must be the parent
+    #[arg(long, value_name = "PID", hide = true)]
+    pub(crate) parent: Option<i32>,
+}

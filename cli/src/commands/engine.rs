@@ -1,0 +1,100 @@
+//! `remuda engine`: runs one until it is told to end.
+
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use remuda_engine::{Ending, Engine, RunError};
+use remuda_net::connection_file::{self, FileError};
+use remuda_net::profile::variable;
+use remuda_proto::{EngineConnection, EngineId};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::args::engine::EngineArgs;
+use crate::failure::{Failure, Outcome};
+use crate::logging;
+
+/// How often the connection file is looked for.
+const POLL: Duration = Duration::from_millis(20);
+
+pub(crate) fn run(args: &EngineArgs) -> Outcome {
+    let profile = args.place.profile();
+    let log = if args.log.log_to_file {
+        profile.create()?;
+        let name = format!("ipengine-{}-{}.log", profile.cluster_id(), std::process::id());
+        Some(profile.log().join(name))
+    } else {
+        None
+    };
+    logging::start(args.log.log_level, log.as_deref())?;
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    if let Some(parent) = args.parent {
+        remuda_cluster::end_with_parent(parent)?;
+    }
+    remuda_net::limits::raise_open_files();
+
+    let connection = connection(args)?;
+    let mut builder = Engine::builder()
+        .id(args.id.map(EngineId))
+        .null(args.null)
+        .registration_timeout(Duration::from_secs_f64(args.timeout));
+    for label in &args.label {
+        builder = builder.label(label);
+    }
+    let engine = builder.build()?;
+    let stop = engine.stop_handle();
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            tracing::info!(signal, "ending");
+            stop.stop();
+        }
+    })?;
+    let start = format!("remuda controller{}", args.place.options());
+    match engine.run(&connection) {
+        Ok(ending) if ending.is_clean() => {
+            tracing::info!("ended: {ending}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(ending @ Ending::ControllerLost { .. }) => Err(Failure::new(anyhow::anyhow!("{ending}"))
+            .hint(format!("start a controller with `{start}`, then the engine again"))),
+        Ok(ending) => Err(Failure::new(anyhow::anyhow!("{ending}"))),
+        Err(error @ (RunError::NothingThere { .. } | RunError::NoAnswer { .. })) => {
+            let file = args.file.clone().unwrap_or_else(|| args.place.profile().engine_file());
+            let hint =
+                format!("remove `{}`, and start a controller with `{start}`, which writes it anew", file.display());
+            Err(Failure::new(error).hint(hint))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The engine's connection: from the environment, or from the file, which may still be to come.
+fn connection(args: &EngineArgs) -> Result<EngineConnection, Failure> {
+    if args.file.is_none()
+        && let Some(text) = std::env::var(variable::CONNECTION_INFO).ok().filter(|text| !text.is_empty())
+    {
+        return serde_json::from_str(&text).map_err(|error| {
+            let what = format!("the variable `{}` holds no connection file", variable::CONNECTION_INFO);
+            Failure::new(anyhow::Error::new(error).context(what))
+        });
+    }
+    let path = args.file.clone().unwrap_or_else(|| args.place.profile().engine_file());
+    let (start, patience) = (Instant::now(), Duration::from_secs_f64(args.wait_for_file));
+    loop {
+        match connection_file::read_engine(&path) {
+            Ok(connection) => return Ok(connection),
+            Err(FileError::Missing { .. }) if start.elapsed() < patience => thread::sleep(POLL),
+            Err(error @ FileError::Missing { .. }) => {
+                return Err(Failure::new(error).hint(format!(
+                    "start a controller with `remuda controller{}`, or name another file with `--file`",
+                    args.place.options()
+                )));
+            }
+            Err(error) => {
+                let hint = "start the controller again, which writes it anew, or name another file with `--file`";
+                return Err(Failure::new(error).hint(hint));
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! `remuda status`: engines, their load, and tasks waiting, running and done.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use remuda_client::{Client, ConnectOptions};
+use serde_json::{Value, json};
+
+use crate::args::{Format, StatusArgs};
+use crate::failure::{Failure, Outcome};
+use crate::output;
+
+pub(crate) fn run(args: &StatusArgs) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let status = runtime.block_on(ask(args))?;
+    let mut out = io::stdout().lock();
+    match args.output {
+        Format::Json => writeln!(out, "{status:#}")?,
+        Format::Table => print(&mut out, &status)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What there is to say, as one document.
+async fn ask(args: &StatusArgs) -> Result<Value, Failure> {
+    let file = args.place.profile().client_file();
+    let options = ConnectOptions::file(&file).timeout(Duration::from_secs_f64(args.timeout));
+    let client = Client::connect(options).await.map_err(|error| {
+        let hint = format!("start a cluster with `remuda cluster start{}`", args.place.options());
+        Failure::new(error).hint(hint)
+    })?;
+    let status = client.status().await?;
+    let uuids = client.engines();
+    let mut engines = Vec::new();
+    for (id, queue) in &status.queues.engines {
+        let more = status.remuda.as_ref().and_then(|remuda| remuda.engines.get(&id.to_string()));
+        // A stock controller goes on listing engines that are gone.
+        let Some(uuid) = uuids.iter().find(|engine| engine.id == Some(*id)).map(|engine| engine.uuid.to_string())
+        else {
+            continue;
+        };
+        engines.push(json!({
+            "id": id, "uuid": uuid,
+            "kind": more.map(|engine| if engine.native { "native" } else { "python" }),
+            "host": more.map(|engine| &engine.host), "pid": more.map(|engine| engine.pid),
+            "queue": queue.queue, "tasks": queue.tasks, "completed": queue.completed,
+            "state": if queue.queue + queue.tasks > 0 { "busy" } else { "idle" },
+        }));
+    }
+    let outstanding: u64 = status.queues.engines.values().map(|queue| queue.queue + queue.tasks).sum();
+    let finished: u64 = status.queues.engines.values().map(|queue| queue.completed).sum();
+    let remuda = status.remuda.as_ref();
+    Ok(json!({
+        "controller": file,
+        "engines": engines,
+        "tasks": {
+            "waiting": remuda.map_or(status.queues.unassigned, |remuda| remuda.waiting),
+            "running": remuda.map_or(outstanding, |remuda| remuda.running),
+            "done": remuda.map_or(finished, |remuda| remuda.done.ok + remuda.done.error + remuda.done.aborted),
+            "failed": remuda.map(|remuda| remuda.done.error),
+            "aborted": remuda.map(|remuda| remuda.done.aborted),
+        },
+    }))
+}
+
+fn print(out: &mut impl Write, status: &Value) -> io::Result<()> {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        // A stock engine does not say its process id.
+        other => other.to_string(),
+    };
+    let columns = ["id", "kind", "host", "pid", "state", "queue", "tasks", "completed"];
+    let header = ["ID", "KIND", "HOST", "PID", "STATE", "DIRECT", "TASKS", "DONE"];
+    let rows: Vec<Vec<String>> = status["engines"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|engine| {
+            let cells = columns.iter().map(|column| text(&engine[*column]));
+            cells.map(|cell| if cell.is_empty() { "-".to_owned() } else { cell }).collect()
+        })
+        .collect();
+    if rows.is_empty() {
+        writeln!(out, "no engines")?;
+    } else {
+        output::table(out, &header, &rows)?;
+    }
+    let tasks = &status["tasks"];
+    let mut line = format!(
+        "\n{} waiting, {} running, {} done",
+        text(&tasks["waiting"]),
+        text(&tasks["running"]),
+        text(&tasks["done"])
+    );
+    for key in ["failed", "aborted"] {
+        if tasks[key].as_u64().is_some_and(|count| count > 0) {
+            line.push_str(&format!(", of these {} {key}", tasks[key]));
+        }
+    }
+    writeln!(out, "{line}")
+}
