@@ -4,8 +4,28 @@
 //! that has gone where that can be known. It never runs anything that a peer sends: Python objects are refused, and
 //! plain values are read within limits.
 //!
-//! Start with [`Client`], which submits through its views, and [`AsyncResult`], which a task is waited for with. Without
-//! the feature `io` there is only the machine behind them, [`Outstanding`](outstanding::Outstanding).
+//! Start with [`Client`], which submits through its views, and [`AsyncResult`], which a task is waited for with:
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use remuda_client::{Client, ConnectOptions, ProcessTask};
+//!
+//! let client = Client::connect(ConnectOptions::profile("default")).await?;
+//! client.wait_for_engines(1, Duration::from_secs(30)).await?;
+//! let view = client.load_balanced_view();
+//!
+//! // A function that a native engine has registered; a map of it; a program.
+//! let product = view.call::<_, i64>("mul", &(6, 7))?.await?;
+//! let squares = view.retries(2).map::<_, i64>("mul", (0..9).map(|n| (n, n))).await?;
+//! let listing = view.process(ProcessTask { argv: vec!["ls".into()], ..ProcessTask::default() }, None)?;
+//! println!("{product} {squares:?} {}", listing.await?.checked()?.stdout_text());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! It needs a tokio runtime with time; sockets are on a thread of the client's own. Without the feature `io` there is only
+//! the machine behind it, [`Outstanding`](outstanding::Outstanding).
 
 pub mod error;
 pub mod outstanding;
