@@ -53,8 +53,10 @@ impl EngineCore {
         out.push(reply);
         out.push(self.writer.status(now.date, Some(&request.body), "idle"));
         if let Some(content) = shutdown {
+            // By this the hub unregisters the engine. A request to do so as well would come twice, and a stock hub
+            // complains of the second (`controller/hub.py: monitor_iopub_message`).
             out.push(self.writer.shutdown(now.date, &request.body, &content));
-            self.leave(now, Ending::Shutdown, out);
+            self.end(Ending::Shutdown, out);
         }
         Ok(())
     }

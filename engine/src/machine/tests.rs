@@ -467,7 +467,6 @@ fn a_shutdown_is_answered_published_and_obeyed() {
             "Control [mux, 0x0001] shutdown_reply of #1: ok",
             "engine.3.status status of #1: idle",
             "engine.3.shutdown shutdown_reply of #1: ok",
-            r#"hub unregistration_request: {"id":3}"#,
             "exit Shutdown",
         ]
     );
