@@ -70,13 +70,16 @@ pub(crate) struct EngineNode {
 }
 
 impl EngineNode {
-    pub(crate) fn new(number: u32, kind: Kind, key: Key, packer: Packer) -> Self {
+    /// An engine that has not started. `uuid`: the one that it had in an earlier life, if it had one.
+    pub(crate) fn new(number: u32, kind: Kind, uuid: Option<&EngineUuid>, key: Key, packer: Packer) -> Self {
         let name = match kind {
             Kind::Stock => "stock",
             Kind::Native => "native",
             Kind::OneFunction => "alpha",
         };
-        let session = Session::new(SessionId::from(format!("engine-{number}-{name}")), "sim", key, packer, 1);
+        let id = uuid.map_or_else(|| format!("engine-{number}-{name}"), EngineUuid::to_string);
+        // The number stands for the process id: another life does not make the same messages again.
+        let session = Session::new(SessionId::from(id), "sim", key, packer, number);
         let uuid = EngineUuid::from(session.id().as_str());
         let announced = |functions: &[&str], process| Announcement {
             version: "0".to_owned(),

@@ -151,6 +151,12 @@ impl Network {
         }
     }
 
+    /// From now on, messages take the time that they mostly take.
+    pub fn calm(&mut self) {
+        self.latency.spike_percent = 0;
+        self.connections.values_mut().for_each(|connection| connection.lag = Duration::ZERO);
+    }
+
     /// From now on, what goes to this peer on this channel takes this much longer.
     pub fn lag(&mut self, peer: Peer, channel: Channel, lag: Duration) {
         if let Some(connection) = self.connections.get_mut(&(peer, channel)) {

@@ -82,11 +82,15 @@ pub enum Fault {
     ClockStep,
     /// An engine sends a reply again, or one that nobody asked for.
     StrayReply,
+    /// An engine that is gone starts again under its old uuid.
+    Return,
+    /// A client goes, and waits for nothing any more.
+    ClientGoes,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::KillTold,
         Self::KillSilent,
         Self::Leave,
@@ -98,6 +102,8 @@ impl Fault {
         Self::TaskLag,
         Self::ClockStep,
         Self::StrayReply,
+        Self::Return,
+        Self::ClientGoes,
     ];
 }
 

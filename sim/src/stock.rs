@@ -165,7 +165,12 @@ impl StockEngine {
 
     fn registered(&mut self, body: &Body, out: &mut Vec<Effect>) -> Result<(), Refusal> {
         self.verify(body)?;
-        let reply: RegistrationReply = self.session.packer().unpack(body.content())?;
+        let packer = self.session.packer();
+        if let Ok(error) = packer.unpack::<RemoteError>(body.content()) {
+            self.end(Ending::Refused(error), out);
+            return Ok(());
+        }
+        let reply: RegistrationReply = packer.unpack(body.content())?;
         self.id = Some(reply.id);
         out.push(Effect::Connect { id: reply.id });
         Ok(())

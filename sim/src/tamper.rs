@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use remuda_proto::message::metadata::TaskMetadata;
 use remuda_proto::message::parent_msg_id;
 use remuda_proto::monitor::Monitor;
 use remuda_proto::{Body, EngineUuid, Envelope, Identity, Instant, Machine, MsgId, Now, Refusal, Session};
@@ -51,13 +52,19 @@ pub enum Tampering {
     OutOfOrder,
     /// Now and then the hub is not told of a reply.
     NoRecord,
+    /// Now and then what the hub is told of a reply gets lost.
+    LostRecord,
+    /// Now and then the hub is told of another reply.
+    WrongRecord,
+    /// Now and then the network has a reply twice.
+    NetworkTwice,
     /// Engines that leave keep their tasks for ever.
     NoGoodbye,
 }
 
 impl Tampering {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::DropReply,
         Self::ReplyTwice,
         Self::OtherClient,
@@ -76,8 +83,38 @@ impl Tampering {
         Self::NoTimeout,
         Self::OutOfOrder,
         Self::NoRecord,
+        Self::LostRecord,
+        Self::WrongRecord,
+        Self::NetworkTwice,
         Self::NoGoodbye,
     ];
+
+    /// The checkers that have to notice. Another one that does proves nothing of these.
+    pub fn checkers(self) -> &'static [&'static str] {
+        match self {
+            Self::DropReply => &["reply", "abort", "time", "settled"],
+            Self::ReplyTwice | Self::OtherReply => &["one reply"],
+            Self::OtherClient => &["reply"],
+            Self::BrokenReply => &["signature"],
+            Self::LateReply => &["one reply", "reply"],
+            Self::LoseResult => &["reply", "idle"],
+            Self::MoreThanHwm => &["hwm"],
+            Self::SecondEngine => &["one engine"],
+            Self::SameEngine => &["blacklist"],
+            Self::NoAfter => &["after"],
+            Self::NoFollow => &["follow"],
+            Self::NoTargets => &["targets"],
+            Self::OneMoreRetry => &["retries"],
+            Self::NoNeeds => &["need"],
+            Self::NoTimeout => &["time"],
+            Self::OutOfOrder => &["order"],
+            Self::NoRecord => &["record"],
+            Self::LostRecord => &["settled", "queues"],
+            Self::WrongRecord => &["records"],
+            Self::NetworkTwice => &["client"],
+            Self::NoGoodbye => &["settled", "time", "send"],
+        }
+    }
 }
 
 /// Every how many times a thing goes wrong that goes wrong now and then.
@@ -100,6 +137,8 @@ pub struct TaskCore {
     first: BTreeMap<MsgId, Identity>,
     /// Where a task was really sent, and where the scheduler believes it is.
     moved: BTreeMap<MsgId, (Identity, Identity)>,
+    /// A reply was dropped, and so is what the hub is told of it.
+    dropped: bool,
     /// The last reply.
     last: Option<(Identity, Body)>,
     /// A submission that is held back, so that another one overtakes it. The hub was told of it already.
@@ -121,9 +160,30 @@ impl TaskCore {
             engines: Vec::new(),
             first: BTreeMap::new(),
             moved: BTreeMap::new(),
+            dropped: false,
             last: None,
             held: None,
         }
+    }
+
+    /// What reaches the hub of what it is told; `None`: nothing.
+    pub fn tells(&mut self, seen: Monitor) -> Option<Monitor> {
+        let Monitor::Reply { queue, engine, msg_id, status, body } = seen else { return Some(seen) };
+        let tampering = self.tampering;
+        let body = match tampering {
+            Some(Tampering::LostRecord) if self.now_and_then() => return None,
+            Some(Tampering::WrongRecord) => match self.last.replace((Identity::from(&b""[..]), body.clone())) {
+                Some((_, other)) if self.now_and_then() => other,
+                _ => body,
+            },
+            _ => body,
+        };
+        Some(Monitor::Reply { queue, engine, msg_id, status, body })
+    }
+
+    /// Whether the network has a reply twice.
+    pub fn sends_twice(&mut self) -> bool {
+        self.tampering == Some(Tampering::NetworkTwice) && self.now_and_then()
     }
 
     /// Whether it goes wrong this time.
@@ -138,7 +198,8 @@ impl TaskCore {
         let read = |part| packer.unpack::<Value>(part).ok();
         let (Some(mut metadata), Some(mut content)) = (read(body.metadata()), read(body.content())) else { return body };
         let Ok(Envelope { msg_id, .. }) = Envelope::read(packer, &body) else { return body };
-        if self.session.key().verify(&body).is_err() || !metadata.is_object() || self.originals.contains_key(&msg_id) {
+        let makes_sense = TaskMetadata::read(packer, &body).is_ok() && metadata.is_object();
+        if self.session.key().verify(&body).is_err() || !makes_sense || self.originals.contains_key(&msg_id) {
             return body;
         }
         match tampering {
@@ -219,12 +280,6 @@ impl TaskCore {
             TaskEffect::ToEngine { mut engine, client, body } => {
                 let body = self.original(body);
                 let Ok(Envelope { msg_id, .. }) = Envelope::read(self.session.packer(), &body) else { return };
-                if tampering == Tampering::SecondEngine && self.now_and_then() {
-                    let other = self.engines.iter().map(EngineUuid::identity).find(|other| *other != engine);
-                    if let Some(other) = other {
-                        out.push(TaskEffect::ToEngine { engine: other, client: client.clone(), body: body.clone() });
-                    }
-                }
                 if tampering == Tampering::SameEngine {
                     let first = self.first.entry(msg_id.clone()).or_insert_with(|| engine.clone()).clone();
                     let is_there = self.engines.iter().any(|uuid| uuid.identity() == first);
@@ -233,13 +288,25 @@ impl TaskCore {
                         engine = first;
                     }
                 }
-                out.push(TaskEffect::ToEngine { engine, client, body });
+                let also = if tampering == Tampering::SecondEngine && self.now_and_then() {
+                    self.engines.iter().map(EngineUuid::identity).find(|other| *other != engine)
+                } else {
+                    None
+                };
+                out.push(TaskEffect::ToEngine { engine, client: client.clone(), body: body.clone() });
+                out.extend(also.map(|engine| TaskEffect::ToEngine { engine, client, body }));
             }
             TaskEffect::ToClient { client, engine, body } => {
                 let wrong = self.now_and_then();
-                let before = self.last.replace((client.clone(), body.clone()));
+                let before = match tampering {
+                    Tampering::WrongRecord => None,
+                    _ => self.last.replace((client.clone(), body.clone())),
+                };
                 let body = match (tampering, before.clone()) {
-                    (Tampering::DropReply, _) if wrong => return,
+                    (Tampering::DropReply, _) if wrong => {
+                        self.dropped = true;
+                        return;
+                    }
                     (Tampering::OtherReply, Some((_, other))) if wrong => other,
                     (Tampering::BrokenReply, _) if wrong => {
                         let parts = [body.header(), body.parent_header(), body.metadata(), b"{}"];
@@ -264,6 +331,7 @@ impl TaskCore {
                 let body = self.original(body);
                 out.push(TaskEffect::Monitor(Monitor::Request { queue, engine, envelope, body }));
             }
+            TaskEffect::Monitor(Monitor::Reply { .. }) if std::mem::take(&mut self.dropped) => {}
             TaskEffect::Monitor(Monitor::Reply { .. }) if tampering == Tampering::NoRecord && self.now_and_then() => {}
             TaskEffect::Monitor(Monitor::Destination { msg_id, engine }) => {
                 let real = self.moved.get(&msg_id).and_then(|(real, _)| real.to_engine());

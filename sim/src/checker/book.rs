@@ -57,6 +57,8 @@ pub(super) struct Task {
     pub(super) names_unknown: bool,
     /// When it is done: whether it succeeded, and where it ran.
     pub(super) ended: Option<(bool, Option<EngineUuid>)>,
+    /// When it is done: its final reply.
+    reply: Option<Body>,
 }
 
 /// A reply that has just come from the engine that has the task.
@@ -143,6 +145,11 @@ impl TaskBook {
         self.tasks.contains_key(msg_id)
     }
 
+    /// The final reply to a task, once the scheduler has sent it.
+    pub fn reply(&self, msg_id: &MsgId) -> Option<&Body> {
+        self.tasks.get(msg_id)?.reply.as_ref()
+    }
+
     /// The engines that got a task, in order.
     pub fn tried(&self, msg_id: &MsgId) -> &[EngineUuid] {
         self.tasks.get(msg_id).map_or(&[], |task| &task.tried)
@@ -166,13 +173,16 @@ impl TaskBook {
             TaskEvent::Submit { client, body } => self.submit(now, client, body),
             TaskEvent::Result { engine, body, .. } => self.result(now, engine, body),
             TaskEvent::Registered { uuid, capability } => {
-                let engine = Engine { capability: capability.clone(), has: BTreeSet::new() };
-                self.engines.entry(uuid.clone()).or_insert(engine);
+                // One that comes back still has what it had, until the grace time of that is over.
+                let has = self.live.iter().filter(|msg_id| self.is_with(msg_id, uuid)).cloned().collect();
+                self.engines.entry(uuid.clone()).or_insert(Engine { capability: capability.clone(), has });
             }
             TaskEvent::Unregistered { uuid } => {
                 for msg_id in self.engines.remove(uuid).map(|engine| engine.has).unwrap_or_default() {
                     let task = self.tasks.get_mut(&msg_id).expect("engines have only tasks");
-                    task.place = Place::Stranded { engine: uuid.clone(), since: now.instant };
+                    if matches!(task.place, Place::Assigned { .. }) {
+                        task.place = Place::Stranded { engine: uuid.clone(), since: now.instant };
+                    }
                 }
             }
             TaskEvent::Abort { msg_ids } => {
@@ -191,6 +201,7 @@ impl TaskBook {
         let nothing = TaskEvent::Abort { msg_ids: Vec::new() };
         self.event(now, &nothing);
         // A stranded task whose time is over has failed once more, whatever is done about it.
+        let mut again = Vec::new();
         for msg_id in &self.live {
             let Some(task) = self.tasks.get_mut(msg_id) else { continue };
             let Place::Stranded { since, .. } = task.place else { continue };
@@ -199,12 +210,20 @@ impl TaskBook {
             }
             task.failures += 1;
             if task.failures <= task.retries() {
-                task.place = Place::Queued { since: now.instant, seq: self.seq };
+                again.push(msg_id.clone());
             }
+        }
+        for msg_id in again {
+            self.release(&msg_id);
+            let task = self.tasks.get_mut(&msg_id).expect("it was there a moment ago");
+            task.place = Place::Queued { since: now.instant, seq: self.seq };
         }
     }
 
     /// The scheduler asked for something.
+    ///
+    /// # Errors
+    /// What is wrong with that.
     pub fn effect(&mut self, now: Now, effect: &TaskEffect) -> Verdict {
         match effect {
             TaskEffect::ToEngine { engine, client, body } => {
@@ -221,6 +240,7 @@ impl TaskBook {
                 let task = self.tasks.get_mut(&msg_id).expect("it was checked");
                 task.place = Place::Done;
                 task.ended = Some(ended);
+                task.reply = Some(body.clone());
                 self.live.remove(&msg_id);
                 self.replied.push((msg_id, body.clone()));
             }
@@ -238,7 +258,10 @@ impl TaskBook {
     }
 
     /// All effects of an event were seen.
-    pub fn after(&mut self, now: Now, was_deadline: bool) -> Verdict {
+    ///
+    /// # Errors
+    /// What was left undone.
+    pub fn after(&mut self) -> Verdict {
         if let Some(arrived) = self.arrived.take()
             && self.live.contains(&arrived.msg_id)
         {
@@ -250,9 +273,6 @@ impl TaskBook {
             return Err(Violation::of("abort", msg_id, "it was queued and is not wanted, but was not answered"));
         }
         self.check_told()?;
-        if was_deadline {
-            self.check_overdue(now)?;
-        }
         self.check_idle()
     }
 
@@ -286,6 +306,7 @@ impl TaskBook {
             unmet: 0,
             names_unknown,
             ended: None,
+            reply: None,
         };
         self.tasks.insert(msg_id, task);
     }
@@ -328,7 +349,7 @@ impl TaskBook {
 
     /// The engine that has a task has it no more.
     fn release(&mut self, msg_id: &MsgId) {
-        if let Place::Assigned { engine } = &self.tasks[msg_id].place
+        if let Place::Assigned { engine } | Place::Stranded { engine, .. } = &self.tasks[msg_id].place
             && let Some(engine) = self.engines.get_mut(engine)
         {
             engine.has.remove(msg_id);
@@ -363,8 +384,11 @@ impl TaskBook {
         }
     }
 
-    /// After the deadline, nothing is left whose time was over.
-    fn check_overdue(&self, now: Now) -> Verdict {
+    /// The scheduler has done all that it had to do by now: nothing is left whose time was over.
+    ///
+    /// # Errors
+    /// What is left.
+    pub fn check_overdue(&self, now: Now) -> Verdict {
         for task in self.live.iter().map(|msg_id| &self.tasks[msg_id]) {
             let over = match &task.place {
                 Place::Queued { since, .. } => {

@@ -75,7 +75,7 @@ impl ClientBook {
             return Err(Violation::of("client", &msg_id, format!("client {client} got an answer where none is due")));
         }
         if sent.reply.is_some() {
-            return Err(Violation::of("one reply", &msg_id, format!("client {client} got two replies")));
+            return Err(Violation::of("client", &msg_id, format!("client {client} got two replies")));
         }
         // Engines send back the id of what they ran, so that a result that belongs to another task shows.
         let is_result = matches!(channel, Channel::Task | Channel::Mux);
@@ -92,6 +92,16 @@ impl ClientBook {
     pub fn engine_gone(&mut self, uuid: &EngineUuid) {
         for sent in self.sent.values_mut() {
             if matches!(&sent.answer, Answer::FromEngine(engine) if engine == uuid) {
+                self.waiting -= usize::from(sent.reply.is_none());
+                sent.answer = Answer::Perhaps;
+            }
+        }
+    }
+
+    /// A client is gone: what it asked may stay without an answer.
+    pub fn client_gone(&mut self, client: u32) {
+        for sent in self.sent.values_mut() {
+            if sent.client == client && matches!(sent.answer, Answer::One | Answer::FromEngine(_)) {
                 self.waiting -= usize::from(sent.reply.is_none());
                 sent.answer = Answer::Perhaps;
             }

@@ -34,7 +34,7 @@ pub(crate) fn check_queues(content: &Value, book: &TaskBook, only_tasks: bool) -
     Ok(())
 }
 
-/// The result of each task is what its client got.
+/// The result of each task is what its client was sent.
 pub(crate) fn check_results(
     packer: Packer,
     content: &Value,
@@ -48,20 +48,23 @@ pub(crate) fn check_results(
     let mut buffers = body.buffers();
     // Buffers come in the order of the ids, which is that of the book.
     for (msg_id, _) in book.ended() {
-        let Some(reply) = clients.reply(msg_id) else { continue };
+        let Some(reply) = book.reply(msg_id) else { continue };
+        if clients.reply(msg_id).is_some_and(|got| got != reply) {
+            return Err(Violation::of("client", msg_id, "its client got another reply than was sent"));
+        }
         let record = &content[msg_id.as_str()];
         for (key, part) in
             [("result_header", reply.header()), ("result_metadata", reply.metadata()), ("result_content", reply.content())]
         {
             let seen: Value = packer.unpack(part).unwrap_or_default();
             if record[key] != seen {
-                let reason = format!("its {key} is {} on record, and its client got {seen}", record[key]);
+                let reason = format!("its {key} is {} on record, and its client was sent {seen}", record[key]);
                 return Err(Violation::of("records", msg_id, reason));
             }
         }
         for (at, buffer) in reply.buffers().enumerate() {
             if buffers.next() != Some(buffer) {
-                return Err(Violation::of("records", msg_id, format!("buffer {at} of its result is not what its client got")));
+                return Err(Violation::of("records", msg_id, format!("buffer {at} of its result is not what its client was sent")));
             }
         }
     }

@@ -28,6 +28,10 @@ impl TaskBook {
         if task.client != *client {
             return wrong("send", format!("`{engine}` is told of client {client}, but it came from {}", task.client));
         }
+        if self.arrived.as_ref().is_some_and(|arrived| arrived.msg_id == msg_id && arrived.is_final) {
+            let failures = format!("{} failures of {} retries", task.failures, task.retries());
+            return wrong("retries", format!("`{engine}` is sent what just ended, after {failures}"));
+        }
         match &task.place {
             Place::Queued { .. } => {}
             Place::Assigned { engine: has } | Place::Stranded { engine: has, .. } => {

@@ -20,6 +20,13 @@ impl World {
         self.ask(client, MsgType::ConnectionRequest, &json!({"remuda": {}}));
     }
 
+    /// A client goes: whatever it waits for may be lost.
+    pub(super) fn client_goes(&mut self, client: u32) {
+        self.clients[client as usize].acts = 0;
+        self.sent.client_gone(client);
+        self.network.close(self.clock.instant(), Peer::Client(client));
+    }
+
     /// A message reaches a client.
     pub(super) fn client_receives(&mut self, client: u32, channel: Channel, payload: Payload) -> Verdict {
         let Payload::Message(_, body) = payload else { return Ok(()) };

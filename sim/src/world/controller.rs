@@ -64,6 +64,7 @@ impl World {
                         return Err(circles(name));
                     }
                 }
+                idle_call(&mut self.$part, now, name)?;
             }};
         }
         match name {
@@ -81,6 +82,8 @@ impl World {
                         return Err(circles(name));
                     }
                 }
+                self.book.check_overdue(now)?;
+                idle_call(&mut self.task, now, name)?;
             }
             PartName::Mux => turn!(mux, relay_does),
             PartName::Control => turn!(control, relay_does),
@@ -93,7 +96,6 @@ impl World {
     /// The task scheduler does one thing, and the checker watches.
     fn task_step(&mut self, now: Now, input: Input<TaskEvent>) -> Verdict {
         let mut out = Vec::new();
-        let was_deadline = matches!(input, Input::Deadline);
         match input {
             Input::Event(event) => {
                 self.note_task_event(&event);
@@ -110,7 +112,7 @@ impl World {
             self.book.effect(now, &effect)?;
             self.task_does(effect);
         }
-        self.book.after(now, was_deadline)?;
+        self.book.after()?;
         if self.task.steps.is_multiple_of(self.options.check_every.max(1)) {
             self.task.machine.check();
         }
@@ -137,11 +139,16 @@ impl World {
             }
             TaskEffect::ToClient { client, engine, body } => {
                 self.log.message(at, 4, &body, || format!("task -> client {client}"));
-                self.to_client(Channel::Task, &client, engine.into_iter().collect(), body);
+                let idents: Idents = engine.into_iter().collect();
+                if self.task.machine.sends_twice() {
+                    self.to_client(Channel::Task, &client, idents.clone(), body.clone());
+                }
+                self.to_client(Channel::Task, &client, idents, body);
             }
             TaskEffect::Monitor(seen) => {
-                self.hub.mail(hub::Event::Monitor(seen));
-                self.plan(PartName::Hub);
+                if let Some(seen) = self.task.machine.tells(seen) {
+                    self.tell_hub(hub::Event::Monitor(seen));
+                }
             }
             TaskEffect::Refused { from, refusal } => self.refused(PartName::Task, &from, &refusal),
             TaskEffect::PauseIntake => self.task.paused = true,
@@ -376,6 +383,16 @@ fn comes_now<M: Machine>(part: &mut Part<M>, now: Instant) -> bool {
     }
     part.turn_at = None;
     part.busy_until <= now
+}
+
+/// A call too many does nothing.
+fn idle_call<M: Machine>(part: &mut Part<M>, now: Now, name: PartName) -> Verdict {
+    let mut out = Vec::new();
+    part.machine.on_deadline(now, &mut out);
+    if out.is_empty() {
+        return Ok(());
+    }
+    Err(Violation::new("deadline", format!("{name:?} asks for {} things when nothing is due", out.len())))
 }
 
 fn circles(name: PartName) -> Violation {

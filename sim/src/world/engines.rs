@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use remuda_engine::{Effect, Event, Link};
+use remuda_engine::{Effect, Event};
 use remuda_proto::message::content::UnregistrationRequest;
 use remuda_proto::{Body, EngineId, EngineUuid, Frames, Idents, Key, MsgType, Session, SessionId};
 use serde_json::json;
@@ -16,10 +16,11 @@ use crate::part::PartName;
 use crate::work::Script;
 
 impl World {
-    /// An engine starts, and asks to be registered. Returns its number.
-    pub(super) fn start_engine(&mut self, kind: Kind) -> u32 {
+    /// An engine starts, and asks to be registered: under a uuid of its own, or under one that it had before. Returns its
+    /// number.
+    pub(super) fn start_engine(&mut self, kind: Kind, uuid: Option<&EngineUuid>) -> u32 {
         let number = u32::try_from(self.engines.len()).expect("far fewer engines than that");
-        let node = EngineNode::new(number, kind, Key::new(KEY), self.parameters.packer);
+        let node = EngineNode::new(number, kind, uuid, Key::new(KEY), self.parameters.packer);
         self.log.note(self.clock.instant(), format_args!("`{}` starts", node.uuid));
         self.by_identity.insert(node.uuid.identity(), number);
         self.engines.push(node);
@@ -140,7 +141,6 @@ impl World {
                 }
                 Effect::Refused { link, refusal, .. } => {
                     self.log.note(now, format_args!("engine {number} refuses a message on {link:?}: {refusal:?}"));
-                    debug_assert_ne!(link, Link::Hub, "the hub says nothing that an engine would not take");
                 }
                 Effect::Exit(ending) => {
                     self.log.note(now, format_args!("engine {number} ends: {ending:?}"));

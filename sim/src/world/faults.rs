@@ -62,7 +62,7 @@ impl World {
                 let kind = self.dice.faults.weighted(&self.parameters.kinds).unwrap_or(Kind::Stock);
                 // As many as there are file descriptors for, one would say.
                 if self.engines_that(|engine| engine.life != Life::Gone).len() < 16 {
-                    self.start_engine(kind);
+                    self.start_engine(kind, None);
                 }
             }
             Fault::LateNews => {
@@ -79,6 +79,24 @@ impl World {
             Fault::ClockStep => {
                 let hours = self.dice.faults.between(0, 48);
                 self.clock.step((i64::try_from(hours).unwrap_or(0) - 24) * 3_600_000_000);
+            }
+            Fault::Return => {
+                // The last one by a uuid only: the ROUTERs know no others.
+                let gone = self.engines_that(|engine| engine.life == Life::Gone);
+                let last: Vec<_> =
+                    gone.into_iter().filter(|number| self.number_of(self.uuid_of(*number)) == Some(*number)).collect();
+                if !last.is_empty() {
+                    let number = *self.dice.faults.pick(&last);
+                    let (kind, uuid) = (self.engines[number as usize].kind, self.uuid_of(number).clone());
+                    self.start_engine(kind, Some(&uuid));
+                }
+            }
+            Fault::ClientGoes => {
+                // The first one stays, to ask the hub in the end.
+                let client = u32::try_from(self.dice.faults.index(self.clients.len())).unwrap_or(0);
+                if client != 0 {
+                    self.client_goes(client);
+                }
             }
             Fault::StrayReply => {
                 let Some(number) = self.victim(|life| life == Life::Runs) else { return };

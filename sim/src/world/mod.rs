@@ -288,7 +288,7 @@ impl World {
             }
             Happening::Turn(part) => self.turn(part),
             Happening::Start(kind) => {
-                self.start_engine(kind);
+                self.start_engine(kind, None);
                 Ok(())
             }
             Happening::EngineDeadline(engine) => self.engine_deadline(engine),

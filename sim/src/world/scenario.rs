@@ -101,7 +101,7 @@ impl Scenario {
 
     /// Starts engines, and waits until they are registered.
     pub fn engines<const N: usize>(&mut self, kinds: [Kind; N]) -> [Engine; N] {
-        let engines = kinds.map(|kind| Engine(self.0.start_engine(kind)));
+        let engines = kinds.map(|kind| Engine(self.0.start_engine(kind, None)));
         let wait = self.0.parameters.heart_period * 3;
         self.run_for(wait);
         for engine in engines {

@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use remuda_proto::{MsgId, MsgType};
+use remuda_proto::{Machine, MsgId, MsgType};
 use serde_json::{Value, json};
 
 use super::{Happening, Phase, World};
-use crate::checker::{Verdict, Violation};
+use crate::checker::{Verdict, Violation, hub};
 use crate::engine::Life;
-use crate::network::{Channel, Peer};
 use crate::parameters::Kind;
-use crate::checker::hub;
+use crate::part::PartName;
 
 /// How often to look whether all has settled.
 const LOOK: Duration = Duration::from_millis(250);
@@ -28,15 +27,13 @@ impl World {
         let by = self.clock.instant() + known + parameters.task_time * 4 * waiting + PATIENCE;
         self.phase = Phase::Settling { by };
         self.log.note(self.clock.instant(), "all is calm");
-        for client in 0..self.parameters.clients {
-            self.network.lag(Peer::Client(client), Channel::Notification, Duration::ZERO);
-        }
+        self.network.calm();
         for number in self.engines_that(|engine| engine.life != Life::Gone) {
             self.engines[number as usize].slowness = 1;
             self.thaw(number)?;
         }
         for kind in [Kind::Stock, Kind::Native, Kind::Stock, Kind::Native] {
-            self.start_engine(kind);
+            self.start_engine(kind, None);
         }
         self.clock.after(LOOK, Happening::Look);
         Ok(())
@@ -106,16 +103,12 @@ impl World {
         if !self.task.machine.inner.is_idle() {
             return Err(Violation::new("settled", "every task is done, and the scheduler still keeps something of one"));
         }
-        for part in crate::part::PartName::ALL {
-            self.check_machine(part);
-        }
+        PartName::ALL.into_iter().for_each(|part| self.check_machine(part));
         self.phase = Phase::Settled;
         Ok(())
     }
 
-    fn check_machine(&self, part: crate::part::PartName) {
-        use crate::part::PartName;
-        use remuda_proto::Machine;
+    fn check_machine(&self, part: PartName) {
         match part {
             PartName::Hub => self.hub.machine.check(),
             PartName::Heart => self.heart.machine.check(),
