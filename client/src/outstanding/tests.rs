@@ -1,5 +1,5 @@
-use remuda_proto::message::native::NativeTask;
-use remuda_proto::{Header, Key, Packer, VerifyError};
+use remuda_proto::message::native::{ApplyContent, NativeTask};
+use remuda_proto::{Date, Header, Key, Packer, VerifyError};
 use serde_json::Value;
 
 use super::*;
