@@ -37,6 +37,10 @@ pub fn sight(tampering: Tampering) -> Option<Caught> {
     (1..=SEEDS).find_map(|seed| {
         let failure = run_seed(Plan { tampering: Some(tampering), ..Plan::new(seed) }).err()?;
         let violation = failure.violation;
-        tampering.checkers().contains(&violation.checker).then_some(Caught { seed, checker: violation.checker, reason: violation.reason })
+        tampering.checkers().contains(&violation.checker).then_some(Caught {
+            seed,
+            checker: violation.checker,
+            reason: violation.reason,
+        })
     })
 }

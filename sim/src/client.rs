@@ -41,7 +41,14 @@ impl ClientNode {
     }
 
     /// A message of any kind.
-    pub(crate) fn message(&mut self, now: Now, msg_type: MsgType, metadata: &Value, content: &Value, buffers: &[Bytes]) -> (MsgId, Body) {
+    pub(crate) fn message(
+        &mut self,
+        now: Now,
+        msg_type: MsgType,
+        metadata: &Value,
+        content: &Value,
+        buffers: &[Bytes],
+    ) -> (MsgId, Body) {
         let made = self.session.message(now.date, msg_type, None, metadata, content, buffers);
         made.expect("plain data can be packed")
     }
@@ -49,7 +56,8 @@ impl ClientNode {
     /// A task as a load-balanced view makes it (`client/view.py: LoadBalancedView._really_apply`).
     pub(crate) fn task(&mut self, now: Now, wish: &Wish, parameters: &Parameters, dice: &mut Dice) -> (MsgId, Body) {
         let retries = if dice.percent(parameters.retry_percent) { dice.between(1, 4) } else { 0 };
-        let timeout = if dice.percent(parameters.timeout_percent) { dice.between(1, 3000) as f64 / 1000.0 } else { 0.0 };
+        let timeout =
+            if dice.percent(parameters.timeout_percent) { dice.between(1, 3000) as f64 / 1000.0 } else { 0.0 };
         let list = |value: &Value| if value.is_null() { json!([]) } else { value.clone() };
         let metadata = json!({
             "after": list(&wish.after), "follow": list(&wish.follow), "timeout": timeout, "targets": wish.targets,
@@ -61,7 +69,13 @@ impl ClientNode {
     }
 
     /// A request to run something, with this metadata.
-    pub(crate) fn work(&mut self, now: Now, metadata: &Value, parameters: &Parameters, dice: &mut Dice) -> (MsgId, Body) {
+    pub(crate) fn work(
+        &mut self,
+        now: Now,
+        metadata: &Value,
+        parameters: &Parameters,
+        dice: &mut Dice,
+    ) -> (MsgId, Body) {
         let time_us = u64::try_from(dice.around(parameters.task_time).as_micros()).unwrap_or(0);
         let script = Script { time_us, fail_percent: parameters.fail_percent, unmet_percent: parameters.unmet_percent };
         let text = script.text();

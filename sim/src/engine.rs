@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 
+use remuda_engine::Work;
 use remuda_engine::{Config, Effect, EngineCore, Event};
 use remuda_proto::message::native::Announcement;
 use remuda_proto::{
     Body, EngineId, EngineUuid, Identity, Idents, Instant, Key, Machine, MsgId, Now, Packer, Session, SessionId,
 };
-use remuda_engine::Work;
 
 use crate::network::{Channel, Payload};
 use crate::parameters::{FUNCTIONS, Kind};

@@ -58,6 +58,14 @@ impl Log {
         }
     }
 
+    /// Notes that something happened to a request.
+    pub fn about(&mut self, at: Instant, msg_id: &MsgId, what: impl fmt::Display) {
+        self.note(at, what);
+        if let Some(line) = self.lines.as_mut().and_then(|lines| lines.last_mut()) {
+            line.msg_id = Some(msg_id.clone());
+        }
+    }
+
     /// Notes that a message passed a place. The digest takes the place; the words are made only for a line.
     pub fn message(&mut self, at: Instant, place: u8, body: &Body, what: impl FnOnce() -> String) {
         self.mix(&at.0.to_le_bytes());

@@ -164,14 +164,12 @@ fn fresh_seed(number: u64) -> u64 {
 fn check_canary() -> bool {
     let mut missed = 0;
     for sighting in canary::sightings() {
-        match sighting.caught {
-            Some(canary::Caught { seed, checker, reason }) => {
-                println!("{:?}: caught by [{checker}] with seed {seed}: {reason}", sighting.tampering);
-            }
-            None => {
-                missed += 1;
-                println!("{:?}: NOT CAUGHT within {} seeds", sighting.tampering, canary::SEEDS);
-            }
+        let canary::Sighting { tampering, caught } = sighting;
+        if let Some(canary::Caught { seed, checker, reason }) = caught {
+            println!("{tampering:?}: caught by [{checker}] with seed {seed}: {reason}");
+        } else {
+            missed += 1;
+            println!("{tampering:?}: NOT CAUGHT within {} seeds by any of {:?}", canary::SEEDS, tampering.checkers());
         }
     }
     println!("{} caught, {missed} missed", remuda_sim::Tampering::ALL.len() - missed);

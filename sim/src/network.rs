@@ -113,7 +113,9 @@ impl Network {
             let (sent, side) = match way {
                 Way::In => (now.max(connection.up_at), 0),
                 // A ROUTER or PUB forgets at the time of the cut; before it is up it knows nothing.
-                Way::Out if now < connection.up_at || connection.cut_at[1].is_some_and(|cut| cut <= now) => return None,
+                Way::Out if now < connection.up_at || connection.cut_at[1].is_some_and(|cut| cut <= now) => {
+                    return None;
+                }
                 Way::Out => (now + connection.lag, 1),
             };
             let arrival = (sent + delay).max(connection.last[side]);

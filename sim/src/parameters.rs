@@ -281,7 +281,8 @@ impl Parameters {
             FaultLevel::All => Fault::ALL.iter().map(|fault| (*fault, dice.between(1, 5))).collect(),
         };
         let heart_period = *dice.pick(&[ms(300), ms(1000), ms(3000)]);
-        let often = if level == FaultLevel::All { ms(200) } else { *dice.pick(&[ms(200), ms(1000), ms(4000), ms(15_000)]) };
+        let often =
+            if level == FaultLevel::All { ms(200) } else { *dice.pick(&[ms(200), ms(1000), ms(4000), ms(15_000)]) };
         Self {
             seed,
             scheme,

@@ -104,8 +104,7 @@ impl<M: Machine> Part<M> {
     /// When it has to take its next turn, if it needs until `wake` to wake; `None`: it has nothing to do. Never before
     /// `now`, however late it is.
     pub fn due(&self, now: Instant, wake: Instant) -> Option<Instant> {
-        let has_input =
-            !self.mail.is_empty() || !self.engines.is_empty() || (!self.paused && !self.clients.is_empty());
+        let has_input = !self.mail.is_empty() || !self.engines.is_empty() || (!self.paused && !self.clients.is_empty());
         let due = if has_input { Some(wake) } else { self.machine.deadline() };
         due.map(|due| due.max(self.busy_until).max(now))
     }

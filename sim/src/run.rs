@@ -39,14 +39,10 @@ impl Plan {
 
     /// The command that does the same.
     pub fn command(&self) -> String {
-        let mut command = format!("remuda-sim --seed {}", self.seed);
-        if self.faults != FaultLevel::Some {
-            command += &format!(" --faults {}", self.faults);
-        }
-        if let Some(steps) = self.steps {
-            command += &format!(" --steps {steps}");
-        }
-        command
+        let Self { seed, faults, steps, .. } = self;
+        let faults = if *faults == FaultLevel::Some { String::new() } else { format!(" --faults {faults}") };
+        let steps = steps.map(|steps| format!(" --steps {steps}")).unwrap_or_default();
+        format!("remuda-sim --seed {seed}{faults}{steps}")
     }
 }
 

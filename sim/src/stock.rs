@@ -6,11 +6,13 @@ use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use remuda_engine::{Effect, Ending, Event, Link, Outcome, Work};
-use remuda_proto::message::content::{AbortRequest, Done, RegistrationReply, RegistrationRequest, UnregistrationRequest};
+use remuda_proto::message::content::{
+    AbortRequest, Done, RegistrationReply, RegistrationRequest, UnregistrationRequest,
+};
 use remuda_proto::message::metadata::ReplyMetadata;
 use remuda_proto::{
-    Body, Date, EngineId, EngineUuid, Envelope, Frames, Identity, Idents, Instant, Machine, MsgId, MsgType, Now, Packer,
-    Refusal, RemoteError, SeenSignatures, Session, Status,
+    Body, Date, EngineId, EngineUuid, Envelope, Frames, Identity, Idents, Instant, Machine, MsgId, MsgType, Now,
+    Packer, Refusal, RemoteError, SeenSignatures, Session, Status,
 };
 use serde_json::{Value, json};
 
@@ -52,7 +54,14 @@ impl StockEngine {
         }
     }
 
-    fn message(&mut self, now: Now, msg_type: MsgType, parent: Option<&Body>, metadata: &Value, content: &Value) -> Body {
+    fn message(
+        &mut self,
+        now: Now,
+        msg_type: MsgType,
+        parent: Option<&Body>,
+        metadata: &Value,
+        content: &Value,
+    ) -> Body {
         let parent = parent.map(Body::header);
         self.session.message(now.date, msg_type, parent, metadata, content, &[]).expect("plain data can be packed").1
     }
@@ -94,7 +103,11 @@ impl StockEngine {
         let parent = Some(request.body.header());
         let reply = request.envelope.msg_type.reply();
         let made = self.session.message(now.date, reply, parent, &metadata, &content, &buffers);
-        Effect::Reply { link: Link::Shell, idents: request.idents.clone(), body: made.expect("plain data can be packed").1 }
+        Effect::Reply {
+            link: Link::Shell,
+            idents: request.idents.clone(),
+            body: made.expect("plain data can be packed").1,
+        }
     }
 
     fn advance(&mut self, now: Now, out: &mut Vec<Effect>) {

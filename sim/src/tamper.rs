@@ -196,7 +196,9 @@ impl TaskCore {
     fn rewrite(&mut self, body: Body, tampering: Tampering) -> Body {
         let packer = self.session.packer();
         let read = |part| packer.unpack::<Value>(part).ok();
-        let (Some(mut metadata), Some(mut content)) = (read(body.metadata()), read(body.content())) else { return body };
+        let (Some(mut metadata), Some(mut content)) = (read(body.metadata()), read(body.content())) else {
+            return body;
+        };
         let Ok(Envelope { msg_id, .. }) = Envelope::read(packer, &body) else { return body };
         let makes_sense = TaskMetadata::read(packer, &body).is_ok() && metadata.is_object();
         if self.session.key().verify(&body).is_err() || !makes_sense || self.originals.contains_key(&msg_id) {
@@ -241,7 +243,9 @@ impl TaskCore {
     /// What the scheduler is told in place of what happened; `None`: nothing.
     fn event(&mut self, event: TaskEvent, tampering: Tampering) -> Option<TaskEvent> {
         match event {
-            TaskEvent::Submit { client, body } => Some(TaskEvent::Submit { client, body: self.rewrite(body, tampering) }),
+            TaskEvent::Submit { client, body } => {
+                Some(TaskEvent::Submit { client, body: self.rewrite(body, tampering) })
+            }
             TaskEvent::Result { engine, client, body } => {
                 if tampering == Tampering::LoseResult && self.now_and_then() {
                     return None;
@@ -275,7 +279,13 @@ impl TaskCore {
     }
 
     /// Does something else than what the scheduler asked for.
-    fn effect(&mut self, effect: TaskEffect, came: Option<&(Identity, Body)>, tampering: Tampering, out: &mut Vec<TaskEffect>) {
+    fn effect(
+        &mut self,
+        effect: TaskEffect,
+        came: Option<&(Identity, Body)>,
+        tampering: Tampering,
+        out: &mut Vec<TaskEffect>,
+    ) {
         match effect {
             TaskEffect::ToEngine { mut engine, client, body } => {
                 let body = self.original(body);

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use remuda_proto::message::metadata::{ReplyEnvelope, TaskMetadata};
-use remuda_proto::message::parent_msg_id;
 use remuda_proto::message::native::{Capability, Need};
+use remuda_proto::message::parent_msg_id;
 use remuda_proto::monitor::{Monitor, Queue};
 use remuda_proto::{Body, EngineUuid, Envelope, Identity, Instant, MsgId, Now, Session, Status};
 use remuda_scheduler::{TaskEffect, TaskEvent};
@@ -262,12 +262,9 @@ impl TaskBook {
     /// # Errors
     /// What was left undone.
     pub fn after(&mut self) -> Verdict {
-        if let Some(arrived) = self.arrived.take()
-            && self.live.contains(&arrived.msg_id)
-        {
-            if arrived.is_final {
-                return Err(Violation::of("reply", &arrived.msg_id, "its final reply came and was not relayed"));
-            }
+        let relayed = |arrived: &Arrived| !arrived.is_final || !self.live.contains(&arrived.msg_id);
+        if let Some(arrived) = self.arrived.take_if(|arrived| !relayed(arrived)) {
+            return Err(Violation::of("reply", &arrived.msg_id, "its final reply came and was not relayed"));
         }
         if let Some(msg_id) = self.abort.iter().find(|msg_id| self.live.contains(*msg_id)) {
             return Err(Violation::of("abort", msg_id, "it was queued and is not wanted, but was not answered"));
@@ -413,7 +410,11 @@ impl TaskBook {
             }
             for task in self.live.iter().map(|msg_id| &self.tasks[msg_id]) {
                 if matches!(task.place, Place::Queued { .. }) && self.may_run(task, uuid, engine) {
-                    return Err(Violation::of("idle", &task.msg_id, format!("it waits although `{uuid}` could take it")));
+                    return Err(Violation::of(
+                        "idle",
+                        &task.msg_id,
+                        format!("it waits although `{uuid}` could take it"),
+                    ));
                 }
             }
         }

@@ -52,8 +52,8 @@ impl ClientBook {
     /// A client sends something under an id that is new.
     pub fn send(&mut self, client: u32, channel: Channel, msg_id: MsgId, answer: Answer) {
         self.waiting += usize::from(matches!(answer, Answer::One | Answer::FromEngine(_)));
-        let before = self.sent.insert(msg_id.clone(), Sent { client, channel, answer, reply: None });
-        assert!(before.is_none(), "`{msg_id}` is sent twice");
+        let before = self.sent.insert(msg_id, Sent { client, channel, answer, reply: None });
+        assert!(before.is_none(), "client {client} uses an id twice: {before:?}");
     }
 
     /// A client gets something on a channel that brings replies.
@@ -68,7 +68,8 @@ impl ClientBook {
             return Err(Violation::of("client", &msg_id, format!("client {client} got a reply to what nobody sent")));
         };
         if (sent.client, sent.channel) != (client, channel) {
-            let reason = format!("client {client} got on {channel:?} what client {} sent on {:?}", sent.client, sent.channel);
+            let reason =
+                format!("client {client} got on {channel:?} what client {} sent on {:?}", sent.client, sent.channel);
             return Err(Violation::of("client", &msg_id, reason));
         }
         if sent.answer == Answer::None {
@@ -81,7 +82,11 @@ impl ClientBook {
         let is_result = matches!(channel, Channel::Task | Channel::Mux);
         let ran = body.buffers().next().filter(|_| is_result).and_then(|buffer| std::str::from_utf8(buffer).ok());
         if ran.is_some_and(|ran| ran.starts_with("ran ") && ran != format!("ran {msg_id}")) {
-            return Err(Violation::of("client", &msg_id, format!("client {client} got the result of another task: {ran:?}")));
+            return Err(Violation::of(
+                "client",
+                &msg_id,
+                format!("client {client} got the result of another task: {ran:?}"),
+            ));
         }
         sent.reply = Some(body.clone());
         self.waiting -= usize::from(matches!(sent.answer, Answer::One | Answer::FromEngine(_)));
@@ -115,9 +120,10 @@ impl ClientBook {
 
     /// The messages that wait for a reply that has to come.
     pub fn unanswered(&self) -> Vec<MsgId> {
-        let due = self.sent.iter().filter(|(_, sent)| {
-            sent.reply.is_none() && matches!(sent.answer, Answer::One | Answer::FromEngine(_))
-        });
+        let due = self
+            .sent
+            .iter()
+            .filter(|(_, sent)| sent.reply.is_none() && matches!(sent.answer, Answer::One | Answer::FromEngine(_)));
         due.map(|(msg_id, _)| msg_id.clone()).collect()
     }
 

@@ -36,7 +36,9 @@ impl<'a> Places<'a> {
     /// Whether the task may go to this engine now.
     pub(super) fn allow(&self, engine: &EngineUuid) -> bool {
         self.follow.is_empty()
-            || (self.at.contains(engine) && self.follow.is_met(self.counting) && !(self.follow.all && self.at.len() > 1))
+            || (self.at.contains(engine)
+                && self.follow.is_met(self.counting)
+                && !(self.follow.all && self.at.len() > 1))
     }
 
     /// Whether there is no engine that it may ever go to, as far as `follow` goes.

@@ -26,8 +26,7 @@ pub(crate) fn check_queues(content: &Value, book: &TaskBook, only_tasks: bool) -
     let (ok, other) = (count("ok"), count("error") + count("aborted"));
     let seen = book.ended().filter(|(_, ended)| *ended == Some(true)).count() as u64;
     let (seen_ok, seen_other) = (seen, book.accepted() as u64 - seen);
-    let agrees =
-        if only_tasks { (ok, other) == (seen_ok, seen_other) } else { ok >= seen_ok && other >= seen_other };
+    let agrees = if only_tasks { (ok, other) == (seen_ok, seen_other) } else { ok >= seen_ok && other >= seen_other };
     if !agrees {
         return wrong(format!("{seen_ok} tasks ended well and {seen_other} did not, it says {ok} and {other}"));
     }
@@ -53,9 +52,11 @@ pub(crate) fn check_results(
             return Err(Violation::of("client", msg_id, "its client got another reply than was sent"));
         }
         let record = &content[msg_id.as_str()];
-        for (key, part) in
-            [("result_header", reply.header()), ("result_metadata", reply.metadata()), ("result_content", reply.content())]
-        {
+        for (key, part) in [
+            ("result_header", reply.header()),
+            ("result_metadata", reply.metadata()),
+            ("result_content", reply.content()),
+        ] {
             let seen: Value = packer.unpack(part).unwrap_or_default();
             if record[key] != seen {
                 let reason = format!("its {key} is {} on record, and its client was sent {seen}", record[key]);
@@ -64,7 +65,11 @@ pub(crate) fn check_results(
         }
         for (at, buffer) in reply.buffers().enumerate() {
             if buffers.next() != Some(buffer) {
-                return Err(Violation::of("records", msg_id, format!("buffer {at} of its result is not what its client was sent")));
+                return Err(Violation::of(
+                    "records",
+                    msg_id,
+                    format!("buffer {at} of its result is not what its client was sent"),
+                ));
             }
         }
     }

@@ -10,7 +10,7 @@ pub(crate) mod hub;
 mod reply;
 mod send;
 
-pub use book::{TaskBook, Rules};
+pub use book::{Rules, TaskBook};
 pub use client::{Answer, ClientBook};
 
 use remuda_proto::MsgId;

@@ -88,18 +88,18 @@ impl World {
             Act::Targets => {
                 let targets = self.some_engines(client);
                 let after = if self.dice.workload.percent(20) { self.some_dependency(client) } else { Value::Null };
-                self.submit(client, &Wish { targets, after, ..Wish::default() });
+                self.submit(client, &Wish { after, targets, ..Wish::default() });
             }
             Act::Direct => {
                 let engines: Vec<_> = self.clients[client as usize].engines.values().cloned().collect();
                 if !engines.is_empty() {
                     let uuid = self.dice.workload.pick(&engines).clone();
-                    self.direct(client, Some(uuid));
+                    self.direct(client, Some(&uuid));
                 }
             }
             Act::DirectNowhere => {
                 let uuid = self.dice.workload.percent(50).then(|| EngineUuid::from("nobody"));
-                self.direct(client, uuid);
+                self.direct(client, uuid.as_ref());
             }
             Act::Abort => {
                 let tasks = self.clients[client as usize].tasks.clone();
@@ -133,24 +133,24 @@ impl World {
     pub(super) fn send_task(&mut self, client: u32, msg_id: MsgId, body: Body) {
         self.clients[client as usize].tasks.push(msg_id.clone());
         self.sent.send(client, Channel::Task, msg_id, Answer::One);
-        self.from_client(client, Channel::Task, Idents::new(), body);
+        self.client_sends(client, Channel::Task, Idents::new(), body);
     }
 
     /// Sends a direct request; `None`: it names no engine at all.
-    pub(super) fn direct(&mut self, client: u32, uuid: Option<EngineUuid>) -> MsgId {
+    pub(super) fn direct(&mut self, client: u32, uuid: Option<&EngineUuid>) -> MsgId {
         let (now, parameters) = (self.clock.now(), &self.parameters);
         let metadata = json!({"label": null});
         let (msg_id, body) = self.clients[client as usize].work(now, &metadata, parameters, &mut self.dice.workload);
-        let number = uuid.as_ref().and_then(|uuid| self.number_of(uuid));
+        let number = uuid.and_then(|uuid| self.number_of(uuid));
         let lives = number.is_some_and(|number| self.engines[number as usize].life != Life::Gone);
-        let answer = match &uuid {
+        let answer = match uuid {
             Some(uuid) if lives && self.is_registered(uuid) => Answer::FromEngine(uuid.clone()),
             Some(_) if number.is_some() => Answer::Perhaps,
             _ => Answer::One,
         };
         self.direct += 1;
         self.sent.send(client, Channel::Mux, msg_id.clone(), answer);
-        self.from_client(client, Channel::Mux, uuid.iter().map(EngineUuid::identity).collect(), body);
+        self.client_sends(client, Channel::Mux, uuid.into_iter().map(EngineUuid::identity).collect(), body);
         msg_id
     }
 
@@ -169,7 +169,7 @@ impl World {
         let now = self.clock.now();
         let (msg_id, body) = self.clients[client as usize].message(now, msg_type, &json!({}), content, &[]);
         self.sent.send(client, Channel::Control, msg_id, Answer::Perhaps);
-        self.from_client(client, Channel::Control, Idents::from_iter([uuid.identity()]), body);
+        self.client_sends(client, Channel::Control, Idents::from_iter([uuid.identity()]), body);
     }
 
     /// Asks the hub.
@@ -177,11 +177,11 @@ impl World {
         let now = self.clock.now();
         let (msg_id, body) = self.clients[client as usize].message(now, msg_type, &json!({}), content, &[]);
         self.sent.send(client, Channel::Query, msg_id.clone(), Answer::One);
-        self.from_client(client, Channel::Query, Idents::new(), body);
+        self.client_sends(client, Channel::Query, Idents::new(), body);
         msg_id
     }
 
-    fn from_client(&mut self, client: u32, channel: Channel, idents: Idents, body: Body) {
+    fn client_sends(&mut self, client: u32, channel: Channel, idents: Idents, body: Body) {
         self.send(Peer::Client(client), channel, Way::In, Payload::Message(idents, body));
     }
 
@@ -240,11 +240,11 @@ impl World {
                 let headers = [&b"\xff\xfe"[..], b"{}", b"[1]", b"{\"msg_id\": 5}", b""];
                 let header = self.dice.workload.pick(&headers);
                 let body = node.session.sign_parts([header, b"{}", b"{}", b"{}"], []);
-                return self.from_client(client, Channel::Task, Idents::new(), body);
+                return self.client_sends(client, Channel::Task, Idents::new(), body);
             }
         };
         self.sent.send(client, Channel::Task, msg_id, Answer::None);
-        self.from_client(client, Channel::Task, Idents::new(), body);
+        self.client_sends(client, Channel::Task, Idents::new(), body);
     }
 
     /// The same bytes again. From another client only once the scheduler has had them: else this one would be the first.
@@ -259,7 +259,7 @@ impl World {
         let accepted = remuda_proto::Envelope::read(self.parameters.packer, &body)
             .is_ok_and(|envelope| self.book.knows(&envelope.msg_id));
         if whose == client as usize || accepted {
-            self.from_client(client, Channel::Task, Idents::new(), body);
+            self.client_sends(client, Channel::Task, Idents::new(), body);
         }
     }
 
@@ -274,7 +274,7 @@ impl World {
         let mut header = node.session.header(now.date, MsgType::ApplyRequest);
         header.msg_id = msg_id;
         let body = node.session.assemble(&header, None, &json!({"label": "again"}), &json!({}), &[]);
-        self.from_client(client, Channel::Task, Idents::new(), body.expect("plain data can be packed"));
+        self.client_sends(client, Channel::Task, Idents::new(), body.expect("plain data can be packed"));
     }
 
     fn query(&mut self, client: u32) {

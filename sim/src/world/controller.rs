@@ -42,7 +42,7 @@ impl World {
         let mut left = MAX_TURN;
         let every = self.options.check_every.max(1);
         macro_rules! turn {
-            ($part:ident, $perform:ident) => {{
+            ($part:ident, $perform:ident $(, $fails:tt)?) => {{
                 if !comes_now(&mut self.$part, now.instant) {
                     self.plan(name);
                     return Ok(());
@@ -57,7 +57,7 @@ impl World {
                         self.$part.machine.check();
                     }
                     for effect in out.drain(..) {
-                        self.$perform(name, effect)?;
+                        self.$perform(name, effect)$($fails)?;
                     }
                     left -= 1;
                     if left == 0 {
@@ -68,7 +68,7 @@ impl World {
             }};
         }
         match name {
-            PartName::Hub => turn!(hub, hub_does),
+            PartName::Hub => turn!(hub, hub_does, ?),
             PartName::Heart => turn!(heart, heart_does),
             PartName::Task => {
                 if !comes_now(&mut self.task, now.instant) {
@@ -135,15 +135,15 @@ impl World {
         match effect {
             TaskEffect::ToEngine { engine, client, body } => {
                 self.log.message(at, 3, &body, || format!("task -> `{engine}`"));
-                self.to_engine(Channel::Task, &engine, Idents::from_iter([client]), body);
+                self.route_to_engine(Channel::Task, &engine, Idents::from_iter([client]), body);
             }
             TaskEffect::ToClient { client, engine, body } => {
                 self.log.message(at, 4, &body, || format!("task -> client {client}"));
                 let idents: Idents = engine.into_iter().collect();
                 if self.task.machine.sends_twice() {
-                    self.to_client(Channel::Task, &client, idents.clone(), body.clone());
+                    self.route_to_client(Channel::Task, &client, idents.clone(), body.clone());
                 }
-                self.to_client(Channel::Task, &client, idents, body);
+                self.route_to_client(Channel::Task, &client, idents, body);
             }
             TaskEffect::Monitor(seen) => {
                 if let Some(seen) = self.task.machine.tells(seen) {
@@ -156,17 +156,17 @@ impl World {
         }
     }
 
-    fn relay_does(&mut self, name: PartName, effect: RelayEffect) -> Verdict {
+    fn relay_does(&mut self, name: PartName, effect: RelayEffect) {
         let at = self.clock.instant();
         let channel = if name == PartName::Mux { Channel::Mux } else { Channel::Control };
         match effect {
             RelayEffect::ToEngine { engine, idents, body } => {
                 self.log.message(at, 5, &body, || format!("{name:?} -> `{engine}`"));
-                self.to_engine(channel, &engine, idents, body);
+                self.route_to_engine(channel, &engine, idents, body);
             }
             RelayEffect::ToClient { client, idents, body } => {
                 self.log.message(at, 6, &body, || format!("{name:?} -> client {client}"));
-                self.to_client(channel, &client, idents, body);
+                self.route_to_client(channel, &client, idents, body);
             }
             RelayEffect::Monitor(seen) => {
                 self.hub.mail(hub::Event::Monitor(seen));
@@ -178,10 +178,9 @@ impl World {
             }
             RelayEffect::Refused { from, refusal } => self.refused(name, &from, &refusal),
         }
-        Ok(())
     }
 
-    fn output_does(&mut self, name: PartName, effect: OutputEffect) -> Verdict {
+    fn output_does(&mut self, name: PartName, effect: OutputEffect) {
         match effect {
             OutputEffect::Publish { topic, body } => self.publish(Channel::Output, Some(topic), &body),
             OutputEffect::Monitor(seen) => {
@@ -190,10 +189,9 @@ impl World {
             }
             OutputEffect::Refused { from, refusal } => self.refused(name, &from, &refusal),
         }
-        Ok(())
     }
 
-    fn heart_does(&mut self, name: PartName, effect: heart::Effect) -> Verdict {
+    fn heart_does(&mut self, name: PartName, effect: heart::Effect) {
         match effect {
             heart::Effect::Ping(payload) => {
                 for peer in self.network.peers(Channel::Ping) {
@@ -207,7 +205,6 @@ impl World {
             }
             heart::Effect::Refused { from, refusal } => self.refused(name, &from, &refusal),
         }
-        Ok(())
     }
 
     fn tell_hub(&mut self, event: hub::Event) {
@@ -279,7 +276,7 @@ impl World {
     }
 
     /// Sends to an engine through a ROUTER: what it does not know is dropped.
-    fn to_engine(&mut self, channel: Channel, engine: &Identity, idents: Idents, body: Body) {
+    fn route_to_engine(&mut self, channel: Channel, engine: &Identity, idents: Idents, body: Body) {
         match self.peer(engine, channel) {
             Some(peer) => self.send(peer, channel, Way::Out, Payload::Message(idents, body)),
             None => self.network.lost += 1,
@@ -287,7 +284,7 @@ impl World {
     }
 
     /// The same to a client.
-    fn to_client(&mut self, channel: Channel, client: &Identity, idents: Idents, body: Body) {
+    fn route_to_client(&mut self, channel: Channel, client: &Identity, idents: Idents, body: Body) {
         match client_of(client, channel).filter(|client| *client < self.parameters.clients) {
             Some(client) => self.send(Peer::Client(client), channel, Way::Out, Payload::Message(idents, body)),
             None => self.network.lost += 1,
@@ -354,7 +351,11 @@ impl World {
                     Channel::Mux => (&mut self.mux, PartName::Mux),
                     _ => (&mut self.control, PartName::Control),
                 };
-                if is_client { part.from_client(event) } else { part.from_engine(event) }
+                if is_client {
+                    part.from_client(event);
+                } else {
+                    part.from_engine(event);
+                }
                 self.plan(name);
             }
             Channel::Output => {

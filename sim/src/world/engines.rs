@@ -8,12 +8,14 @@ use remuda_proto::{Body, EngineId, EngineUuid, Frames, Idents, Key, MsgType, Ses
 use serde_json::json;
 
 use super::{Happening, KEY, World};
-use crate::checker::Verdict;
 use crate::engine::{EngineNode, Held, Life, Running, socket_channel, socket_identity};
 use crate::network::{Channel, Payload, Peer, Way};
 use crate::parameters::Kind;
 use crate::part::PartName;
 use crate::work::Script;
+
+/// A slow engine takes no longer than this for a task that a healthy one does in less.
+const SLOWEST: Duration = Duration::from_secs(20);
 
 impl World {
     /// An engine starts, and asks to be registered: under a uuid of its own, or under one that it had before. Returns its
@@ -30,7 +32,7 @@ impl World {
     }
 
     /// A message reaches an engine.
-    pub(super) fn engine_receives(&mut self, number: u32, channel: Channel, payload: Payload) -> Verdict {
+    pub(super) fn engine_receives(&mut self, number: u32, channel: Channel, payload: Payload) {
         let engine = &mut self.engines[number as usize];
         match engine.life {
             Life::Gone => {}
@@ -52,15 +54,14 @@ impl World {
                 _ => {}
             },
         }
-        Ok(())
     }
 
     /// An engine's deadline comes, if it is the one that was planned.
-    pub(super) fn engine_deadline(&mut self, number: u32) -> Verdict {
+    pub(super) fn engine_deadline(&mut self, number: u32) {
         let now = self.clock.now();
         let engine = &mut self.engines[number as usize];
         if engine.wakes_at != Some(now.instant) {
-            return Ok(());
+            return;
         }
         engine.wakes_at = None;
         if engine.life == Life::Runs {
@@ -68,18 +69,17 @@ impl World {
             engine.on_deadline(now, &mut out);
             self.engine_does(number, out);
         }
-        Ok(())
     }
 
     /// What an engine runs ends, if it is what was planned.
-    pub(super) fn engine_done(&mut self, number: u32, run: u64) -> Verdict {
+    pub(super) fn engine_done(&mut self, number: u32, run: u64) {
         let calm = self.is_calm();
         let engine = &mut self.engines[number as usize];
         match engine.life {
             Life::Gone => {}
             Life::Frozen => engine.held.push_back(Held::Done(run)),
             Life::Runs => {
-                let Some(running) = engine.running.take_if(|running| running.run == run) else { return Ok(()) };
+                let Some(running) = engine.running.take_if(|running| running.run == run) else { return };
                 let script = Script::of(&running.work);
                 let outcome = match running.signal {
                     Some(signal) => script.killed(signal),
@@ -92,7 +92,6 @@ impl World {
                 self.engine_handles(number, Event::TaskDone { msg_id: running.msg_id, outcome });
             }
         }
-        Ok(())
     }
 
     fn engine_handles(&mut self, number: u32, event: Event) {
@@ -126,7 +125,10 @@ impl World {
                 Effect::Start { msg_id, work } => {
                     let engine = &mut self.engines[number as usize];
                     engine.runs += 1;
-                    let (run, time) = (engine.runs, Script::of(&work).time() * engine.slowness);
+                    let time = Script::of(&work).time();
+                    // Slow, but not for ever: a run waits for what began before calm came.
+                    let (run, time) = (engine.runs, (time * engine.slowness).min(time.max(SLOWEST)));
+                    self.log.about(now, &msg_id, format_args!("engine {number} runs `{msg_id}` for {time:?}"));
                     engine.running = Some(Running { msg_id, work, run, signal: None });
                     self.clock.after(time, Happening::Done { engine: number, run });
                 }
@@ -216,10 +218,10 @@ impl World {
     }
 
     /// A frozen engine goes on: first with what came meanwhile.
-    pub(super) fn thaw(&mut self, number: u32) -> Verdict {
+    pub(super) fn thaw(&mut self, number: u32) {
         let engine = &mut self.engines[number as usize];
         if engine.life != Life::Frozen {
-            return Ok(());
+            return;
         }
         engine.life = Life::Runs;
         let held = std::mem::take(&mut engine.held);
@@ -227,13 +229,12 @@ impl World {
         self.log.note(self.clock.instant(), format_args!("engine {number} goes on"));
         for held in held {
             match held {
-                Held::Message(channel, payload) => self.engine_receives(number, channel, payload)?,
-                Held::Done(run) => self.engine_done(number, run)?,
+                Held::Message(channel, payload) => self.engine_receives(number, channel, payload),
+                Held::Done(run) => self.engine_done(number, run),
             }
         }
         // A deadline that passed meanwhile comes now.
         self.engine_does(number, Vec::new());
-        Ok(())
     }
 
     /// The engines that are like this.
@@ -252,7 +253,13 @@ impl World {
     fn invented_reply(&mut self, number: u32, like: &Body) -> Body {
         let uuid = self.engines[number as usize].uuid.clone();
         let others: Vec<_> = self.book.live().cloned().collect();
-        let session = Session::new(SessionId::from(format!("stray-{}", self.steps)), "sim", Key::new(KEY), self.parameters.packer, 1);
+        let session = Session::new(
+            SessionId::from(format!("stray-{}", self.steps)),
+            "sim",
+            Key::new(KEY),
+            self.parameters.packer,
+            1,
+        );
         let packer = self.parameters.packer;
         let mine = |world: &Self, msg_id: &_| world.book.is_with(msg_id, &uuid);
         let target = others.iter().find(|msg_id| !mine(self, msg_id));

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::{Happening, Phase, World};
-use crate::checker::Verdict;
 use crate::engine::Life;
 use crate::network::{Channel, Peer};
 use crate::parameters::{Fault, Kind};
@@ -15,9 +14,9 @@ const fn ms(ms: u64) -> Duration {
 
 impl World {
     /// Something goes wrong, and the next thing is planned.
-    pub(super) fn fault(&mut self) -> Verdict {
+    pub(super) fn fault(&mut self) {
         if self.phase != Phase::Busy {
-            return Ok(());
+            return;
         }
         if let Some(fault) = self.dice.faults.weighted(&self.parameters.fault_weights) {
             self.faults += 1;
@@ -26,7 +25,6 @@ impl World {
         }
         let pause = self.dice.faults.around(self.parameters.fault_pause);
         self.clock.after(pause.max(ms(1)), Happening::Fault);
-        Ok(())
     }
 
     fn inflict(&mut self, fault: Fault) {

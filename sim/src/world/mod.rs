@@ -25,7 +25,7 @@ use crate::log::{Line, Log};
 use crate::network::{Channel, Network, Payload, Peer, Way};
 use crate::parameters::{Kind, Parameters};
 use crate::part::{Part, PartName};
-use crate::tamper::{TaskCore, Tampering};
+use crate::tamper::{Tampering, TaskCore};
 
 /// The key that signs everything.
 const KEY: &str = "the-key-of-all-simulated-clusters";
@@ -180,8 +180,9 @@ impl World {
             ..TaskConfig::default()
         };
         let rules = Rules { session: session("checker"), hwm: parameters.hwm, grace: parameters.grace };
-        let clients =
-            (0..parameters.clients).map(|number| ClientNode::new(number, key.clone(), packer, parameters.acts)).collect();
+        let clients = (0..parameters.clients)
+            .map(|number| ClientNode::new(number, key.clone(), packer, parameters.acts))
+            .collect();
         let mut world = Self {
             clock: Clock::new(),
             log: Log::new(packer, options.record),
@@ -274,46 +275,29 @@ impl World {
                 if !self.network.arrives(now, peer, channel, way) {
                     return Ok(());
                 }
-                match way {
-                    Way::In => {
-                        self.controller_receives(peer, channel, payload);
-                        Ok(())
-                    }
-                    Way::Out => match peer {
-                        Peer::Engine(engine) => self.engine_receives(engine, channel, payload),
-                        Peer::Client(client) => self.client_receives(client, channel, payload),
-                        Peer::Nanny(_) => Ok(()),
-                    },
+                match (way, peer) {
+                    (Way::In, _) => self.controller_receives(peer, channel, payload),
+                    (Way::Out, Peer::Engine(engine)) => self.engine_receives(engine, channel, payload),
+                    (Way::Out, Peer::Client(client)) => return self.client_receives(client, channel, payload),
+                    (Way::Out, Peer::Nanny(_)) => {}
                 }
             }
-            Happening::Turn(part) => self.turn(part),
-            Happening::Start(kind) => {
-                self.start_engine(kind, None);
-                Ok(())
-            }
+            Happening::Turn(part) => return self.turn(part),
+            Happening::Start(kind) => _ = self.start_engine(kind, None),
             Happening::EngineDeadline(engine) => self.engine_deadline(engine),
             Happening::Done { engine, run } => self.engine_done(engine, run),
             Happening::Thaw(engine) => self.thaw(engine),
-            Happening::Quicken(engine) => {
-                self.engines[engine as usize].slowness = 1;
-                Ok(())
-            }
+            Happening::Quicken(engine) => self.engines[engine as usize].slowness = 1,
             Happening::FreshNews(client) => {
                 self.network.lag(Peer::Client(client), Channel::Notification, Duration::ZERO);
-                Ok(())
             }
-            Happening::NannyTells(engine) => {
-                self.nanny_tells(engine);
-                Ok(())
-            }
-            Happening::Act(client) => {
-                self.act(client);
-                Ok(())
-            }
+            Happening::NannyTells(engine) => self.nanny_tells(engine),
+            Happening::Act(client) => self.act(client),
             Happening::Fault => self.fault(),
             Happening::Calm => self.calm(),
-            Happening::Look => self.look(),
+            Happening::Look => return self.look(),
         }
+        Ok(())
     }
 
     /// Whether nothing goes wrong any more.

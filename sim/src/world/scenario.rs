@@ -123,7 +123,7 @@ impl Scenario {
     /// Sends a direct request to an engine.
     pub fn direct(&mut self, engine: Engine) -> MsgId {
         let uuid = self.0.uuid_of(engine.0).clone();
-        self.0.direct(0, Some(uuid))
+        self.0.direct(0, Some(&uuid))
     }
 
     /// Tells all engines not to run these tasks.
@@ -155,8 +155,7 @@ impl Scenario {
 
     /// It goes on.
     pub fn thaw(&mut self, engine: Engine) {
-        let verdict = self.0.thaw(engine.0);
-        self.expect(verdict);
+        self.0.thaw(engine.0);
     }
 
     /// Whether the hub has this engine.
@@ -180,7 +179,8 @@ impl Scenario {
 
     /// Faults stop, fresh engines come, and everything settles.
     pub fn settle(mut self) -> Report {
-        let verdict = self.0.calm().and_then(|()| self.0.run(None));
+        self.0.calm();
+        let verdict = self.0.run(None);
         self.expect(verdict);
         self.0.report()
     }

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 impl World {
     /// Faults stop. Frozen engines go on, and fresh ones come that can run whatever there is to run.
-    pub(super) fn calm(&mut self) -> Verdict {
+    pub(super) fn calm(&mut self) {
         let parameters = &self.parameters;
         let known = parameters.detection() * 2 + parameters.grace + parameters.registration_timeout;
         // A task may be as long as four times the mean, and all may have to wait for the same engine.
@@ -30,13 +30,12 @@ impl World {
         self.network.calm();
         for number in self.engines_that(|engine| engine.life != Life::Gone) {
             self.engines[number as usize].slowness = 1;
-            self.thaw(number)?;
+            self.thaw(number);
         }
         for kind in [Kind::Stock, Kind::Native, Kind::Stock, Kind::Native] {
             self.start_engine(kind, None);
         }
         self.clock.after(LOOK, Happening::Look);
-        Ok(())
     }
 
     /// Looks whether all has settled; when it has, asks the hub what it knows.
@@ -94,14 +93,18 @@ impl World {
         }
         let packer = self.parameters.packer;
         let bodies: Vec<_> = self.questions.iter().filter_map(|question| self.sent.reply(question)).collect();
-        let contents: Vec<Value> = bodies.iter().map(|body| packer.unpack(body.content()).unwrap_or_default()).collect();
+        let contents: Vec<Value> =
+            bodies.iter().map(|body| packer.unpack(body.content()).unwrap_or_default()).collect();
         hub::check_queues(&contents[0], &self.book, self.direct == 0)?;
         if let (Some(results), Some(body)) = (contents.get(1), bodies.get(1)) {
             hub::check_results(packer, results, body, &self.book, &self.sent)?;
         }
         self.sent.check_settled()?;
         if !self.task.machine.inner.is_idle() {
-            return Err(Violation::new("settled", "every task is done, and the scheduler still keeps something of one"));
+            return Err(Violation::new(
+                "settled",
+                "every task is done, and the scheduler still keeps something of one",
+            ));
         }
         PartName::ALL.into_iter().for_each(|part| self.check_machine(part));
         self.phase = Phase::Settled;
