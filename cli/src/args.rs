@@ -46,13 +46,13 @@ pub(crate) struct PlaceArgs {
     /// Name of the profile: folder `profile_<NAME>` in IPython's folder [default: default]
     #[arg(long, value_name = "NAME")]
     pub(crate) profile: Option<String>,
-    /// Folder of the profile [env: IPP_PROFILE_DIR]
+    /// Folder of the profile [env: `IPP_PROFILE_DIR`]
     #[arg(long, value_name = "DIR")]
     pub(crate) profile_dir: Option<PathBuf>,
     /// IPython's folder [env: IPYTHONDIR] [default: ~/.ipython]
     #[arg(long, value_name = "DIR")]
     pub(crate) ipython_dir: Option<PathBuf>,
-    /// Which cluster of the profile, where it has several [env: IPP_CLUSTER_ID]
+    /// Which cluster of the profile, where it has several [env: `IPP_CLUSTER_ID`]
     #[arg(long, value_name = "ID")]
     pub(crate) cluster_id: Option<String>,
 }
@@ -74,12 +74,12 @@ impl PlaceArgs {
         let dirs = [("--profile-dir", &self.profile_dir), ("--ipython-dir", &self.ipython_dir)];
         for (name, dir) in dirs {
             if let Some(dir) = dir {
-                text.push_str(&format!(" {name} {}", dir.display()));
+                text.extend([" ", name, " ", &dir.to_string_lossy()]);
             }
         }
         for (name, value) in [("--profile", &self.profile), ("--cluster-id", &self.cluster_id)] {
             if let Some(value) = value {
-                text.push_str(&format!(" {name} {value}"));
+                text.extend([" ", name, " ", value]);
             }
         }
         text

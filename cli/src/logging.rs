@@ -42,18 +42,15 @@ impl FromStr for Level {
 /// Starts logging, to `file` if there is one and to stderr otherwise. Once for a process.
 pub(crate) fn start(level: Level, file: Option<&Path>) -> Result<(), Failure> {
     let builder = tracing_subscriber::fmt().with_max_level(level.0).with_target(false);
-    match file {
-        Some(path) => {
-            let file = File::options().create(true).append(true).open(path).map_err(|error| {
-                Failure::new(anyhow::Error::new(error).context(format!("cannot write the log `{}`", path.display())))
-            })?;
-            builder.with_ansi(false).with_writer(file).init();
-        }
-        None => {
-            let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            builder.with_ansi(colour).with_writer(std::io::stderr).init();
-        }
-    }
+    let Some(path) = file else {
+        let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        builder.with_ansi(colour).with_writer(std::io::stderr).init();
+        return Ok(());
+    };
+    let file = File::options().create(true).append(true).open(path).map_err(|error| {
+        Failure::new(anyhow::Error::new(error).context(format!("cannot write the log `{}`", path.display())))
+    })?;
+    builder.with_ansi(false).with_writer(file).init();
     Ok(())
 }
 

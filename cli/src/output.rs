@@ -18,11 +18,9 @@ pub(crate) fn table(out: &mut impl Write, header: &[&str], rows: &[Vec<String>])
         for (column, cell) in cells.enumerate() {
             let gap = if column == 0 { "" } else { "  " };
             let width = widths[column];
-            text.push_str(&if numeric[column] {
-                format!("{gap}{cell:>width$}")
-            } else {
-                format!("{gap}{cell:<width$}")
-            });
+            let padding = " ".repeat(width - cell.chars().count());
+            let (left, right) = if numeric[column] { (&*padding, "") } else { ("", &*padding) };
+            text.extend([gap, left, cell, right]);
         }
         writeln!(out, "{}", text.trim_end())
     };

@@ -113,23 +113,20 @@ impl Stopper {
 
 impl Controller {
     /// Binds all sockets, starts all threads, and then writes the connection files: who finds them can connect.
-    pub fn start(config: ControllerConfig) -> Result<Self, StartError> {
+    pub fn start(config: &ControllerConfig) -> Result<Self, StartError> {
         let profile = &config.profile;
         profile.create().map_err(|source| StartError::Profile { path: profile.dir().to_owned(), source })?;
         let known = config.reuse.then(|| Known::read(profile)).flatten();
         let clock = Clock::new();
         let context = Context::new();
 
-        let (mut binder, key) = match &known {
-            Some(known) => {
-                let common = &known.client.common;
-                let ports = ports::of_files(&known.client, &known.engine);
-                (Binder::new(&context, common.transport(), common.ip(), ports), common.key.clone())
-            }
-            None => {
-                let key = config.key.clone().unwrap_or_else(|| remuda_net::random_session_id().to_string());
-                (Binder::new(&context, &config.transport, &config.ip, config.ports.iter().copied()), key)
-            }
+        let (mut binder, key) = if let Some(known) = &known {
+            let common = &known.client.common;
+            let ports = ports::of_files(&known.client, &known.engine);
+            (Binder::new(&context, common.transport(), common.ip(), ports), common.key.clone())
+        } else {
+            let key = config.key.clone().unwrap_or_else(|| remuda_net::random_session_id().to_string());
+            (Binder::new(&context, &config.transport, &config.ip, config.ports.iter().copied()), key)
         };
 
         // The order in which stock draws its ports: engines first, then clients. An engine connects one ROUTER to mux,

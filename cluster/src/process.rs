@@ -107,8 +107,9 @@ mod tests {
 
     #[test]
     fn a_process_that_ignores_the_request_is_killed() {
-        let mut child = Command::new("sh").args(["-c", "trap '' TERM; echo; while :; do sleep 60; done"]);
-        let mut child = child.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' TERM; echo; while :; do sleep 60; done"]);
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
         let mut byte = [0];
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut byte).unwrap();
         let id = ProcessId::of(Pid::from_raw(child.id().cast_signed()));

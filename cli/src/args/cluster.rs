@@ -20,7 +20,7 @@ pub(crate) struct StartArgs {
     /// What kind of engines
     #[arg(long, value_enum, default_value_t = EngineKind::Native)]
     pub(crate) engines: EngineKind,
-    /// Python that runs the engines, with `--engines python` [env: REMUDA_PYTHON] [default: python3]
+    /// Python that runs the engines, with `--engines python` [env: `REMUDA_PYTHON`] [default: python3]
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) python: Option<String>,
     /// Return as soon as the engines are there, and leave the cluster running

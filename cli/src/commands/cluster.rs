@@ -76,7 +76,7 @@ async fn supervise(args: &StartArgs, profile: &Profile, programs: &Programs, eng
         supervisor: (!args.daemonize).then(ProcessId::this),
     }
     .write(profile)?;
-    let _remove = RemoveFile { profile, keep: false };
+    let mut file = RemoveFile { profile, keep: false };
 
     let ready = tokio::select! {
         ready = engines_ready(&mut cluster, engines, Duration::from_secs_f64(args.timeout)) => ready,
@@ -89,8 +89,7 @@ async fn supervise(args: &StartArgs, profile: &Profile, programs: &Programs, eng
     if args.daemonize {
         say(&format!("stop the cluster with `remuda cluster stop{options}`"));
         cluster.detach();
-        let mut remove = _remove;
-        remove.keep = true;
+        file.keep = true;
         return Ok(ExitCode::SUCCESS);
     }
     say(&format!("press Ctrl-C to stop, or run `remuda cluster stop{options}`"));
@@ -130,10 +129,7 @@ pub(crate) async fn engines_ready(
     let client = Client::connect(options).await?;
     let start = Instant::now();
     loop {
-        let missing = match client.wait_for_engines(engines, WATCH).await {
-            Ok(_) => return Ok(client),
-            Err(missing) => missing,
-        };
+        let Err(missing) = client.wait_for_engines(engines, WATCH).await else { return Ok(client) };
         if let Some(failure) = cluster.failure() {
             return Err(failure.into());
         }

@@ -30,7 +30,7 @@ pub(crate) fn run(args: &ControllerArgs) -> Outcome {
     }
     let open_files = remuda_net::limits::raise_open_files();
 
-    let controller = Controller::start(config)?;
+    let controller = Controller::start(&config)?;
     let stopper = controller.stopper();
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {

@@ -88,11 +88,11 @@ impl Cluster {
     }
 
     async fn find(args: &MapArgs, jobs: &[Job]) -> Result<Self, Failure> {
-        if !args.embedded {
-            if let Some((client, engines)) = running(args).await? {
-                let window = args.jobs.map_or(WINDOW, usize::from);
-                return Ok(Self { client, embedded: None, window, engines });
-            }
+        if !args.embedded
+            && let Some((client, engines)) = running(args).await?
+        {
+            let window = args.jobs.map_or(WINDOW, usize::from);
+            return Ok(Self { client, embedded: None, window, engines });
         }
         // Here the engines have the same programs as we: what is missing is missing for all.
         template::check_programs(jobs)?;
@@ -125,18 +125,18 @@ async fn running(args: &MapArgs) -> Result<Option<(Client, Option<usize>)>, Fail
     };
     let status = client.status().await?;
     let programs = status.remuda.as_ref().map(|remuda| remuda.engines.values().filter(|engine| engine.process).count());
-    if let Some(remuda) = &status.remuda {
-        if programs == Some(0) {
-            return Err(Failure::new(anyhow::anyhow!(
-                "the cluster of `{}` has no engine that runs programs ({} engines in all)",
-                file.display(),
-                remuda.engines.len()
-            ))
-            .hint(format!(
-                "add one with `remuda engine{}`, or use `--embedded` to start a cluster just for this command",
-                args.place.options()
-            )));
-        }
+    if let Some(remuda) = &status.remuda
+        && programs == Some(0)
+    {
+        return Err(Failure::new(anyhow::anyhow!(
+            "the cluster of `{}` has no engine that runs programs ({} engines in all)",
+            file.display(),
+            remuda.engines.len()
+        ))
+        .hint(format!(
+            "add one with `remuda engine{}`, or use `--embedded` to start a cluster just for this command",
+            args.place.options()
+        )));
     }
     Ok(Some((client, programs)))
 }
@@ -209,7 +209,7 @@ impl<'a> Map<'a> {
                 signal = interrupts.next() => {
                     self.bar.abandon();
                     let left = self.jobs.len() - self.next - self.early.len();
-                    say(&format!("interrupted: stopping {} programs that were not finished", left));
+                    say(&format!("interrupted: stopping {left} programs that were not finished"));
                     self.give_up(outstanding.into_values().collect(), &mut waiting).await;
                     return Ok(ExitCode::from(128 + signal));
                 }

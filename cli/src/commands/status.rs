@@ -96,7 +96,7 @@ fn print(out: &mut impl Write, status: &Value) -> io::Result<()> {
     );
     for key in ["failed", "aborted"] {
         if tasks[key].as_u64().is_some_and(|count| count > 0) {
-            line.push_str(&format!(", of these {} {key}", tasks[key]));
+            line.extend([", of these ", &tasks[key].to_string(), " ", key]);
         }
     }
     writeln!(out, "{line}")
