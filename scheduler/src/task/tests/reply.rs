@@ -65,6 +65,19 @@ fn a_reply_that_is_not_expected_changes_nothing() {
 }
 
 #[test]
+fn a_reply_with_a_bad_signature_has_no_effect() {
+    let mut world = World::of(&["e"]);
+    world.submit("a", &plain());
+    let good = world.result("a", &json!({"status": "ok"}), &json!({}));
+    let forged = Session::new(SessionId::from("x"), "u", Key::new("other"), Packer::Json, 1)
+        .sign_parts([good.header(), good.parent_header(), good.metadata(), good.content()], []);
+    let out = world.answer_body("e", forged);
+    assert_eq!(refusals(&out), [Refusal::Verify(remuda_proto::VerifyError::Invalid)]);
+    assert!(matches!(&out[..], [TaskEffect::Refused { from, .. }] if *from == ident("e")), "{out:?}");
+    assert_eq!(told(&world.answer_body("e", good)).len(), 1);
+}
+
+#[test]
 fn a_reply_goes_to_whoever_submitted_the_task() {
     let mut world = World::of(&["e"]);
     world.submit("a", &plain());
@@ -122,6 +135,20 @@ fn a_new_engine_gets_what_the_others_could_not_run() {
     // A task that was tried goes behind those that were there before it.
     assert_eq!(sent(&world.unmet("e", "2")), pairs(&[("3", "e")]));
     assert_eq!(sent(&world.answer("f", "1", "ok")), pairs(&[("2", "f")]));
+}
+
+#[test]
+fn engines_that_tried_neighbours_in_the_queue_swap_them() {
+    let mut world = World::of(&["b", "a"]);
+    for id in ["1", "2", "3", "4", "5"] {
+        world.submit(id, &plain());
+    }
+    assert_eq!(sent(&world.unmet("a", "1")), pairs(&[("3", "a")]));
+    assert_eq!(sent(&world.unmet("b", "2")), pairs(&[("4", "b")]));
+    // 1, which `a` tried, stands right before 2, which it did not; both are behind 5.
+    assert_eq!(sent(&world.answer("a", "3", "ok")), pairs(&[("5", "a")]));
+    assert_eq!(sent(&world.answer("a", "5", "ok")), pairs(&[("2", "a")]));
+    assert_eq!(sent(&world.answer("b", "4", "ok")), pairs(&[("1", "b")]));
 }
 
 #[test]

@@ -20,7 +20,7 @@ fn a_late_reply_within_the_grace_time_counts() {
 #[test]
 fn a_stranded_task_fails_with_an_engine_error() {
     let mut world = World::of(&["e"]);
-    let request = world.request("1", "apply_request", &plain(), &plain());
+    let request = world.request("1", "execute_request", &plain(), &plain());
     world.submit_body(request.clone());
     world.submit("2", &json!({"after": ["1"]}));
     world.leave("e");
@@ -28,6 +28,7 @@ fn a_stranded_task_fails_with_an_engine_error() {
     let TaskEffect::ToClient { client, engine: Some(engine), body } = &out[0] else { panic!("{out:?}") };
     assert_eq!((client, engine), (&ident("c"), &ident("e")));
     assert_eq!(body.parent_header(), request.header());
+    assert_eq!(remuda_proto::Envelope::read(Packer::Json, body).unwrap().msg_type.as_str(), "apply_reply");
     let content: Value = serde_json::from_slice(body.content()).unwrap();
     assert_eq!(content["ename"], "EngineError");
     assert_eq!(content["evalue"], "Engine b'e' died while running task '1'");
@@ -90,6 +91,17 @@ fn an_engine_that_came_back_without_its_task_gets_others_once_that_is_given_up()
     let out = world.pass(GRACE);
     assert_eq!(errors(&out), pairs(&[("1", "EngineError")]));
     assert_eq!(sent(&out), pairs(&[("2", "e")]));
+}
+
+#[test]
+fn a_stranded_task_ran_where_its_engine_was() {
+    let mut world = World::of(&["other", "e"]);
+    world.submit("1", &plain());
+    world.submit("2", &json!({"follow": {"dependencies": ["1"], "success": false, "failure": true}}));
+    world.leave("e");
+    world.join("e");
+    let out = world.pass(GRACE);
+    assert_eq!((errors(&out), sent(&out)), (pairs(&[("1", "EngineError")]), pairs(&[("2", "e")])));
 }
 
 #[test]

@@ -144,10 +144,15 @@ fn intake_pauses_when_requests_take_too_much_room() {
     let mut world = World::new(TaskConfig { max_pending_bytes: 2 * size, ..TaskConfig::default() });
     world.submit("a", &plain());
     assert_eq!((world.scheduler.pending_bytes(), world.scheduler.is_paused()), (size, false));
-    world.submit("b", &plain());
+    for id in ["b", "c", "d"] {
+        world.submit(id, &plain());
+    }
     assert!(world.scheduler.is_paused());
-    world.abort(&["b"]);
-    assert!(!world.scheduler.is_paused());
+    // Half of the room is what one takes: three quarters hold no two.
+    for (id, paused) in [("d", true), ("c", true), ("b", false)] {
+        world.abort(&[id]);
+        assert_eq!(world.scheduler.is_paused(), paused, "{id}");
+    }
 }
 
 #[test]
