@@ -51,7 +51,7 @@ pub enum Monitor {
     Reply {
         /// Where.
         queue: Queue,
-        /// The engine it came from; `None` when the scheduler made it.
+        /// The engine it came from, or that died with the task; `None` when the scheduler made it for another reason.
         engine: Option<EngineUuid>,
         /// The task that it answers.
         msg_id: MsgId,
