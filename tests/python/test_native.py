@@ -52,7 +52,7 @@ def test_an_unknown_direct_target_is_an_error(start_cluster):
 
 
 @pytest.mark.remuda_only("stock never answers: the task hangs")
-@pytest.mark.parametrize("metadata", [{"targets": None}, {"after": [3]}, {"timeout": "soon"}])
+@pytest.mark.parametrize("metadata", [{"targets": 5}, {"after": [3]}, {"timeout": "soon"}])
 def test_malformed_task_options_are_an_error(start_cluster, metadata):
     cluster = start_cluster()
     with RawPeer(cluster.connection()) as peer:
