@@ -52,7 +52,9 @@ impl Request {
         if !envelope.msg_type.as_str().ends_with("_request") {
             return Err(Refusal::UnexpectedType(envelope.msg_type));
         }
-        let echo = packer.unpack_map::<RawEcho>(frames.body.metadata())?.map_or_else(Echo::default, |raw| Echo {
+        // Metadata that says nothing sensible is no reason to leave a request without an answer.
+        let raw = packer.unpack_map::<RawEcho>(frames.body.metadata()).ok().flatten();
+        let echo = raw.map_or_else(Echo::default, |raw| Echo {
             is_broadcast: raw.is_broadcast.as_bool().unwrap_or_default(),
             is_coalescing: raw.is_coalescing.as_bool().unwrap_or_default(),
             original_msg_id: raw.original_msg_id.as_str().unwrap_or_default().to_owned(),

@@ -256,6 +256,16 @@ fn metadata_of_a_broadcast_is_repeated() {
 }
 
 #[test]
+fn metadata_that_makes_no_sense_costs_no_request_its_answer() {
+    for metadata in [json!(12), json!("x"), json!([[]]), json!(null), json!({"label": {}, "is_broadcast": []})] {
+        let mut story = Story::serving();
+        let body = story.message(MsgType::KernelInfoRequest, &metadata, &json!({}), &[]);
+        story.step(Event::Shell(frames(body)));
+        assert_eq!(story.reply().0["status"], json!("ok"), "{metadata}");
+    }
+}
+
+#[test]
 fn a_program_gives_its_output_and_what_it_wrote_is_published_before() {
     let mut story = Story::serving();
     assert_eq!(story.program(&["echo", "hi"])[1], "start #0: echo hi");
