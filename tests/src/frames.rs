@@ -97,7 +97,8 @@ fn main() {
             parts(MsgType::RegistrationNotification, &none, notification),
         );
 
-        let mut metadata = TaskMetadata { label: Some("größe".into()), ..TaskMetadata::default() };
+        let mut metadata = TaskMetadata::default();
+        metadata.label = Some("größe".into());
         metadata.after = Dependency::all_succeed([MsgId::from("a"), MsgId::from("b")]);
         metadata.follow = Dependency { all: false, failure: true, ..Dependency::all_succeed([MsgId::from("c")]) };
         metadata.set_retries(2);
