@@ -1,13 +1,20 @@
 //! `remuda-sim`: runs the simulator on one seed, on many, or on the canary.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a program that talks to people")]
+#![allow(clippy::print_stderr, reason = "it is a program that talks to people")]
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use remuda_sim::run::{Failure, Plan, run_logged, run_seed};
 use remuda_sim::{FaultLevel, Parameters, Report, canary};
+
+/// Prints a line. Whoever reads may have had enough.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
 
 /// Simulates whole clusters, with faults, from seeds.
 ///
@@ -62,10 +69,10 @@ fn main() -> ExitCode {
 
 /// Runs one seed and tells all about it.
 fn one(args: &Args, seed: u64) -> bool {
-    println!("parameters:\n{}", Parameters::draw(seed, args.faults));
+    say!("parameters:\n{}", Parameters::draw(seed, args.faults));
     let outcome = if args.log {
         let (lines, outcome) = run_logged(args.plan(seed));
-        lines.iter().for_each(|line| println!("{line}"));
+        lines.iter().for_each(|line| say!("{line}"));
         outcome
     } else {
         run_seed(args.plan(seed))
@@ -73,7 +80,7 @@ fn one(args: &Args, seed: u64) -> bool {
     match outcome {
         Ok(report) => {
             let Report { steps, tasks, direct, faults, lost, time, digest } = report;
-            println!(
+            say!(
                 "seed {seed} passed: {steps} steps, {tasks} tasks, {direct} direct requests, {faults} faults, {lost} messages \
                  lost, {:.1} s of virtual time, digest {digest:016x}",
                 time.as_secs_f64()
@@ -81,7 +88,7 @@ fn one(args: &Args, seed: u64) -> bool {
             true
         }
         Err(failure) => {
-            println!("{failure}");
+            say!("{failure}");
             false
         }
     }
@@ -103,7 +110,7 @@ impl Sum {
                 report
             }
             Err(failure) => {
-                println!("{failure}\n");
+                say!("{failure}\n");
                 self.failed.push(seed);
                 failure.report
             }
@@ -121,7 +128,7 @@ fn many(args: &Args, seeds: u64) -> bool {
     let fresh: Vec<u64> = (0..args.fresh).map(fresh_seed).collect();
     if !fresh.is_empty() {
         let text: Vec<_> = fresh.iter().map(u64::to_string).collect();
-        println!("fresh seeds: {}", text.join(" "));
+        say!("fresh seeds: {}", text.join(" "));
     }
     let total = seeds + args.fresh;
     let shows = std::io::stderr().is_terminal();
@@ -135,20 +142,24 @@ fn many(args: &Args, seeds: u64) -> bool {
         }
     }
     let Sum { passed, failed, report } = sum;
-    println!(
+    say!(
         "{total} seeds: {} steps, {} tasks, {} direct requests, {} faults, {} messages lost",
-        report.steps, report.tasks, report.direct, report.faults, report.lost
+        report.steps,
+        report.tasks,
+        report.direct,
+        report.faults,
+        report.lost
     );
-    println!(
+    say!(
         "{:.1} h of virtual time in {:.1} s, digest {:016x}",
         report.time.as_secs_f64() / 3600.0,
         began.elapsed().as_secs_f64(),
         report.digest
     );
     for seed in &failed {
-        println!("failed: {}", args.plan(*seed).command());
+        say!("failed: {}", args.plan(*seed).command());
     }
-    println!("{passed} passed, {} failed", failed.len());
+    say!("{passed} passed, {} failed", failed.len());
     failed.is_empty()
 }
 
@@ -166,12 +177,12 @@ fn check_canary() -> bool {
     for sighting in canary::sightings() {
         let canary::Sighting { tampering, caught } = sighting;
         if let Some(canary::Caught { seed, checker, reason }) = caught {
-            println!("{tampering:?}: caught by [{checker}] with seed {seed}: {reason}");
+            say!("{tampering:?}: caught by [{checker}] with seed {seed}: {reason}");
         } else {
             missed += 1;
-            println!("{tampering:?}: NOT CAUGHT within {} seeds by any of {:?}", canary::SEEDS, tampering.checkers());
+            say!("{tampering:?}: NOT CAUGHT within {} seeds by any of {:?}", canary::SEEDS, tampering.checkers());
         }
     }
-    println!("{} caught, {missed} missed", remuda_sim::Tampering::ALL.len() - missed);
+    say!("{} caught, {missed} missed", remuda_sim::Tampering::ALL.len() - missed);
     missed == 0
 }

@@ -193,6 +193,8 @@ pub struct Parameters {
     pub max_misses: u32,
     /// How long a registration may take.
     pub registration_timeout: Duration,
+    /// Whether the hub keeps records.
+    pub records: bool,
     /// How messages are packed.
     pub packer: Packer,
     /// How long messages take.
@@ -245,6 +247,7 @@ impl Parameters {
             (Scheme::PlainRandom, 1),
             (Scheme::TwoBin, 1),
             (Scheme::Weighted, 1),
+            (Scheme::Pure, 1),
         ];
         let scheme = dice.weighted(&schemes).unwrap_or_default();
         let high = *dice.pick(&[ms(1), ms(2), ms(5), ms(20), ms(100)]);
@@ -280,19 +283,23 @@ impl Parameters {
             FaultLevel::Some => dice.swarm(&Fault::ALL),
             FaultLevel::All => Fault::ALL.iter().map(|fault| (*fault, dice.between(1, 5))).collect(),
         };
+        let hwm = *dice.pick(&[0, 1, 1, 1, 2, 3, 10]);
+        // Without logic there is no limit either.
+        let hwm = if scheme == Scheme::Pure { 0 } else { hwm };
         let heart_period = *dice.pick(&[ms(300), ms(1000), ms(3000)]);
         let often =
             if level == FaultLevel::All { ms(200) } else { *dice.pick(&[ms(200), ms(1000), ms(4000), ms(15_000)]) };
         Self {
             seed,
             scheme,
-            hwm: *dice.pick(&[0, 1, 1, 1, 2, 3, 10]),
+            hwm,
             grace: *dice.pick(&[ms(0), ms(50), ms(1000), ms(5000)]),
             max_pending_tasks: if dice.percent(15) { 3 + dice.index(30) } else { 1_000_000 },
             heart_period,
             max_misses: *dice.pick(&[1, 2, 3, 10]),
             // A healthy engine takes two periods, and some.
             registration_timeout: *dice.pick(&[heart_period * 4, ms(30_000)]),
+            records: !dice.percent(10),
             packer: if dice.percent(20) { Packer::Msgpack } else { Packer::Json },
             latency,
             engines,
@@ -325,6 +332,7 @@ impl Parameters {
             heart_period: ms(1000),
             max_misses: 3,
             registration_timeout: ms(30_000),
+            records: true,
             packer: Packer::Json,
             latency: Latency { low: ms(1), high: ms(2), spike_percent: 0, spike: ms(0) },
             engines: Vec::new(),
@@ -361,7 +369,8 @@ impl fmt::Display for Parameters {
         };
         writeln!(f, "  seed = {}", self.seed)?;
         writeln!(f, "  scheme = {}, hwm = {}, grace = {:?}", self.scheme, self.hwm, self.grace)?;
-        writeln!(f, "  max_pending_tasks = {}, packer = {}", self.max_pending_tasks, self.packer.name())?;
+        let (pending, packer) = (self.max_pending_tasks, self.packer.name());
+        writeln!(f, "  max_pending_tasks = {pending}, packer = {packer}, records = {}", self.records)?;
         writeln!(
             f,
             "  heart_period = {:?}, max_misses = {}, registration_timeout = {:?}",

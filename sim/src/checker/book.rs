@@ -18,6 +18,8 @@ use super::{Verdict, Violation};
 pub struct Rules {
     /// Verifies and unpacks.
     pub session: Session,
+    /// Tasks go to engines in turn, whatever they ask for.
+    pub pure: bool,
     /// Most tasks on an engine; 0: no limit.
     pub hwm: u32,
     /// How long a stranded task waits.
@@ -284,7 +286,8 @@ impl TaskBook {
         if self.tasks.contains_key(&msg_id) || !envelope.msg_type.as_str().ends_with("_request") {
             return;
         }
-        let metadata = TaskMetadata::read(packer, body).ok();
+        let metadata =
+            if self.rules.pure { Some(TaskMetadata::default()) } else { TaskMetadata::read(packer, body).ok() };
         let names_unknown = metadata.as_ref().is_some_and(|metadata| {
             metadata.after.ids.iter().chain(&metadata.follow.ids).any(|id| !self.tasks.contains_key(id))
         });
@@ -334,7 +337,7 @@ impl TaskBook {
             task.failures += 1;
         }
         let again = !is_met || (failed && task.failures <= task.retries());
-        let is_final = !again;
+        let is_final = !again || self.rules.pure;
         self.arrived = Some(Arrived { msg_id: msg_id.clone(), engine, body: body.clone(), status, is_final });
         if !is_final {
             self.release(&msg_id);

@@ -40,7 +40,7 @@ impl TaskBook {
             if arrived.msg_id != msg_id || !arrived.is_final {
                 return wrong("retries", format!("{client} is sent a reply that is not the last one: {body:?}"));
             }
-            if engine != Some(&arrived.engine.identity()) {
+            if engine != Some(&arrived.engine.identity()).filter(|_| !self.rules.pure) {
                 return wrong("reply", format!("its reply is said to come from {engine:?}, not `{}`", arrived.engine));
             }
             return Ok((msg_id, (arrived.status == Status::Ok, Some(arrived.engine.clone()))));

@@ -139,7 +139,7 @@ impl World {
     /// Sends a direct request; `None`: it names no engine at all.
     pub(super) fn direct(&mut self, client: u32, uuid: Option<&EngineUuid>) -> MsgId {
         let (now, parameters) = (self.clock.now(), &self.parameters);
-        let metadata = json!({"label": null});
+        let metadata = if self.dice.workload.percent(5) { json!("nonsense") } else { json!({"label": null}) };
         let (msg_id, body) = self.clients[client as usize].work(now, &metadata, parameters, &mut self.dice.workload);
         let number = uuid.and_then(|uuid| self.number_of(uuid));
         let lives = number.is_some_and(|number| self.engines[number as usize].life != Life::Gone);

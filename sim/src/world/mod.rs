@@ -14,7 +14,7 @@ use remuda_hub::hub::{self, Hub};
 use remuda_hub::{HeartMonitor, heart};
 use remuda_proto::message::content::ControllerInfo;
 use remuda_proto::{EngineUuid, Identity, Instant, Key, MsgId, Session, SessionId};
-use remuda_scheduler::{OutputRelay, Relay, TaskConfig, relay};
+use remuda_scheduler::{OutputRelay, Relay, Scheme, TaskConfig, relay};
 
 use crate::checker::{ClientBook, Rules, TaskBook, Verdict, Violation};
 use crate::client::ClientNode;
@@ -166,8 +166,12 @@ impl World {
         let heart_config = heart::Config { period: parameters.heart_period, max_misses: parameters.max_misses };
         let hub_config = hub::Config {
             registration_timeout: parameters.registration_timeout,
-            // Nothing is dropped, so that all that was done can be looked up in the end.
-            store: hub::StoreKind::Memory(hub::Limits { records: 1_000_000, ..hub::Limits::default() }),
+            store: if parameters.records {
+                // Nothing is dropped, so that all that was done can be looked up in the end.
+                hub::StoreKind::Memory(hub::Limits { records: 1_000_000, ..hub::Limits::default() })
+            } else {
+                hub::StoreKind::None
+            },
             controller: ControllerInfo { version: "sim".to_owned(), ..ControllerInfo::default() },
             ..hub::Config::with_heart_period(parameters.heart_period)
         };
@@ -179,7 +183,12 @@ impl World {
             seed,
             ..TaskConfig::default()
         };
-        let rules = Rules { session: session("checker"), hwm: parameters.hwm, grace: parameters.grace };
+        let rules = Rules {
+            session: session("checker"),
+            pure: parameters.scheme == Scheme::Pure,
+            hwm: parameters.hwm,
+            grace: parameters.grace,
+        };
         let clients = (0..parameters.clients)
             .map(|number| ClientNode::new(number, key.clone(), packer, parameters.acts))
             .collect();

@@ -80,7 +80,7 @@ impl World {
         let queues = self.ask(0, MsgType::QueueRequest, &json!({"targets": null, "verbose": false, "remuda": {}}));
         self.questions = vec![queues];
         let tasks: Vec<MsgId> = self.book.ended().map(|(msg_id, _)| msg_id.clone()).collect();
-        if !tasks.is_empty() && !self.purged {
+        if !tasks.is_empty() && !self.purged && self.parameters.records {
             let results = self.ask(0, MsgType::ResultRequest, &json!({"msg_ids": tasks, "status_only": false}));
             self.questions.push(results);
         }
