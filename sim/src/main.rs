@@ -1,6 +1,11 @@
 //! `remuda-sim`: runs the simulator on one seed, on many, or on the canary.
 #![allow(clippy::print_stderr, reason = "it is a program that talks to people")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "people want to know how long it took, and fresh seeds come from the time"
+)]
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -79,12 +84,13 @@ fn one(args: &Args, seed: u64) -> bool {
     };
     match outcome {
         Ok(report) => {
-            let Report { steps, tasks, direct, faults, lost, time, digest } = report;
+            let Report { steps, tasks, direct, faults, lost, time, ref endings, digest } = report;
             say!(
                 "seed {seed} passed: {steps} steps, {tasks} tasks, {direct} direct requests, {faults} faults, {lost} messages \
                  lost, {:.1} s of virtual time, digest {digest:016x}",
                 time.as_secs_f64()
             );
+            say!("tasks: {}", listed(endings));
             true
         }
         Err(failure) => {
@@ -115,12 +121,21 @@ impl Sum {
                 failure.report
             }
         };
-        let Report { steps, tasks, direct, faults, lost, time, digest } = report;
+        let Report { steps, tasks, direct, faults, lost, time, endings, digest } = report;
         let sum = &mut self.report;
         (sum.steps, sum.tasks, sum.direct) = (sum.steps + steps, sum.tasks + tasks, sum.direct + direct);
         (sum.faults, sum.lost, sum.time) = (sum.faults + faults, sum.lost + lost, sum.time + time);
+        for (ending, count) in endings {
+            *sum.endings.entry(ending).or_default() += count;
+        }
         sum.digest = sum.digest.rotate_left(1) ^ digest;
     }
+}
+
+/// `aborted 3, ok 17`
+fn listed(endings: &BTreeMap<String, u64>) -> String {
+    let all: Vec<_> = endings.iter().map(|(ending, count)| format!("{ending} {count}")).collect();
+    all.join(", ")
 }
 
 /// Runs many seeds.
@@ -156,6 +171,7 @@ fn many(args: &Args, seeds: u64) -> bool {
         began.elapsed().as_secs_f64(),
         report.digest
     );
+    say!("tasks: {}", listed(&report.endings));
     for seed in &failed {
         say!("failed: {}", args.plan(*seed).command());
     }

@@ -29,6 +29,31 @@ fn nothing_is_wrong_with_any_seed_whatever_the_faults() {
 }
 
 #[test]
+fn seeds_see_tasks_end_in_every_way() {
+    let mut seen = std::collections::BTreeMap::new();
+    for seed in 1..=60 {
+        let report = run_seed(Plan::new(seed)).map_err(|failure| failure.to_string()).unwrap();
+        for (ending, count) in report.endings {
+            *seen.entry(ending).or_insert(0) += count;
+        }
+    }
+    for ending in [
+        "EngineError",
+        "ImpossibleDependency",
+        "InvalidDependency",
+        "ProcessFailed",
+        "TaskTimeout",
+        "ValueError",
+        "aborted",
+        "ok",
+        "stranded",
+        "tried again",
+    ] {
+        assert!(seen.get(ending).is_some_and(|count| *count > 2), "{ending}: {seen:?}");
+    }
+}
+
+#[test]
 fn a_run_ends_after_the_steps_that_it_may_take() {
     let report = run_seed(Plan { steps: Some(50), ..Plan::new(3) }).map_err(|failure| failure.to_string()).unwrap();
     assert_eq!(report.steps, 50);

@@ -9,6 +9,7 @@ use remuda_proto::message::parent_msg_id;
 use remuda_proto::monitor::{Monitor, Queue};
 use remuda_proto::{Body, EngineUuid, Envelope, Identity, Instant, MsgId, Now, Session, Status};
 use remuda_scheduler::{TaskEffect, TaskEvent};
+use serde_json::Value;
 
 use super::follow::Places;
 use super::{Verdict, Violation};
@@ -59,6 +60,8 @@ pub(super) struct Task {
     pub(super) names_unknown: bool,
     /// When it is done: whether it succeeded, and where it ran.
     pub(super) ended: Option<(bool, Option<EngineUuid>)>,
+    /// An engine left while it had it.
+    was_stranded: bool,
     /// When it is done: its final reply.
     reply: Option<Body>,
 }
@@ -152,6 +155,27 @@ impl TaskBook {
         self.tasks.get(msg_id)?.reply.as_ref()
     }
 
+    /// How many tasks ended in which way: `ok`, `aborted`, or the name of an error; and how many were tried again or
+    /// stranded.
+    pub fn endings(&self) -> BTreeMap<String, u64> {
+        let packer = self.rules.session.packer();
+        let mut endings = BTreeMap::new();
+        let mut count = |word: &str| *endings.entry(word.to_owned()).or_insert(0) += 1;
+        for task in self.tasks.values() {
+            if task.tried.len() > 1 {
+                count("tried again");
+            }
+            if task.was_stranded {
+                count("stranded");
+            }
+            let Some(reply) = &task.reply else { continue };
+            let content: Value = packer.unpack(reply.content()).unwrap_or_default();
+            let word = if content["status"] == "error" { &content["ename"] } else { &content["status"] };
+            count(word.as_str().unwrap_or("nonsense"));
+        }
+        endings
+    }
+
     /// The engines that got a task, in order.
     pub fn tried(&self, msg_id: &MsgId) -> &[EngineUuid] {
         self.tasks.get(msg_id).map_or(&[], |task| &task.tried)
@@ -184,6 +208,7 @@ impl TaskBook {
                     let task = self.tasks.get_mut(&msg_id).expect("engines have only tasks");
                     if matches!(task.place, Place::Assigned { .. }) {
                         task.place = Place::Stranded { engine: uuid.clone(), since: now.instant };
+                        task.was_stranded = true;
                     }
                 }
             }
@@ -306,6 +331,7 @@ impl TaskBook {
             unmet: 0,
             names_unknown,
             ended: None,
+            was_stranded: false,
             reply: None,
         };
         self.tasks.insert(msg_id, task);

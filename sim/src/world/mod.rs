@@ -95,7 +95,7 @@ enum Phase {
 }
 
 /// What a run was like.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// How many things happened.
     pub steps: u64,
@@ -109,6 +109,8 @@ pub struct Report {
     pub lost: u64,
     /// Virtual time.
     pub time: Duration,
+    /// How many tasks ended in which way, were tried again, or lost their engine.
+    pub endings: BTreeMap<String, u64>,
     /// Digest of all that happened.
     pub digest: u64,
 }
@@ -330,6 +332,7 @@ impl World {
             faults: self.faults,
             lost: self.network.lost,
             time: self.clock.instant().since(Instant(0)),
+            endings: self.book.endings(),
             digest: self.log.digest(),
         }
     }
