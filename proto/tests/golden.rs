@@ -50,8 +50,12 @@ fn samples() -> Vec<Sample> {
     let mut samples = Vec::new();
     for file in files {
         for value in read(&file).as_array().unwrap() {
-            let parts: Vec<Vec<u8>> =
-                value["frames"].as_array().unwrap().iter().map(|frame| BASE64.decode(frame.as_str().unwrap()).unwrap()).collect();
+            let parts: Vec<Vec<u8>> = value["frames"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|frame| BASE64.decode(frame.as_str().unwrap()).unwrap())
+                .collect();
             let text = |key: &str| value[key].as_str().unwrap().to_owned();
             samples.push(Sample {
                 name: format!("{file}: {}", text("name")),
