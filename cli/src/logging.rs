@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::IsTerminal;
-use std::path::Path;
 use std::str::FromStr;
 
+use remuda_net::Profile;
 use tracing::level_filters::LevelFilter;
 
+use crate::args::LogArgs;
 use crate::failure::Failure;
 
 /// How much is logged: a name, or one of the numbers that Python uses.
@@ -39,15 +40,17 @@ impl FromStr for Level {
     }
 }
 
-/// Starts logging, to `file` if there is one and to stderr otherwise. Once for a process.
-pub(crate) fn start(level: Level, file: Option<&Path>) -> Result<(), Failure> {
-    let builder = tracing_subscriber::fmt().with_max_level(level.0).with_target(false);
-    let Some(path) = file else {
+/// Starts logging as asked: to stderr, or to `<name>-<cluster id>-<pid>.log` in the profile's `log` folder. Once for a process.
+pub(crate) fn start(args: &LogArgs, profile: &Profile, name: &str) -> Result<(), Failure> {
+    let builder = tracing_subscriber::fmt().with_max_level(args.log_level.0).with_target(false);
+    if !args.log_to_file {
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         builder.with_ansi(colour).with_writer(std::io::stderr).init();
         return Ok(());
-    };
-    let file = File::options().create(true).append(true).open(path).map_err(|error| {
+    }
+    profile.create()?;
+    let path = profile.log().join(format!("{name}-{}-{}.log", profile.cluster_id(), std::process::id()));
+    let file = File::options().create(true).append(true).open(&path).map_err(|error| {
         Failure::new(anyhow::Error::new(error).context(format!("cannot write the log `{}`", path.display())))
     })?;
     builder.with_ansi(false).with_writer(file).init();

@@ -15,14 +15,7 @@ use crate::logging;
 pub(crate) fn run(args: &ControllerArgs) -> Outcome {
     let config = resolve(args)?;
     let profile = config.profile.clone();
-    let log = if args.log.log_to_file {
-        profile.create()?;
-        let name = format!("ipcontroller-{}-{}.log", profile.cluster_id(), std::process::id());
-        Some(profile.log().join(name))
-    } else {
-        None
-    };
-    logging::start(args.log.log_level, log.as_deref())?;
+    logging::start(&args.log, &profile, "ipcontroller")?;
     // Before any thread is started, so that no signal is missed.
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     if let Some(parent) = args.parent {

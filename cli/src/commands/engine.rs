@@ -20,14 +20,7 @@ const POLL: Duration = Duration::from_millis(20);
 
 pub(crate) fn run(args: &EngineArgs) -> Outcome {
     let profile = args.place.profile();
-    let log = if args.log.log_to_file {
-        profile.create()?;
-        let name = format!("ipengine-{}-{}.log", profile.cluster_id(), std::process::id());
-        Some(profile.log().join(name))
-    } else {
-        None
-    };
-    logging::start(args.log.log_level, log.as_deref())?;
+    logging::start(&args.log, &profile, "ipengine")?;
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     if let Some(parent) = args.parent {
         remuda_cluster::end_with_parent(parent)?;
