@@ -308,13 +308,12 @@ impl Client {
 
     /// A native task with its argument, as it is sent.
     pub(crate) fn native_work(&self, task: NativeTask, argument: Option<Bytes>) -> Work {
-        // A stock scheduler knows nothing of native engines, and may send the task to a Python one first. Where the
-        // buffers are free, they make that one pass it on; our own scheduler needs no such help.
-        let passed_on = || vec![Bytes::from_static(pickle::NOT_FOR_PYTHON), Bytes::new()];
-        let buffers = match argument {
-            Some(argument) => vec![argument],
-            None if self.inner.controller.is_none() => passed_on(),
-            None => Vec::new(),
+        // A stock scheduler knows nothing of native engines, and may send the task to a Python one first. The first buffer
+        // makes that one pass it on; our own scheduler needs no such help. A native engine reads the last.
+        let buffers = if self.inner.controller.is_none() {
+            vec![Bytes::from_static(pickle::NOT_FOR_PYTHON), argument.unwrap_or_default()]
+        } else {
+            argument.into_iter().collect()
         };
         Work::Apply { content: ApplyContent { remuda: Some(task) }, buffers }
     }

@@ -156,7 +156,10 @@ async fn a_function_is_called_by_name_and_gives_a_typed_result() {
     let (client, thread) = connected(|controller| {
         let request = Controller::receive(&mut controller.task);
         assert_eq!(request.body.content(), br#"{"remuda":{"function":"mul"}}"#);
-        assert_eq!(request.body.buffer(0).unwrap(), &b"\x92\x06\x07"[..]);
+        // This controller says nothing of itself, as a stock one: a Python engine could get the task.
+        assert_eq!(request.body.buffer_count(), 2);
+        assert!(request.body.buffer(0).unwrap().starts_with(b"cipyparallel.controller.dependency\n"));
+        assert_eq!(request.body.last_buffer().unwrap(), &b"\x92\x06\x07"[..]);
         let metadata: Value = serde_json::from_slice(request.body.metadata()).unwrap();
         assert_eq!((&metadata["retries"], &metadata["targets"]), (&json!(2), &json!(["e3"])));
         assert_eq!((&metadata["after"], &metadata["timeout"]), (&json!(["x"]), &json!(1.5)));
@@ -203,7 +206,7 @@ async fn a_map_is_in_order_however_the_replies_come_and_keeps_what_succeeded() {
     let (client, thread) = connected(|controller| {
         let requests: Vec<Frames> = (0..4).map(|_| Controller::receive(&mut controller.task)).collect();
         for request in requests.iter().rev() {
-            let argument = request.body.buffer(0).unwrap();
+            let argument = request.body.last_buffer().unwrap();
             let reply = if &*argument == b"\x02" {
                 let info = json!({"engine_uuid": "e0", "engine_id": 0, "method": "apply"});
                 let content =
@@ -233,7 +236,7 @@ async fn a_program_gets_its_stdin_and_gives_its_exit_code() {
         assert_eq!(request.body.content(), br#"{"remuda":{"process":{"argv":["cat"],"stdin":true}}}"#);
         let content = json!({"status": "error", "ename": "ProcessFailed", "evalue": "", "traceback": [], "engine_info": {},
             "remuda": {"process": {"exit_code": null, "signal": 9, "wall_us": 1}}});
-        let buffers = [Bytes::from_static(b"N."), request.body.buffer(0).unwrap(), Bytes::new()];
+        let buffers = [Bytes::from_static(b"N."), request.body.last_buffer().unwrap(), Bytes::new()];
         let reply = controller.reply(&request, &json!({"status": "error", "engine": "e0"}), &content, &buffers);
         assert!(controller.mux.send_frames(&reply));
     })

@@ -136,6 +136,10 @@ impl Body {
         }
         Some(self.shared(index).cloned().unwrap_or_else(|| Bytes::copy_from_slice(self.frame(index))))
     }
+    /// The last buffer: the argument of a native task.
+    pub fn last_buffer(&self) -> Option<Bytes> {
+        self.buffer(self.buffer_count().checked_sub(1)?)
+    }
     /// All frames in order, from the signature on.
     pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.0.ends.len()).map(|index| self.frame(index))

@@ -109,16 +109,17 @@ impl Asked {
         match task {
             NativeTask::Function(name) => {
                 // Nil, which a function without arguments reads as `()`.
-                let argument = body.buffer(0).unwrap_or_else(|| Bytes::from_static(b"\xc0"));
+                let nil = || Bytes::from_static(b"\xc0");
+                let argument = body.last_buffer().filter(|argument| !argument.is_empty()).unwrap_or_else(nil);
                 Self::Work(Work::Function { name, argument })
             }
             NativeTask::Process(task) if task.argv.first().is_none_or(String::is_empty) => {
                 Self::Invalid("the process task names no program: its `argv` is empty".to_owned())
             }
             NativeTask::Process(task) => {
-                let stdin = task.stdin.then(|| body.buffer(0));
+                let stdin = task.stdin.then(|| body.last_buffer());
                 if stdin == Some(None) {
-                    return Self::Invalid("the process task says `stdin`, but buffer 0 is missing".to_owned());
+                    return Self::Invalid("the process task says `stdin`, but it has no buffer".to_owned());
                 }
                 Self::Work(Work::Process { task, stdin: stdin.flatten() })
             }

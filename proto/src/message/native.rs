@@ -19,11 +19,13 @@ pub struct ApplyContent {
     pub remuda: Option<NativeTask>,
 }
 
-/// A task for a native engine. Its arguments are in the buffers.
+/// A task for a native engine. Its argument is in the last buffer: what stands before that is for peers that know nothing
+/// of native tasks (a client may put a pickle there that makes a Python engine pass the task on).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NativeTask {
-    /// Call the function registered under this name; buffer 0 holds its argument, as MessagePack.
+    /// Call the function registered under this name; the last buffer holds its argument, as MessagePack. No buffer, or an
+    /// empty one: no argument.
     Function(String),
     /// Run a program.
     Process(ProcessTask),
@@ -40,7 +42,7 @@ pub struct ProcessTask {
     /// The directory to run in; null: that of the engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
-    /// Whether buffer 0 is what the program reads on stdin; else it reads nothing.
+    /// Whether the last buffer is what the program reads on stdin; else it reads nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stdin: bool,
 }

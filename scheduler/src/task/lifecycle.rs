@@ -76,7 +76,8 @@ impl TaskScheduler {
             let job = &mut scheduler.jobs[key];
             if logic && !reply.dependencies_met {
                 scheduler.try_elsewhere(key, engine);
-            } else if logic && status != Status::Ok && job.retries > 0 {
+            } else if logic && status == Status::Error && job.retries > 0 {
+                // What was aborted is not tried again: somebody wanted it gone. Stock takes it for a failure.
                 job.retries -= 1;
                 scheduler.try_elsewhere(key, engine);
             } else {

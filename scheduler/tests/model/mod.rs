@@ -154,7 +154,7 @@ impl Model {
         let logic = self.scheme != Scheme::Pure;
         match outcome {
             Outcome::Unmet if logic => self.queue_again(queued, engine),
-            Outcome::Error | Outcome::Aborted if logic && queued.task.retries > 0 => {
+            Outcome::Error if logic && queued.task.retries > 0 => {
                 queued.task.retries -= 1;
                 self.queue_again(queued, engine);
             }

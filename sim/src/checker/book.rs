@@ -52,7 +52,7 @@ pub(super) struct Task {
     pub(super) place: Place,
     /// The engines that got it, in order.
     pub(super) tried: Vec<EngineUuid>,
-    /// How often it failed: errors, aborts, dead engines.
+    /// How often it failed: errors, dead engines.
     pub(super) failures: u32,
     /// How often an engine said that it lacks what the task needs.
     pub(super) unmet: u32,
@@ -356,7 +356,7 @@ impl TaskBook {
         if !has {
             return;
         }
-        let failed = status != Status::Ok;
+        let failed = status == Status::Error;
         if !is_met {
             task.unmet += 1;
         } else if failed {
