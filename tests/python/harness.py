@@ -61,6 +61,18 @@ def assigned(rc, results):
     return set(found.values()) if len(found) == len(results) else None
 
 
+def processes_marked(mark):
+    """Every live process whose environment has this value in `MARK`."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == mark:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
 class Member:
     """One process of a cluster, leader of its own process group, with its output in a file."""
 
@@ -244,14 +256,7 @@ class Cluster:
 
     def left_over(self):
         """Every live process that was started for this cluster, by whomever."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == self.mark:
-                    found.append(process)
-            except (psutil.Error, OSError):
-                continue
-        return found
+        return processes_marked(self.mark)
 
     def report(self):
         """The end of every log, for a failed test."""
