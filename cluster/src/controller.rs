@@ -222,6 +222,7 @@ impl Controller {
                         broadcast.send(BroadcastEvent::Unregistered { uuid: uuid.clone() });
                         control.send(RelayEvent::Unregistered { uuid });
                     }
+                    News::Resubmit { msg_id, body } => task.send(TaskEvent::Resubmit { msg_id, body }),
                     News::ForgetHeart(uuid) => heart_sender.send(heart::Event::Forget { heart: uuid }),
                 }
             }

@@ -14,10 +14,12 @@ use remuda_proto::{
 use serde::Serialize;
 use serde_json::json;
 
+use crate::find;
 use crate::query;
 use crate::record::{Outcome, OutputPiece, TaskRecord};
 use crate::registry::{Engine, Registry};
-use crate::store::TaskStore;
+use crate::repr;
+use crate::store::{Buffers, StoreError, TaskStore, Write};
 use crate::tracking::{EngineKey, Tracking, Unexpected, Untracked};
 
 /// From the reply to a `shutdown_request` to the end of the process (`controller/hub.py: Hub.shutdown_request`).
@@ -136,6 +138,14 @@ pub enum Effect {
     },
     /// Tell the heart monitor to forget this heart.
     ForgetHeart(EngineUuid),
+    /// Give a request of the hub's own to the task scheduler, which tells the hub of its reply. Before anybody else can
+    /// know of it.
+    Resubmit {
+        /// Its id.
+        msg_id: MsgId,
+        /// The request, signed.
+        body: Body,
+    },
     /// Answer a query.
     Reply {
         /// The routing frames of the query.
@@ -152,6 +162,8 @@ pub enum Effect {
         /// Why.
         refusal: Refusal,
     },
+    /// The store lost something that was written to it. Counted by the hub, to be logged.
+    StoreFailed(StoreError),
     /// End the process, with status 0.
     Exit,
 }
@@ -170,6 +182,8 @@ pub struct Hub {
     pub(crate) tracking: Tracking,
     /// The records of requests: of those in `tracking`, and of older ones.
     pub(crate) store: Box<dyn TaskStore>,
+    /// How often `store` lost something.
+    pub(crate) store_errors: u64,
     /// Engines that left and whose direct requests are not given up yet, by ascending time of that. `tracking` knows
     /// them still; `registry` does not, unless their uuid or id came back.
     departed: VecDeque<Departed>,
@@ -198,6 +212,7 @@ impl Hub {
             registry: Registry::default(),
             tracking: Tracking::default(),
             store,
+            store_errors: 0,
             departed: VecDeque::new(),
             exit_at: None,
         }
@@ -240,6 +255,19 @@ impl Hub {
         }
     }
 
+    /// Changes the records. What goes wrong is counted and told, and has no other consequence.
+    pub(crate) fn write(&mut self, now: Now, write: Write, out: &mut Vec<Effect>) {
+        let written = self.store.write(now.instant, write);
+        self.note_stored(written, out);
+    }
+
+    fn note_stored(&mut self, stored: Result<(), StoreError>, out: &mut Vec<Effect>) {
+        if let Err(error) = stored {
+            self.store_errors += 1;
+            out.push(Effect::StoreFailed(error));
+        }
+    }
+
     fn new_hearts(&mut self, now: Now, hearts: Vec<EngineUuid>, out: &mut Vec<Effect>) {
         let mut joined = Vec::new();
         let mut unexpected = Vec::new();
@@ -271,10 +299,12 @@ impl Hub {
 
     fn monitor(&mut self, now: Now, seen: Monitor, out: &mut Vec<Effect>) {
         let seen = match seen {
-            Monitor::Request { queue, engine, envelope, body } => self.request(queue, engine, envelope.msg_id, body),
-            Monitor::Destination { msg_id, engine } => self.destination(&msg_id, &engine),
+            Monitor::Request { queue, engine, envelope, body } => {
+                self.request(now, queue, engine, envelope.msg_id, body, out)
+            }
+            Monitor::Destination { msg_id, engine } => self.destination(now, msg_id, engine, out),
             Monitor::Reply { queue, engine, msg_id, status, body } => {
-                self.reply(now, queue, engine, msg_id, status, body)
+                self.reply(now, (queue, engine), msg_id, status, body, out)
             }
             Monitor::Output { envelope, parent, body } => self.output(now, &envelope, parent, &body, out),
         };
@@ -283,7 +313,15 @@ impl Hub {
         }
     }
 
-    fn request(&mut self, queue: Queue, engine: Option<EngineUuid>, msg_id: MsgId, body: Body) -> Result<(), Denied> {
+    fn request(
+        &mut self,
+        now: Now,
+        queue: Queue,
+        engine: Option<EngineUuid>,
+        msg_id: MsgId,
+        body: Body,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Denied> {
         let tracked = match (queue, &engine) {
             (Queue::Task, _) => self.tracking.task_request(&msg_id),
             (Queue::Mux, None) => return Err((None, Refusal::NoTarget)),
@@ -295,7 +333,8 @@ impl Hub {
         match tracked {
             Ok(()) => {
                 let engine = engine.filter(|_| queue == Queue::Mux);
-                self.store.add(TaskRecord::new(msg_id, queue, engine, body));
+                let record = TaskRecord::new(msg_id, self.session.packer(), queue, engine, body);
+                self.write(now, Write::Add(record), out);
                 Ok(())
             }
             Err(Untracked::Known) => Err((None, Refusal::Resubmitted(msg_id))),
@@ -303,22 +342,28 @@ impl Hub {
         }
     }
 
-    fn destination(&mut self, msg_id: &MsgId, engine: &EngineUuid) -> Result<(), Denied> {
+    fn destination(
+        &mut self,
+        now: Now,
+        msg_id: MsgId,
+        engine: EngineUuid,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Denied> {
         let key = self.registry.by_uuid(engine.as_str()).map(|engine| engine.key);
         let unexpected = |_| (Some(engine.identity()), Refusal::Unexpected(msg_id.clone()));
-        self.tracking.task_sent(msg_id, key).map_err(unexpected)?;
-        self.store.assign(msg_id, engine);
+        self.tracking.task_sent(&msg_id, key).map_err(unexpected)?;
+        self.write(now, Write::Assign { msg_id, engine }, out);
         Ok(())
     }
 
     fn reply(
         &mut self,
         now: Now,
-        queue: Queue,
-        engine: Option<EngineUuid>,
+        (queue, engine): (Queue, Option<EngineUuid>),
         msg_id: MsgId,
         status: Status,
         body: Body,
+        out: &mut Vec<Effect>,
     ) -> Result<(), Denied> {
         let expected = match (queue, &engine) {
             (Queue::Task, engine) => {
@@ -333,7 +378,7 @@ impl Hub {
         if expected.is_err() {
             return Err((engine.map(|uuid| uuid.identity()), Refusal::Unexpected(msg_id)));
         }
-        self.store.finish(&msg_id, Outcome { engine, body, received: now.date });
+        self.write(now, Write::Finish { msg_id, outcome: Outcome { body, received: now.date } }, out);
         Ok(())
     }
 
@@ -354,7 +399,7 @@ impl Hub {
         }
         let Some(parent) = parent else { return Ok(()) };
         match OutputPiece::read(self.session.packer(), &envelope.msg_type, body) {
-            Some(Ok(piece)) => self.store.output(&parent, piece),
+            Some(Ok(piece)) => self.write(now, Write::Output { msg_id: parent, piece }, out),
             Some(Err(reason)) => {
                 let from = Identity::from(envelope.session.as_str().as_bytes());
                 return Err((Some(from), Refusal::Unpack(reason)));
@@ -366,29 +411,52 @@ impl Hub {
 
     /// Gives up the direct requests of the engines that left a while ago. Their clients gave them up long since, by
     /// themselves; this is for the records (`controller/hub.py: Hub._handle_stranded_msgs`).
-    fn give_up(&mut self, now: Now) {
+    fn give_up(&mut self, now: Now, out: &mut Vec<Effect>) {
         let due = self.departed.iter().take_while(|departed| departed.give_up_at <= now.instant).count();
         if due == 0 {
             return;
         }
         let due: Map<_, _> = self.departed.drain(..due).map(|departed| (departed.key, departed)).collect();
         let keys: Set<_> = due.keys().copied().collect();
-        for (msg_id, key) in self.tracking.give_up(&keys) {
-            let departed = &due[&key];
-            let Ok(Some(record)) = self.store.record(&msg_id) else { continue };
+        let lost: Map<_, _> = self.tracking.give_up(&keys).into_iter().collect();
+        if lost.is_empty() {
+            return;
+        }
+        let ids: Vec<_> = lost.keys().cloned().collect();
+        let records = match self.store.find(&find::Query::tasks(&ids), Buffers::default()) {
+            Ok(records) => records,
+            Err(StoreError::NoData) => return,
+            Err(error) => return self.note_stored(Err(error), out),
+        };
+        for record in records {
+            let departed = &due[&lost[&record.msg_id]];
+            let msg_id = record.msg_id;
             // A reply as the engine could have sent it, where stock leaves parts null that its own client then trips
             // over.
-            let request = record.request.clone();
+            let request = record.request;
             let msg_type = Envelope::read(self.session.packer(), &request)
                 .map_or(MsgType::ApplyReply, |envelope| envelope.msg_type.reply());
-            let text = format!("Engine {} died while running task {}", departed.id, query::repr::text(msg_id.as_str()));
+            let text = format!("Engine {} died while running task {}", departed.id, repr::text(msg_id.as_str()));
             let error = RemoteError::new("EngineError", text);
             let metadata = json!({"status": "error", "engine": departed.uuid, "date": now.date});
             let made =
                 self.session.message(now.date, msg_type, Some(request.header()), &metadata, &error.content(), &[]);
             let body = made.expect("contents of our own can be packed").1;
-            self.store.finish(&msg_id, Outcome { engine: None, body, received: now.date });
+            self.write(now, Write::Finish { msg_id, outcome: Outcome { body, received: now.date } }, out);
         }
+    }
+}
+
+impl Hub {
+    fn flush(&mut self, out: &mut Vec<Effect>) {
+        let flushed = self.store.flush();
+        self.note_stored(flushed, out);
+    }
+
+    /// Ends, with everything that is on record made to last.
+    fn exit(&mut self, out: &mut Vec<Effect>) {
+        self.flush(out);
+        out.push(Effect::Exit);
     }
 }
 
@@ -410,21 +478,24 @@ impl Machine for Hub {
             Event::Monitor(seen) => self.monitor(now, seen, out),
             Event::NewHearts(hearts) => self.new_hearts(now, hearts, out),
             Event::StoppedHearts(hearts) => self.stopped_hearts(now, &hearts, out),
-            Event::Stop => out.push(Effect::Exit),
+            Event::Stop => self.exit(out),
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
         let give_up = self.departed.front().map(|departed| departed.give_up_at);
-        [self.registry.deadline(), give_up, self.exit_at].into_iter().flatten().min()
+        [self.registry.deadline(), give_up, self.store.deadline(), self.exit_at].into_iter().flatten().min()
     }
 
     fn on_deadline(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.registry.purge_stalled(now.instant);
-        self.give_up(now);
+        self.give_up(now, out);
+        if self.store.deadline().is_some_and(|at| at <= now.instant) {
+            self.flush(out);
+        }
         if self.exit_at.is_some_and(|at| at <= now.instant) {
             self.exit_at = None;
-            out.push(Effect::Exit);
+            self.exit(out);
         }
     }
 

@@ -6,11 +6,13 @@
 //! stops, tasks still flow. Start with [`Hub`], which registers, tracks and answers, and [`HeartMonitor`], which runs
 //! on a thread of its own so that no query delays a beat.
 
+pub mod find;
 pub mod heart;
 pub mod hub;
 mod query;
 pub mod record;
 mod registry;
+mod repr;
 #[cfg(feature = "io")]
 pub mod run;
 pub mod store;

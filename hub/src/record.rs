@@ -1,16 +1,25 @@
 //! What is kept of a request: the messages as they came. Their parts are read when somebody asks for them, which for
 //! most tasks is never.
 
+use std::borrow::Cow;
+
+use bytes::Bytes;
 use remuda_proto::message::MsgType;
+use remuda_proto::message::content::Stream;
 use remuda_proto::monitor::Queue;
 use remuda_proto::{Body, Date, EngineUuid, MsgId, Packer};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::find::Field;
+
 /// A request, and what became of it (`controller/hub.py: empty_record`).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskRecord {
     /// Names it.
     pub msg_id: MsgId,
+    /// How its messages are packed.
+    pub packer: Packer,
     /// Which scheduler took it.
     pub queue: Queue,
     /// Where it is or was last sent. `None` while it waits.
@@ -19,36 +28,36 @@ pub struct TaskRecord {
     pub request: Body,
     /// The reply, once there is one.
     pub outcome: Option<Outcome>,
+    /// The request that repeats it, if a client asked for that. The last one.
+    pub resubmitted: Option<MsgId>,
     /// What its engine published for it.
     pub output: TaskOutput,
 }
 
 /// The reply to a request, as the client got it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The engine that it came from; `None` when the controller made it.
-    pub engine: Option<EngineUuid>,
     /// The reply.
     pub body: Body,
     /// When the hub learned of it.
     pub received: Date,
 }
 
-/// What an engine published for one request.
-#[derive(Clone, Debug, Default)]
+/// What an engine published for one request. Contents are packed, as they came.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskOutput {
     /// All its text on stdout.
     pub stdout: String,
     /// All its text on stderr.
     pub stderr: String,
-    /// The last message that said which code ran.
-    pub execute_input: Option<Body>,
+    /// The code that ran last.
+    pub execute_input: Option<String>,
     /// The last result of an expression.
-    pub execute_result: Option<Body>,
+    pub execute_result: Option<Bytes>,
     /// The last thing displayed. Stock keeps it under a key that its records do not declare.
-    pub display_data: Option<Body>,
+    pub display_data: Option<Bytes>,
     /// The last error.
-    pub error: Option<Body>,
+    pub error: Option<Bytes>,
 }
 
 /// One piece of output.
@@ -59,30 +68,65 @@ pub enum OutputPiece {
     /// More text on stderr.
     Stderr(String),
     /// Which code ran.
-    ExecuteInput(Body),
-    /// The result of an expression.
-    ExecuteResult(Body),
-    /// Something displayed.
-    DisplayData(Body),
-    /// An error.
-    Error(Body),
+    ExecuteInput(String),
+    /// The packed result of an expression.
+    ExecuteResult(Bytes),
+    /// Something displayed, packed.
+    DisplayData(Bytes),
+    /// An error, packed.
+    Error(Bytes),
+}
+
+/// The value of a field of a record, for a query to look at.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Datum<'a> {
+    /// It is not there.
+    Null,
+    /// A date.
+    Date(Date),
+    /// A text.
+    Text(Cow<'a, str>),
+    /// Anything else that JSON can hold.
+    Json(Value),
+    /// A list of buffers that is not empty. Nothing in a query equals it.
+    Bytes,
+}
+
+/// What is read of a header for a record.
+#[derive(Deserialize, Default)]
+struct HeaderFacts<'a> {
+    #[serde(borrow, default)]
+    date: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    session: Option<Cow<'a, str>>,
+}
+
+/// What is read of metadata for a record.
+#[derive(Deserialize, Default)]
+struct MetadataFacts {
+    #[serde(default)]
+    label: Option<Value>,
+    #[serde(default)]
+    started: Option<Value>,
 }
 
 impl TaskRecord {
     /// The record of a request that just came in.
-    pub fn new(msg_id: MsgId, queue: Queue, engine: Option<EngineUuid>, request: Body) -> Self {
-        Self { msg_id, queue, engine, request, outcome: None, output: TaskOutput::default() }
+    pub fn new(msg_id: MsgId, packer: Packer, queue: Queue, engine: Option<EngineUuid>, request: Body) -> Self {
+        let output = TaskOutput::default();
+        Self { msg_id, packer, queue, engine, request, outcome: None, resubmitted: None, output }
     }
 
     /// What its messages and its output take, in bytes.
     pub fn size_bytes(&self) -> usize {
         let output = &self.output;
-        let bodies = [&output.execute_input, &output.execute_result, &output.display_data, &output.error];
+        let contents = [&output.execute_result, &output.display_data, &output.error];
         self.request.size_bytes()
             + self.outcome.as_ref().map_or(0, |outcome| outcome.body.size_bytes())
             + output.stdout.len()
             + output.stderr.len()
-            + bodies.into_iter().flatten().map(Body::size_bytes).sum::<usize>()
+            + output.execute_input.as_ref().map_or(0, String::len)
+            + contents.into_iter().flatten().map(Bytes::len).sum::<usize>()
     }
 
     /// Appends a piece of text, or puts a message in the place of the last of its kind.
@@ -91,40 +135,128 @@ impl TaskRecord {
         match piece {
             OutputPiece::Stdout(text) => output.stdout.push_str(&text),
             OutputPiece::Stderr(text) => output.stderr.push_str(&text),
-            OutputPiece::ExecuteInput(body) => output.execute_input = Some(body),
-            OutputPiece::ExecuteResult(body) => output.execute_result = Some(body),
-            OutputPiece::DisplayData(body) => output.display_data = Some(body),
-            OutputPiece::Error(body) => output.error = Some(body),
+            OutputPiece::ExecuteInput(code) => output.execute_input = Some(code),
+            OutputPiece::ExecuteResult(content) => output.execute_result = Some(content),
+            OutputPiece::DisplayData(content) => output.display_data = Some(content),
+            OutputPiece::Error(content) => output.error = Some(content),
         }
     }
 
     /// When the client made it, by its header.
-    pub fn submitted(&self, packer: Packer) -> Option<Date> {
-        Date::parse(part(packer, self.request.header()).get("date")?.as_str()?)
+    pub fn submitted(&self) -> Option<Date> {
+        Date::parse(&self.facts(&self.request).date?)
+    }
+
+    /// The session of its client, by its header.
+    pub fn client(&self) -> Option<Cow<'_, str>> {
+        self.facts(&self.request).session
+    }
+
+    /// When the engine began, by the metadata of its reply.
+    pub fn started(&self) -> Option<Date> {
+        let metadata: MetadataFacts = self.packer.unpack(self.outcome.as_ref()?.body.metadata()).ok()?;
+        Date::parse(metadata.started?.as_str()?)
+    }
+
+    /// When the reply was made, by its header. One that does not say counts as made when it came: whoever asks should not
+    /// take the request for unfinished.
+    pub fn completed(&self) -> Option<Date> {
+        let outcome = self.outcome.as_ref()?;
+        let date = self.facts(&outcome.body).date.and_then(|date| Date::parse(&date));
+        Some(date.unwrap_or(outcome.received))
+    }
+
+    /// The word that the client gave it: a text, unless the client is not a stock one.
+    pub fn label(&self) -> Option<Value> {
+        self.packer.unpack::<MetadataFacts>(self.request.metadata()).ok()?.label
+    }
+
+    /// What a `db_reply` shows of it: these fields after its id, or all that it has; never buffers.
+    pub(crate) fn to_shown(&self, fields: Option<&[Field]>) -> Map<String, Value> {
+        let mut shown = Map::new();
+        shown.insert(Field::MsgId.name().to_owned(), self.msg_id.as_str().into());
+        for field in fields.unwrap_or(Field::ALL) {
+            match field {
+                Field::Buffers | Field::ResultBuffers => {}
+                Field::DisplayData if fields.is_none() && self.output.display_data.is_none() => {}
+                field => drop(shown.insert(field.name().to_owned(), self.datum(*field).into_value())),
+            }
+        }
+        shown
     }
 
     /// What a `result_reply` says of it (`controller/hub.py: Hub._extract_record`).
-    pub fn to_result(&self, packer: Packer) -> Value {
-        let outcome = |read: fn(&Body) -> &[u8]| {
-            self.outcome.as_ref().map_or(Value::Null, |outcome| part(packer, read(&outcome.body)))
-        };
-        let content = |body: &Option<Body>| body.as_ref().map_or(Value::Null, |body| part(packer, body.content()));
-        let execute_input = content(&self.output.execute_input).get("code").cloned().unwrap_or(Value::Null);
+    pub(crate) fn to_result(&self) -> Value {
+        let value = |field: Field| self.datum(field).into_value();
         json!({
-            "header": part(packer, self.request.header()),
-            "metadata": part(packer, self.request.metadata()),
-            "result_metadata": outcome(Body::metadata),
-            "result_header": outcome(Body::header),
-            "result_content": outcome(Body::content),
-            "received": self.outcome.as_ref().map(|outcome| outcome.received.to_string()),
+            "header": value(Field::Header),
+            "metadata": value(Field::Metadata),
+            "result_metadata": value(Field::ResultMetadata),
+            "result_header": value(Field::ResultHeader),
+            "result_content": value(Field::ResultContent),
+            "received": value(Field::Received),
             "io": {
-                "execute_input": execute_input,
-                "execute_result": content(&self.output.execute_result),
-                "error": content(&self.output.error),
-                "stdout": self.output.stdout,
-                "stderr": self.output.stderr,
+                "execute_input": value(Field::ExecuteInput),
+                "execute_result": value(Field::ExecuteResult),
+                "error": value(Field::Error),
+                "stdout": value(Field::Stdout),
+                "stderr": value(Field::Stderr),
             },
         })
+    }
+
+    /// The value of a field.
+    pub(crate) fn datum(&self, field: Field) -> Datum<'_> {
+        let text = |text: &'_ str| Datum::Text(Cow::Owned(text.to_owned()));
+        let outcome = self.outcome.as_ref();
+        let packed = |bytes: Option<&[u8]>| bytes.map_or(Datum::Null, |bytes| Datum::Json(part(self.packer, bytes)));
+        let result = |read: fn(&Body) -> &[u8]| packed(outcome.map(|outcome| read(&outcome.body)));
+        let date = |date: Option<Date>| date.map_or(Datum::Null, Datum::Date);
+        match field {
+            Field::MsgId => Datum::Text(Cow::Borrowed(self.msg_id.as_str())),
+            Field::Header => packed(Some(self.request.header())),
+            Field::Metadata => packed(Some(self.request.metadata())),
+            Field::Content => packed(Some(self.request.content())),
+            Field::Buffers => buffers(&self.request),
+            Field::Submitted => date(self.submitted()),
+            Field::ClientUuid => self.client().map_or(Datum::Null, Datum::Text),
+            Field::EngineUuid => self.engine.as_ref().map_or(Datum::Null, |engine| text(engine.as_str())),
+            Field::Started => date(self.started()),
+            Field::Completed => date(self.completed()),
+            Field::Resubmitted => self.resubmitted.as_ref().map_or(Datum::Null, |msg_id| text(msg_id.as_str())),
+            Field::Received => date(outcome.map(|outcome| outcome.received)),
+            Field::ResultHeader => result(Body::header),
+            Field::ResultMetadata => result(Body::metadata),
+            Field::ResultContent => result(Body::content),
+            Field::ResultBuffers => outcome.map_or(Datum::Null, |outcome| buffers(&outcome.body)),
+            Field::Queue => Datum::Text(Cow::Borrowed(self.queue.name())),
+            Field::ExecuteInput => self.output.execute_input.as_deref().map_or(Datum::Null, text),
+            Field::ExecuteResult => packed(self.output.execute_result.as_deref()),
+            Field::Error => packed(self.output.error.as_deref()),
+            Field::Stdout => Datum::Text(Cow::Borrowed(&self.output.stdout)),
+            Field::Stderr => Datum::Text(Cow::Borrowed(&self.output.stderr)),
+            Field::Label => match self.label() {
+                None | Some(Value::Null) => Datum::Null,
+                Some(Value::String(text)) => Datum::Text(Cow::Owned(text)),
+                Some(other) => Datum::Json(other),
+            },
+            Field::DisplayData => packed(self.output.display_data.as_deref()),
+        }
+    }
+
+    fn facts<'a>(&self, body: &'a Body) -> HeaderFacts<'a> {
+        self.packer.unpack(body.header()).unwrap_or_default()
+    }
+}
+
+impl Datum<'_> {
+    fn into_value(self) -> Value {
+        match self {
+            Self::Null | Self::Bytes => Value::Null,
+            Self::Date(date) => date.to_string().into(),
+            Self::Text(text) => text.into_owned().into(),
+            Self::Json(value) => value,
+        }
     }
 }
 
@@ -132,22 +264,41 @@ impl OutputPiece {
     /// What of an iopub message belongs in a record; `None` for a type that does not.
     ///
     /// # Errors
-    /// What is wrong with the content of a `stream`.
+    /// What is wrong with its content.
     pub fn read(packer: Packer, msg_type: &MsgType, body: &Body) -> Option<Result<Self, String>> {
+        let content = || Bytes::copy_from_slice(body.content());
         Some(match msg_type {
-            MsgType::Stream => match packer.unpack::<remuda_proto::message::content::Stream>(body.content()) {
+            MsgType::Stream => match packer.unpack::<Stream>(body.content()) {
                 Ok(stream) if stream.name == "stdout" => Ok(Self::Stdout(stream.text)),
                 Ok(stream) if stream.name == "stderr" => Ok(Self::Stderr(stream.text)),
                 Ok(stream) => Err(format!("no stream is called `{}`", stream.name)),
                 Err(error) => Err(error.to_string()),
             },
-            MsgType::ExecuteInput => Ok(Self::ExecuteInput(body.clone())),
-            MsgType::ExecuteResult => Ok(Self::ExecuteResult(body.clone())),
-            MsgType::DisplayData => Ok(Self::DisplayData(body.clone())),
-            MsgType::Error => Ok(Self::Error(body.clone())),
+            MsgType::ExecuteInput => match packer.unpack::<Code>(body.content()) {
+                Ok(Code { code }) => Ok(Self::ExecuteInput(code)),
+                Err(error) => Err(error.to_string()),
+            },
+            MsgType::ExecuteResult => Ok(Self::ExecuteResult(content())),
+            MsgType::DisplayData => Ok(Self::DisplayData(content())),
+            MsgType::Error => Ok(Self::Error(content())),
             _ => return None,
         })
     }
+}
+
+/// The content of an `execute_input`.
+#[derive(Deserialize)]
+struct Code {
+    code: String,
+}
+
+/// The buffers of a message in order, shared where they are large.
+pub(crate) fn all_buffers(body: &Body) -> impl Iterator<Item = Bytes> + '_ {
+    (0..body.buffer_count()).filter_map(|index| body.buffer(index))
+}
+
+fn buffers(body: &Body) -> Datum<'static> {
+    if body.buffer_count() == 0 { Datum::Json(Value::Array(Vec::new())) } else { Datum::Bytes }
 }
 
 /// A packed part as a value. What cannot be read is shown as an empty map: records are data, and one that is damaged

@@ -22,7 +22,7 @@ pub const MAX_UUID_BYTES: usize = 255;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RegistrationError {
     /// That uuid is registered or pending.
-    #[error("uuid {} in use", crate::query::repr::text(.0.as_str()))]
+    #[error("uuid {} in use", crate::repr::text(.0.as_str()))]
     InUse(EngineUuid),
     /// No socket can have that identity.
     #[error("a uuid has 1 to {MAX_UUID_BYTES} bytes and does not begin with a zero byte")]

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use remuda_net::{Driver, Input, Received, Refusals, Socket};
 use remuda_proto::message::native::Capability;
-use remuda_proto::{EngineId, EngineUuid, Identity, Now, monitor};
+use remuda_proto::{Body, EngineId, EngineUuid, Identity, MsgId, Now, monitor};
 
 use crate::heart::{self, HeartMonitor};
 use crate::hub::{self, Hub};
@@ -31,6 +31,13 @@ pub enum News {
     Left {
         /// Its uuid.
         uuid: EngineUuid,
+    },
+    /// A request of the hub's own, for the task scheduler.
+    Resubmit {
+        /// Its id.
+        msg_id: MsgId,
+        /// The request.
+        body: Body,
     },
     /// This heart is of no interest any more.
     ForgetHeart(EngineUuid),
@@ -78,6 +85,10 @@ impl<F: FnMut(News)> Driver for HubDriver<F> {
             hub::Effect::Joined { uuid, id, capability } => (self.tell)(News::Joined { uuid, id, capability }),
             hub::Effect::Left { uuid, .. } => (self.tell)(News::Left { uuid }),
             hub::Effect::ForgetHeart(uuid) => (self.tell)(News::ForgetHeart(uuid)),
+            hub::Effect::Resubmit { msg_id, body } => (self.tell)(News::Resubmit { msg_id, body }),
+            hub::Effect::StoreFailed(error) => {
+                tracing::error!("{error}: what was to be recorded is lost, the controller goes on");
+            }
             hub::Effect::Reply { to, body } => {
                 self.query[0].send(&to, &body);
             }

@@ -266,7 +266,7 @@ impl TaskCore {
                 self.engines.retain(|other| *other != uuid);
                 (tampering != Tampering::NoGoodbye).then_some(TaskEvent::Unregistered { uuid })
             }
-            TaskEvent::Abort { .. } => Some(event),
+            TaskEvent::Abort { .. } | TaskEvent::Resubmit { .. } => Some(event),
         }
     }
 

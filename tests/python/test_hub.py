@@ -139,7 +139,6 @@ def test_history_is_in_the_order_of_submission(rc):
     assert rc.hub_history()[-10:] == ids
 
 
-@pytest.mark.not_yet("db_request")
 def test_records_can_be_queried(rc):
     before = datetime.now(timezone.utc)
     result = rc[1].apply_async(tasks.double, 5)
@@ -162,7 +161,6 @@ def test_records_can_be_queried(rc):
     assert len(record["buffers"]) >= 2
 
 
-@pytest.mark.not_yet("db_request")
 def test_labels_are_kept(rc):
     view = rc[0]
     with view.temp_flags(label="a läbel"):
@@ -173,7 +171,6 @@ def test_labels_are_kept(rc):
     assert [record["msg_id"] for record in found] == result.msg_ids
 
 
-@pytest.mark.not_yet("db_request, by which it looks at the records")
 def test_purged_results_are_gone(rc, shared):
     result = rc[0].apply_async(tasks.double, 1)
     kept = rc[0].apply_async(tasks.double, 2)
@@ -200,7 +197,6 @@ def test_what_is_pending_is_not_purged(rc, gate):
     settled(rc)
 
 
-@pytest.mark.not_yet("resubmit_request")
 def test_resubmit_runs_again(rc, tmp_path):
     log = tmp_path / "log"
     result = rc.load_balanced_view().apply_async(tasks.note, str(log), "ran")

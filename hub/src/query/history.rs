@@ -2,12 +2,12 @@
 
 use serde_json::json;
 
-use super::{Answer, no_data};
+use super::{Answer, store_error};
 use crate::hub::Hub;
 
-pub(super) fn answer(hub: &Hub) -> Answer {
-    match hub.store.history(hub.session.packer()) {
+pub(super) fn answer(hub: &mut Hub) -> Answer {
+    match hub.store.history() {
         Ok(history) => Answer::new(json!({"status": "ok", "history": history})),
-        Err(_) => Answer::error(&no_data()),
+        Err(error) => Answer::error(&store_error(&error)),
     }
 }

@@ -1,12 +1,13 @@
 //! Queries of clients and engines (`controller/hub.py: Hub.dispatch_query`), a file for each family.
 
 mod connection;
+mod db;
 mod history;
 mod load;
 mod purge;
 mod queue;
 mod registration;
-pub(crate) mod repr;
+mod resubmit;
 mod result;
 mod shutdown;
 mod target;
@@ -17,6 +18,8 @@ use remuda_proto::{Body, EngineId, Idents, MsgId, Now, Refusal, RemoteError};
 use serde_json::{Map, Value, json};
 
 use crate::hub::{Effect, Hub, refuse};
+use crate::repr;
+use crate::store::StoreError;
 
 /// A query that was verified and read.
 pub(crate) struct Query {
@@ -69,8 +72,9 @@ pub(crate) fn answer(hub: &mut Hub, now: Now, from: Idents, body: Body, out: &mu
         MsgType::LoadRequest => load::answer(hub, &query),
         MsgType::ResultRequest => result::answer(hub, &query),
         MsgType::HistoryRequest => Ok(history::answer(hub)),
-        MsgType::PurgeRequest => purge::answer(hub, &query),
-        MsgType::DbRequest | MsgType::ResubmitRequest => Err(not_supported(&query.msg_type)),
+        MsgType::PurgeRequest => purge::answer(hub, now, &query, out),
+        MsgType::DbRequest => Ok(db::answer(hub, &query)),
+        MsgType::ResubmitRequest => resubmit::answer(hub, now, &query, out),
         MsgType::Other(name) if matches!(&**name, "become_dask_request" | "stop_distributed_request") => {
             Err(not_supported(&query.msg_type))
         }
@@ -171,7 +175,10 @@ fn not_supported(msg_type: &MsgType) -> RemoteError {
     RemoteError::new("NotImplementedError", format!("{msg_type} is not supported by this controller"))
 }
 
-/// What stock raises when it keeps no records (`controller/dictdb.py: NoDB`), down to the blank at the end.
-fn no_data() -> RemoteError {
-    RemoteError::new("NoData", "NoDB backend doesn't store any data. ")
+/// Why records have no answer. What stock raises when it keeps none (`controller/dictdb.py: NoDB`) has a blank at the end.
+fn store_error(error: &StoreError) -> RemoteError {
+    match error {
+        StoreError::NoData => RemoteError::new("NoData", "NoDB backend doesn't store any data. "),
+        failed @ StoreError::Failed(_) => RemoteError::new("OperationalError", failed.to_string()),
+    }
 }

@@ -3,14 +3,17 @@
 //! Only records go; what the hub remembers of who did how much stays. Purging by engine works here; in stock a fault of
 //! its query language makes it drop nothing.
 
-use remuda_proto::RemoteError;
+use remuda_proto::{Now, RemoteError};
 use serde_json::Value;
 
-use super::{Answer, Query, engine_id, index_error, msg_ids, repr, type_error};
-use crate::hub::Hub;
-use crate::store::Purge;
+use super::{Answer, Query, engine_id, index_error, msg_ids, type_error};
+use crate::find;
+use crate::hub::{Effect, Hub};
+use crate::repr;
+use crate::store::Write;
 
-pub(super) fn answer(hub: &mut Hub, query: &Query) -> Result<Answer, RemoteError> {
+pub(super) fn answer(hub: &mut Hub, now: Now, query: &Query, out: &mut Vec<Effect>) -> Result<Answer, RemoteError> {
+    let mut purge = |hub: &mut Hub, which| hub.write(now, Write::Purge(which), out);
     let asked = query.content.get("msg_ids").unwrap_or(&Value::Null);
     let engines = match query.content.get("engine_ids") {
         None | Some(Value::Null) => &[][..],
@@ -19,7 +22,7 @@ pub(super) fn answer(hub: &mut Hub, query: &Query) -> Result<Answer, RemoteError
     };
     if asked.as_str() == Some("all") {
         // Every engine's finished tasks are among these.
-        hub.store.purge(Purge::Finished);
+        purge(hub, find::Query::finished());
         return Ok(Answer::ok());
     }
     let ids = msg_ids("msg_ids", asked)?;
@@ -27,13 +30,14 @@ pub(super) fn answer(hub: &mut Hub, query: &Query) -> Result<Answer, RemoteError
         return Ok(Answer::error(&index_error(format!("msg pending: {}", repr::text(pending.as_str())))));
     }
     if !ids.is_empty() {
-        hub.store.purge(Purge::Tasks(&ids));
+        purge(hub, find::Query::tasks(&ids));
     }
     for id in engines {
         let Some(engine) = engine_id(id).and_then(|id| hub.registry.engine(id)) else {
             return Ok(Answer::error(&index_error(format!("No such engine: {}", repr::value(id)))));
         };
-        hub.store.purge(Purge::Engine(&engine.uuid));
+        let which = find::Query::finished_on(&engine.uuid);
+        purge(hub, which);
     }
     Ok(Answer::ok())
 }

@@ -46,6 +46,7 @@ fn status(hub: &Hub, engines: &[&Engine]) -> RemudaStatus {
         waiting: hub.tracking.waiting() as u64,
         running: hub.tracking.running() as u64,
         done: hub.tracking.done(),
+        store_errors: hub.store_errors,
     }
 }
 

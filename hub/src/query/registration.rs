@@ -6,9 +6,10 @@ use remuda_proto::message::native::Announcement;
 use remuda_proto::{EngineId, EngineUuid, Now, Refusal, RemoteError};
 use serde_json::Value;
 
-use super::{Query, engine_id, key_error, repr, send_error, type_error};
+use super::{Query, engine_id, key_error, send_error, type_error};
 use crate::hub::{Effect, Hub, refuse};
 use crate::registry::RegistrationError;
+use crate::repr;
 
 /// What an engine asks for.
 struct Request {

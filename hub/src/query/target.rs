@@ -3,9 +3,10 @@
 use remuda_proto::RemoteError;
 use serde_json::Value;
 
-use super::{Query, engine_id, index_error, repr, type_error};
+use super::{Query, engine_id, index_error, type_error};
 use crate::hub::Hub;
 use crate::registry::Engine;
+use crate::repr;
 
 /// The engines that a query is about: null for all, an id, a uuid, or a list of these.
 ///

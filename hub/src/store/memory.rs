@@ -1,11 +1,12 @@
 //! Records in memory, the oldest dropped beyond the limits (`controller/dictdb.py: DictDB`).
 
 use indexmap::map::Entry;
-use remuda_proto::{EngineUuid, Map, MsgId, Packer, Set};
+use remuda_proto::{Instant, Map, MsgId};
 
-use super::{NoData, Purge, TaskStore};
+use super::{Buffers, StoreError, TaskStore, Write};
+use crate::find::Query;
 use crate::hub::Limits;
-use crate::record::{Outcome, OutputPiece, TaskRecord};
+use crate::record::TaskRecord;
 
 /// Keeps records in memory.
 ///
@@ -51,6 +52,16 @@ impl MemoryStore {
         self.cull();
     }
 
+    fn purge(&mut self, query: &Query) {
+        let mut purged = 0;
+        self.records.retain(|_, record| {
+            let goes = query.matches(record);
+            purged += if goes { record.size_bytes() } else { 0 };
+            !goes
+        });
+        self.size_bytes -= purged;
+    }
+
     fn cull(&mut self) {
         let Limits { records, size_bytes, cull_fraction } = self.limits;
         let mut drop = 0;
@@ -82,54 +93,44 @@ fn share(limit: usize, fraction: f64) -> usize {
 }
 
 impl TaskStore for MemoryStore {
-    fn add(&mut self, record: TaskRecord) {
-        if let Entry::Vacant(vacant) = self.records.entry(record.msg_id.clone()) {
-            self.size_bytes += record.size_bytes();
-            vacant.insert(record);
-            self.cull();
-        }
-    }
-
-    fn assign(&mut self, msg_id: &MsgId, engine: &EngineUuid) {
-        if let Some(record) = self.records.get_mut(msg_id) {
-            record.engine = Some(engine.clone());
-        }
-    }
-
-    fn finish(&mut self, msg_id: &MsgId, outcome: Outcome) {
-        self.change(msg_id, |record| record.outcome = Some(outcome));
-    }
-
-    fn output(&mut self, msg_id: &MsgId, piece: OutputPiece) {
-        self.change(msg_id, |record| record.add_output(piece));
-    }
-
-    fn purge(&mut self, which: Purge<'_>) {
-        let named: Set<&MsgId> = match which {
-            Purge::Tasks(tasks) => tasks.iter().collect(),
-            _ => Set::default(),
-        };
-        let mut purged = 0;
-        self.records.retain(|msg_id, record| {
-            let keep = match which {
-                Purge::Finished => record.outcome.is_none(),
-                Purge::Tasks(_) => !named.contains(msg_id),
-                Purge::Engine(engine) => record.outcome.is_none() || record.engine.as_ref() != Some(engine),
-            };
-            if !keep {
-                purged += record.size_bytes();
+    fn write(&mut self, _now: Instant, write: Write) -> Result<(), StoreError> {
+        match write {
+            Write::Add(record) => {
+                if let Entry::Vacant(vacant) = self.records.entry(record.msg_id.clone()) {
+                    self.size_bytes += record.size_bytes();
+                    vacant.insert(record);
+                    self.cull();
+                }
             }
-            keep
-        });
-        self.size_bytes -= purged;
+            Write::Assign { msg_id, engine } => {
+                if let Some(record) = self.records.get_mut(&msg_id) {
+                    record.engine = Some(engine);
+                }
+            }
+            Write::Finish { msg_id, outcome } => self.change(&msg_id, |record| record.outcome = Some(outcome)),
+            Write::Output { msg_id, piece } => self.change(&msg_id, |record| record.add_output(piece)),
+            Write::Resubmit { msg_id, again } => {
+                if let Some(record) = self.records.get_mut(&msg_id) {
+                    record.resubmitted = Some(again);
+                }
+            }
+            Write::Purge(query) => self.purge(&query),
+        }
+        Ok(())
     }
 
-    fn record(&self, msg_id: &MsgId) -> Result<Option<&TaskRecord>, NoData> {
-        Ok(self.records.get(msg_id))
+    fn find(&mut self, query: &Query, _buffers: Buffers) -> Result<Vec<TaskRecord>, StoreError> {
+        let Some(named) = query.named_tasks() else {
+            return Ok(self.records.values().filter(|record| query.matches(record)).cloned().collect());
+        };
+        let mut places: Vec<_> = named.iter().filter_map(|id| self.records.get_index_of(id.as_str())).collect();
+        places.sort_unstable();
+        let records = places.into_iter().map(|place| &self.records[place]);
+        Ok(records.filter(|record| query.matches(record)).cloned().collect())
     }
 
-    fn history(&self, packer: Packer) -> Result<Vec<MsgId>, NoData> {
-        let mut dated: Vec<_> = self.records.values().map(|record| (record.submitted(packer), record)).collect();
+    fn history(&mut self) -> Result<Vec<MsgId>, StoreError> {
+        let mut dated: Vec<_> = self.records.values().map(|record| (record.submitted(), record)).collect();
         dated.sort_by_key(|(date, _)| *date);
         Ok(dated.into_iter().map(|(_, record)| record.msg_id.clone()).collect())
     }

@@ -1,57 +1,110 @@
 //! Where task records are kept.
 //!
-//! A [`TaskStore`] answers at once, since these keep everything in memory. For one that has to wait for a disk, the
-//! writing methods would become effects that nobody waits for, and [`TaskStore::record`] and [`TaskStore::history`]
-//! effects with a ticket whose answer comes back as an event, with the query parked under that ticket. No query
-//! handler uses a record for anything but its reply, so only those two call sites would change.
+//! A [`TaskStore`] is written to by [`Write`]s, for which nobody waits, and asked questions, which are answered with all
+//! that was written before. A store may collect what is written, up to its [`deadline`](TaskStore::deadline). No query
+//! handler uses an answer for anything but its own reply, so that a store on a thread of its own changes only who calls
+//! these methods.
 
 mod memory;
 mod none;
 
 use std::fmt::Debug;
 
-use remuda_proto::{EngineUuid, MsgId, Packer};
+use remuda_proto::{EngineUuid, Instant, MsgId};
 
+use crate::find::Query;
 use crate::hub::StoreKind;
 use crate::record::{Outcome, OutputPiece, TaskRecord};
 
 pub use memory::MemoryStore;
 pub use none::NoStore;
 
-/// The store keeps nothing, so there is nothing to ask it for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no task records are kept")]
-pub struct NoData;
+/// Why a store has no answer, or could not do what it was told.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// It keeps nothing, so there is nothing to ask it for.
+    #[error("no task records are kept")]
+    NoData,
+    /// Whatever it stores through failed.
+    #[error("the task records failed: {0}")]
+    Failed(String),
+}
 
-/// Which records to drop.
-#[derive(Clone, Copy, Debug)]
-pub enum Purge<'a> {
-    /// Those of all requests that ended.
-    Finished,
-    /// These.
-    Tasks(&'a [MsgId]),
-    /// Those of requests that ended on this engine.
-    Engine(&'a EngineUuid),
+/// A change of the records. One that names a record which is not there changes nothing: it may have been dropped at any
+/// time to stay within limits.
+#[derive(Clone, Debug)]
+pub enum Write {
+    /// A new request. Changes nothing if there is a record by its id.
+    Add(TaskRecord),
+    /// The request was sent to an engine.
+    Assign {
+        /// The request.
+        msg_id: MsgId,
+        /// The engine.
+        engine: EngineUuid,
+    },
+    /// The request has its reply.
+    Finish {
+        /// The request.
+        msg_id: MsgId,
+        /// The reply.
+        outcome: Outcome,
+    },
+    /// An engine published something for the request.
+    Output {
+        /// The request.
+        msg_id: MsgId,
+        /// What.
+        piece: OutputPiece,
+    },
+    /// The request was sent once more.
+    Resubmit {
+        /// The request.
+        msg_id: MsgId,
+        /// The one that repeats it.
+        again: MsgId,
+    },
+    /// The records that are asked for are dropped.
+    Purge(Query),
+}
+
+/// Which buffers an answer needs. The others may be missing from its records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Buffers {
+    /// Those of the requests.
+    pub requests: bool,
+    /// Those of the replies.
+    pub results: bool,
 }
 
 /// Keeps task records.
-///
-/// A record may be dropped at any time to stay within limits: changes to a record that is not there do nothing.
 pub trait TaskStore: Debug + Send {
-    /// Adds the record of a new request, unless there is one by its id.
-    fn add(&mut self, record: TaskRecord);
-    /// The request was sent to this engine.
-    fn assign(&mut self, msg_id: &MsgId, engine: &EngineUuid);
-    /// The request has its reply.
-    fn finish(&mut self, msg_id: &MsgId, outcome: Outcome);
-    /// The engine published something for the request.
-    fn output(&mut self, msg_id: &MsgId, piece: OutputPiece);
-    /// Drops records.
-    fn purge(&mut self, which: Purge<'_>);
-    /// The record of a request, if it is (still) there.
-    fn record(&self, msg_id: &MsgId) -> Result<Option<&TaskRecord>, NoData>;
+    /// Makes a change, now or by the time of the [`deadline`](Self::deadline); in any case before the next question.
+    ///
+    /// # Errors
+    /// When this change, or one that was collected, was lost. Those after it are not affected.
+    fn write(&mut self, now: Instant, write: Write) -> Result<(), StoreError>;
+
+    /// The records for which a query holds, in the order in which they were added.
+    fn find(&mut self, query: &Query, buffers: Buffers) -> Result<Vec<TaskRecord>, StoreError>;
+
     /// The ids of all records, in the order in which clients made the requests, by their clocks.
-    fn history(&self, packer: Packer) -> Result<Vec<MsgId>, NoData>;
+    fn history(&mut self) -> Result<Vec<MsgId>, StoreError>;
+
+    /// When it next wants [`flush`](Self::flush), if ever.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Makes what was written last; a call too many does nothing.
+    ///
+    /// # Errors
+    /// When something that was collected was lost.
+    fn flush(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Panics if the state contradicts itself or goes beyond its limits.
     fn check(&self);
 }

@@ -1,25 +1,24 @@
 //! A store that keeps nothing (`controller/dictdb.py: NoDB`).
 
-use remuda_proto::{EngineUuid, MsgId, Packer};
+use remuda_proto::{Instant, MsgId};
 
-use super::{NoData, Purge, TaskStore};
-use crate::record::{Outcome, OutputPiece, TaskRecord};
+use super::{Buffers, StoreError, TaskStore, Write};
+use crate::find::Query;
+use crate::record::TaskRecord;
 
 /// Keeps nothing, and says so to who asks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoStore;
 
 impl TaskStore for NoStore {
-    fn add(&mut self, _record: TaskRecord) {}
-    fn assign(&mut self, _msg_id: &MsgId, _engine: &EngineUuid) {}
-    fn finish(&mut self, _msg_id: &MsgId, _outcome: Outcome) {}
-    fn output(&mut self, _msg_id: &MsgId, _piece: OutputPiece) {}
-    fn purge(&mut self, _which: Purge<'_>) {}
-    fn record(&self, _msg_id: &MsgId) -> Result<Option<&TaskRecord>, NoData> {
-        Err(NoData)
+    fn write(&mut self, _now: Instant, _write: Write) -> Result<(), StoreError> {
+        Ok(())
     }
-    fn history(&self, _packer: Packer) -> Result<Vec<MsgId>, NoData> {
-        Err(NoData)
+    fn find(&mut self, _query: &Query, _buffers: Buffers) -> Result<Vec<TaskRecord>, StoreError> {
+        Err(StoreError::NoData)
+    }
+    fn history(&mut self) -> Result<Vec<MsgId>, StoreError> {
+        Err(StoreError::NoData)
     }
     fn check(&self) {}
 }

@@ -62,14 +62,15 @@ fn same_keys(name: &str, stock: &Value, ours: &Value) {
 
 #[test]
 fn replies_have_the_keys_of_stock_replies() {
-    // Load is told by decimal id on purpose; the others are not answered yet, or only by a Python hub.
-    let apart = ["load_request", "db_request", "resubmit_request", "become_dask_request"];
+    // Load is told by decimal id on purpose; to repeat a request is answered with an id of its own; dask needs Python.
+    // To compare with what is not there is no error.
+    let apart = ["load_request", "resubmit_request", "become_dask_request"];
     let exchanges: Vec<_> = ["query.json", "connection.json"].into_iter().flat_map(exchanges).collect();
     let mut story = story(&exchanges);
     let mut compared = 0;
     for Exchange { name, request, reply } in &exchanges {
         let msg_type = request["header"]["msg_type"].as_str().unwrap();
-        if apart.contains(&msg_type) {
+        if apart.contains(&msg_type) || name.starts_with("db_null_compared") {
             continue;
         }
         let ours = story.ask(msg_type, &request["content"]);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
+mod find;
 mod golden;
 mod prop_bytes;
 mod prop_tracking;

@@ -38,7 +38,8 @@ fn value() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(3, 24, 6, |inner| {
         let key = prop_oneof![
             4 => proptest::sample::select(&["uuid", "id", "remuda", "targets", "verbose", "msg_ids", "engine_ids",
-                "status_only", "version", "functions", "pid"][..]).prop_map(str::to_owned),
+                "status_only", "version", "functions", "pid",
+                "query", "keys", "msg_id", "submitted", "label", "$in", "$lt", "$glob", "$mod", "$or", "$not"][..]).prop_map(str::to_owned),
             1 => "\\PC{0,3}",
         ];
         prop_oneof![

@@ -37,7 +37,7 @@ fn an_unknown_type_is_a_hub_error() {
 #[test]
 fn what_is_not_supported_says_so() {
     let mut story = Story::new();
-    for msg_type in ["db_request", "resubmit_request", "become_dask_request", "stop_distributed_request"] {
+    for msg_type in ["become_dask_request", "stop_distributed_request"] {
         let answer = story.ask(msg_type, &json!({"query": {}}));
         let text = format!("{msg_type} is not supported by this controller");
         assert_eq!(answer.error(), ("hub_error", "NotImplementedError", &*text));

@@ -216,6 +216,9 @@ pub struct RemudaStatus {
     pub running: u64,
     /// Those that ended.
     pub done: DoneCounts,
+    /// How often the store lost something of the task records.
+    #[serde(default)]
+    pub store_errors: u64,
 }
 
 /// How many tasks and direct requests ended, and how, since the controller started.

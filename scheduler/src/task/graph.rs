@@ -121,7 +121,7 @@ impl TaskScheduler {
             let place = engine.as_ref().and_then(|uuid| self.engines.find(uuid));
             let (client, msg_id) = (job.client.clone(), job.msg_id.clone());
             let ident = engine.as_ref().map(remuda_proto::EngineUuid::identity);
-            step.out.push(TaskEffect::ToClient { client, engine: ident, body: body.clone() });
+            step.out.extend(client.map(|client| TaskEffect::ToClient { client, engine: ident, body: body.clone() }));
             let status = failure.status();
             step.out.push(TaskEffect::Monitor(Monitor::Reply { queue: Queue::Task, engine, msg_id, status, body }));
             self.end(key, false, place);

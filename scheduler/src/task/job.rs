@@ -38,8 +38,8 @@ pub(super) struct Job {
     pub(super) msg_id: MsgId,
     /// The fingerprint of `msg_id`.
     pub(super) print: Fingerprint,
-    /// Who gets the reply.
-    pub(super) client: Identity,
+    /// Who gets the reply; `None`: the hub alone.
+    pub(super) client: Option<Identity>,
     /// The request as it came.
     pub(super) body: Body,
     /// What it needs of an engine: a key of the queues.

@@ -5,15 +5,20 @@ use remuda_proto::message::native::{Capability, Need};
 use remuda_proto::monitor::{Monitor, Queue};
 use remuda_proto::{Body, EngineUuid, Envelope, Identity, Instant, MsgId, Refusal, Status};
 
-use super::answer::Failure;
+use super::answer::{self, Failure};
 use super::config::Scheme;
 use super::job::{Job, State};
 use super::known::{Fingerprint, Known};
 use super::{Step, TaskEffect, TaskScheduler};
 
+/// Who an engine believes it answers when the hub repeats a task. No message goes to that name.
+pub(super) fn hub_identity() -> Identity {
+    Identity::from(&b"hub"[..])
+}
+
 impl TaskScheduler {
-    /// A client sent a task (`controller/task_scheduler.py: dispatch_submission`).
-    pub(super) fn submit(&mut self, client: &Identity, body: Body, step: &mut Step<'_>) -> Result<(), Refusal> {
+    /// A client, or the hub, sent a task (`controller/task_scheduler.py: dispatch_submission`).
+    pub(super) fn submit(&mut self, client: Option<&Identity>, body: Body, step: &mut Step<'_>) -> Result<(), Refusal> {
         self.session.key().verify(&body)?;
         let packer = self.session.packer();
         let envelope = Envelope::read(packer, &body)?;
@@ -35,7 +40,7 @@ impl TaskScheduler {
         let key = self.jobs.insert(Box::new(Job {
             msg_id: envelope.msg_id.clone(),
             print,
-            client: client.clone(),
+            client: client.cloned(),
             body: body.clone(),
             need,
             born,
@@ -49,14 +54,25 @@ impl TaskScheduler {
         }));
         self.counts.enter(State::Waiting);
         self.known.insert(print, key);
-        let request = Monitor::Request { queue: Queue::Task, engine: None, envelope, body };
-        step.out.push(TaskEffect::Monitor(request));
+        if client.is_some() {
+            let request = Monitor::Request { queue: Queue::Task, engine: None, envelope, body };
+            step.out.push(TaskEffect::Monitor(request));
+        }
         match metadata {
             Ok(metadata) => self.admit(key, metadata, step.now.instant),
             Err(error) => self.doom(key, Failure::malformed(&error)),
         }
         self.settle(None, step);
         Ok(())
+    }
+
+    /// A task of the hub is not taken. The hub would wait for its reply: it gets one that says why.
+    pub(super) fn refuse_hub(&mut self, msg_id: MsgId, body: &Body, refusal: Refusal, step: &mut Step<'_>) {
+        let failure = Failure::Malformed("RuntimeError", refusal.to_string());
+        let reply = answer::reply(&mut self.session, step.now.date, &msg_id, body, &failure);
+        let (queue, status) = (Queue::Task, failure.status());
+        step.out.push(TaskEffect::Monitor(Monitor::Reply { queue, engine: None, msg_id, status, body: reply }));
+        step.out.push(TaskEffect::Refused { from: hub_identity(), refusal });
     }
 
     /// An engine sent a reply (`controller/task_scheduler.py: dispatch_result`).
@@ -83,7 +99,8 @@ impl TaskScheduler {
             } else {
                 let (client, uuid) = (job.client.clone(), scheduler.engines[engine].uuid.clone());
                 let ident = logic.then(|| scheduler.engines[engine].identity.clone());
-                step.out.push(TaskEffect::ToClient { client, engine: ident, body: body.clone() });
+                let to_client = client.map(|client| TaskEffect::ToClient { client, engine: ident, body: body.clone() });
+                step.out.extend(to_client);
                 let (engine_uuid, msg_id) = (Some(uuid), parent);
                 step.out.push(TaskEffect::Monitor(Monitor::Reply {
                     queue: Queue::Task,

@@ -40,6 +40,13 @@ pub enum TaskEvent {
         /// The request, not yet verified.
         body: Body,
     },
+    /// The hub repeats a task. There is no client: its reply is for the hub, which knows of the request already.
+    Resubmit {
+        /// Its id.
+        msg_id: MsgId,
+        /// The request.
+        body: Body,
+    },
     /// An engine sent something, which should be the reply to a task.
     Result {
         /// The engine, as the socket of engines names it.
@@ -82,7 +89,7 @@ pub enum TaskEffect {
         /// The request.
         body: Body,
     },
-    /// Send the one reply to a task: `[client][engine]`, or only `[client]`, and the body.
+    /// Send the one reply to a task: `[client][engine]`, or only `[client]`, and the body. Not for tasks of the hub.
     ToClient {
         /// The client.
         client: Identity,
@@ -294,8 +301,13 @@ impl Machine for TaskScheduler {
         let step = &mut Step { now, out };
         match event {
             TaskEvent::Submit { client, body } => {
-                if let Err(refusal) = self.submit(&client, body, step) {
+                if let Err(refusal) = self.submit(Some(&client), body, step) {
                     step.out.push(TaskEffect::Refused { from: client, refusal });
+                }
+            }
+            TaskEvent::Resubmit { msg_id, body } => {
+                if let Err(refusal) = self.submit(None, body.clone(), step) {
+                    self.refuse_hub(msg_id, &body, refusal, step);
                 }
             }
             TaskEvent::Result { engine, body, .. } => {

@@ -12,6 +12,7 @@ use remuda_proto::monitor::Monitor;
 
 use super::answer::Failure;
 use super::job::{Job, State};
+use super::lifecycle::hub_identity;
 use super::{Step, TaskEffect, TaskScheduler};
 
 impl TaskScheduler {
@@ -155,7 +156,8 @@ impl TaskScheduler {
         self.engines.send_back(engine);
         self.set_state(key, State::Assigned { engine, at });
         let (job, to) = (&self.jobs[key], &self.engines[engine]);
-        let (identity, client, body) = (to.identity.clone(), job.client.clone(), job.body.clone());
+        let client = job.client.clone().unwrap_or_else(hub_identity);
+        let (identity, body) = (to.identity.clone(), job.body.clone());
         step.out.push(TaskEffect::ToEngine { engine: identity, client, body });
         let (msg_id, engine) = (job.msg_id.clone(), to.uuid.clone());
         step.out.push(TaskEffect::Monitor(Monitor::Destination { msg_id, engine }));

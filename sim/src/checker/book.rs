@@ -197,6 +197,8 @@ impl TaskBook {
         self.submitted = None;
         match event {
             TaskEvent::Submit { client, body } => self.submit(now, client, body),
+            // No client asks for that, and the world fails when the hub does it.
+            TaskEvent::Resubmit { .. } => {}
             TaskEvent::Result { engine, body, .. } => self.result(now, engine, body),
             TaskEvent::Registered { uuid, capability } => {
                 // One that comes back still has what it had, until the grace time of that is over.

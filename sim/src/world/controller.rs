@@ -123,6 +123,7 @@ impl World {
         let at = self.clock.instant();
         match event {
             TaskEvent::Submit { client, body } => self.log.message(at, 1, body, || format!("task <- client {client}")),
+            TaskEvent::Resubmit { body, .. } => self.log.message(at, 1, body, || "task <- hub".to_owned()),
             TaskEvent::Result { engine, body, .. } => self.log.message(at, 2, body, || format!("task <- `{engine}`")),
             TaskEvent::Registered { uuid, .. } => self.log.note(at, format_args!("task: `{uuid}` joins")),
             TaskEvent::Unregistered { uuid } => self.log.note(at, format_args!("task: `{uuid}` leaves")),
@@ -251,6 +252,12 @@ impl World {
             hub::Effect::Refused { from, refusal } => {
                 let from = from.unwrap_or_else(|| Identity::from(&b"nobody"[..]));
                 self.refused(name, &from, &refusal);
+            }
+            hub::Effect::Resubmit { msg_id, .. } => {
+                return Err(Violation::of("hub", &msg_id, "it repeats a task, and nobody asked for that"));
+            }
+            hub::Effect::StoreFailed(error) => {
+                return Err(Violation::new("hub", format!("records in memory: {error}")));
             }
             hub::Effect::Exit => return Err(Violation::new("hub", "it ends, and nobody asked for that")),
         }

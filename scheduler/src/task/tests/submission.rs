@@ -181,3 +181,29 @@ fn an_abort_answers_what_no_engine_has() {
     world.answer("e", "runs", "ok");
     assert!(world.scheduler.is_idle());
 }
+
+#[test]
+fn a_task_that_the_hub_repeats_has_no_client() {
+    let mut world = World::of(&["e"]);
+    let resubmit = |world: &mut World, id: &str, metadata: &Value| {
+        let body = world.request(id, "apply_request", metadata, &json!({}));
+        world.handle(TaskEvent::Resubmit { msg_id: id.into(), body })
+    };
+    let out = resubmit(&mut world, "a", &plain());
+    assert_eq!(monitored(&out), ["a to e"], "the hub knows the request");
+    assert!(matches!(&out[0], TaskEffect::ToEngine { client, .. } if *client == ident("hub")), "{out:?}");
+    let out = world.answer("e", "a", "ok");
+    assert!(matches!(&out[..], [TaskEffect::Monitor(Monitor::Reply { .. })]), "{out:?}");
+
+    let out = resubmit(&mut world, "b", &json!({"targets": ["gone"]}));
+    assert!(
+        matches!(&out[..], [TaskEffect::Monitor(Monitor::Reply { .. })]),
+        "it fails, and the hub hears of it: {out:?}"
+    );
+
+    let out = resubmit(&mut world, "a", &plain());
+    let [TaskEffect::Monitor(Monitor::Reply { status, .. }), TaskEffect::Refused { .. }] = &out[..] else {
+        panic!("{out:?}")
+    };
+    assert_eq!(*status, Status::Error, "a task that ran is not run again, and the hub does not wait for it");
+}
