@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn a_process_that_ignores_the_request_is_killed() {
         let mut command = Command::new("sh");
-        command.args(["-c", "trap '' TERM; echo; while :; do sleep 60; done"]);
+        command.args(["-c", "trap '' TERM; echo; exec sleep 60"]);
         let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
         let mut byte = [0];
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut byte).unwrap();
