@@ -1,6 +1,7 @@
 //! The sockets of the hub and of the heart monitor. What to do is decided by their machines.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use remuda_net::{Driver, Input, Received, Refusals, Socket};
 use remuda_proto::message::native::Capability;
@@ -60,8 +61,16 @@ impl<F: FnMut(News)> HubDriver<F> {
     }
 }
 
+/// How often the hub looks for what the schedulers saw, while there is something. They report three things a task, and
+/// waking the hub for each would cost more than what it does with them.
+const NAP: Duration = Duration::from_millis(2);
+
 impl<F: FnMut(News)> Driver for HubDriver<F> {
     type Machine = Hub;
+
+    fn nap(&self) -> Duration {
+        NAP
+    }
 
     fn sockets(&self) -> &[Socket] {
         &self.query

@@ -35,7 +35,7 @@ pub trait Driver {
     /// Takes the next message from socket `index`.
     fn receive(&mut self, index: usize, now: Now) -> Input<<Self::Machine as Machine>::Event>;
 
-    /// Whether to read from socket `index` at all for now.
+    /// Whether to read from socket `index` at all for now. Asked once a turn, in which up to [`BATCH`] messages are taken.
     fn reads(&self, _index: usize) -> bool {
         true
     }
@@ -45,11 +45,25 @@ pub trait Driver {
         None
     }
 
+    /// How long mail may wait while more of it keeps coming. Whoever sends it then need not wake this thread for each
+    /// piece: it looks by itself, this often, until there was none for once. Zero: mail is never kept waiting.
+    fn nap(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Carries out one effect. `Break` ends the loop.
     fn perform(&mut self, effect: <Self::Machine as Machine>::Effect) -> ControlFlow<()>;
+
+    /// Carries out the effects of a turn, in order, and leaves none behind. `Break` ends the loop.
+    fn perform_all(&mut self, effects: &mut Vec<<Self::Machine as Machine>::Effect>) -> ControlFlow<()> {
+        effects.drain(..).try_for_each(|effect| self.perform(effect))
+    }
 }
 
 /// Runs `machine` until an effect breaks off, or until every sender of the mailbox has gone.
+///
+/// It goes in turns: what has come is handled, then all effects are performed at once. So the threads of libzmq, and those
+/// that read the mail of this one, are woken once a turn and not once a message.
 ///
 /// Events from the mailbox always come before messages from sockets: what another thread said before it caused a peer
 /// to write is then known when the peer's message is read.
@@ -60,84 +74,84 @@ pub fn drive<D: Driver>(
     clock: Clock,
 ) {
     let mut effects = Vec::new();
+    // Whether mail came since the last full sleep: then more may follow soon.
+    let mut lively = false;
     loop {
         if mailbox.is_closed() {
             return;
         }
         let now = clock.now();
-        let mut busy = false;
-        if take_mail(machine, driver, mailbox, now, &mut effects, &mut busy).is_break() {
-            return;
-        }
+        let mail = take_mail(machine, mailbox, now, &mut effects);
+        let mut busy = mail;
+        lively |= mail;
         for index in 0..driver.sockets().len() {
+            if !driver.reads(index) {
+                continue;
+            }
             for _ in 0..BATCH {
-                if !driver.reads(index) {
-                    break;
-                }
                 let event = match driver.receive(index, now) {
                     Input::None => break,
                     Input::Dropped => continue,
                     Input::Event(event) => event,
                 };
                 // Mail that came while this message was on its way is older than the message.
-                if take_mail(machine, driver, mailbox, now, &mut effects, &mut busy).is_break() {
-                    return;
-                }
+                take_mail(machine, mailbox, now, &mut effects);
                 busy = true;
                 machine.handle(now, event, &mut effects);
-                if perform(driver, &mut effects).is_break() {
-                    return;
-                }
             }
         }
         if machine.deadline().is_some_and(|deadline| deadline <= now.instant) {
             machine.on_deadline(now, &mut effects);
-            if perform(driver, &mut effects).is_break() {
-                return;
-            }
-            continue;
+            busy = true;
+        }
+        if driver.perform_all(&mut effects).is_break() {
+            return;
         }
         if !busy {
-            sleep(machine, driver, mailbox, clock);
+            let nap = Some(driver.nap()).filter(|nap| lively && !nap.is_zero());
+            lively = false;
+            sleep(machine, driver, mailbox, clock, nap);
         }
     }
 }
 
-fn take_mail<D: Driver>(
-    machine: &mut D::Machine,
-    driver: &mut D,
-    mailbox: &Mailbox<<D::Machine as Machine>::Event>,
-    now: Now,
-    effects: &mut Vec<<D::Machine as Machine>::Effect>,
-    busy: &mut bool,
-) -> ControlFlow<()> {
+/// Handles mail that has come. Returns whether there was any.
+fn take_mail<M: Machine>(machine: &mut M, mailbox: &Mailbox<M::Event>, now: Now, effects: &mut Vec<M::Effect>) -> bool {
+    let mut any = false;
     for _ in 0..BATCH {
         let Some(event) = mailbox.try_receive() else { break };
-        *busy = true;
+        any = true;
         machine.handle(now, event, effects);
-        perform(driver, effects)?;
     }
-    ControlFlow::Continue(())
+    any
 }
 
-fn perform<D: Driver>(driver: &mut D, effects: &mut Vec<<D::Machine as Machine>::Effect>) -> ControlFlow<()> {
-    effects.drain(..).try_for_each(|effect| driver.perform(effect))
-}
-
-/// Waits for a message on any socket that is read, for mail, or for the machine's deadline.
-fn sleep<D: Driver>(machine: &D::Machine, driver: &D, mailbox: &Mailbox<<D::Machine as Machine>::Event>, clock: Clock) {
-    mailbox.before_sleep();
+/// Waits for a message on any socket that is read, for mail, or for the machine's deadline. With `nap`, mail wakes nobody,
+/// but the wait is no longer than that.
+fn sleep<D: Driver>(
+    machine: &D::Machine,
+    driver: &D,
+    mailbox: &Mailbox<<D::Machine as Machine>::Event>,
+    clock: Clock,
+    nap: Option<Duration>,
+) {
+    if nap.is_none() {
+        mailbox.before_sleep();
+    }
     let left = machine.deadline().map(|deadline| deadline.since(clock.now().instant));
-    let timeout = match left.into_iter().chain(driver.patience()).min() {
+    let timeout = match left.into_iter().chain(driver.patience()).chain(nap).min() {
         _ if mailbox.has_mail() => 0,
         // Rounded up: waking just before the deadline would be a turn for nothing.
         Some(left) => i64::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX),
         None => -1,
     };
-    let mut items = vec![zmq::PollItem::from_fd(mailbox.fd(), zmq::POLLIN)];
+    let mail = nap.is_none().then(|| zmq::PollItem::from_fd(mailbox.fd(), zmq::POLLIN));
     let sockets = driver.sockets().iter().enumerate();
-    items.extend(sockets.filter(|(index, _)| driver.reads(*index)).map(|(_, socket)| socket.poll_item()));
+    let sockets = sockets.filter(|(index, _)| driver.reads(*index)).map(|(_, socket)| socket.poll_item());
+    let mut items: Vec<_> = mail.into_iter().chain(sockets).collect();
     // An interrupted poll is as good as one that found nothing.
     let _ = zmq::poll(&mut items, timeout);
-    mailbox.after_sleep();
+    if nap.is_none() {
+        mailbox.after_sleep();
+    }
 }

@@ -8,11 +8,11 @@ pub mod address;
 mod clock;
 pub mod connection_file;
 mod driver;
+mod frame;
 pub mod limits;
 mod mailbox;
 pub mod profile;
 mod refusals;
-mod shared_frame;
 mod socket;
 
 pub use clock::Clock;

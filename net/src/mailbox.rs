@@ -52,6 +52,22 @@ impl<T> Sender<T> {
         }
     }
 
+    /// Sends all of these, and wakes the receiver once if it sleeps.
+    pub fn send_all(&self, messages: impl ExactSizeIterator<Item = T>) {
+        if messages.len() == 0 {
+            return;
+        }
+        self.bell.waiting.fetch_add(messages.len(), Ordering::SeqCst);
+        for message in messages {
+            if self.sender.send(message).is_err() {
+                return;
+            }
+        }
+        if self.bell.asleep.swap(false, Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+
     /// How many messages wait to be received.
     pub fn lag(&self) -> usize {
         self.bell.waiting.load(Ordering::Relaxed)
@@ -89,6 +105,10 @@ pub struct Mailbox<T> {
 impl<T> Mailbox<T> {
     /// The next message, if there is one.
     pub fn try_receive(&self) -> Option<T> {
+        // Cheaper than a look into the channel, and mostly there is nothing.
+        if self.bell.waiting.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
         let message = self.receiver.try_recv().ok()?;
         self.bell.waiting.fetch_sub(1, Ordering::Relaxed);
         Some(message)

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::time::Duration;
 
-use bytes::Bytes;
+use crate::frame::{self, ReceivedFrame};
 use remuda_proto::{Body, DELIMITER, FrameError, Frames, FramesBuilder, Identity, LARGE_FRAME_BYTES};
 
 /// How long a socket that is closed goes on delivering what was sent.
@@ -113,7 +113,13 @@ impl SocketBuilder {
 
     fn finish(mut self) -> Socket {
         let raw = self.socket.as_mut_ptr();
-        Socket { inner: self.socket, raw: RawSocket(raw), kind: self.kind, scratch: zmq::Message::new() }
+        Socket {
+            inner: self.socket,
+            raw: RawSocket(raw),
+            kind: self.kind,
+            frame: ReceivedFrame::new(),
+            builder: FramesBuilder::default(),
+        }
     }
 }
 
@@ -130,7 +136,9 @@ pub struct Socket {
     raw: RawSocket,
     kind: Kind,
     /// Where frames land before they are copied; kept, since making one for each costs.
-    scratch: zmq::Message,
+    frame: ReceivedFrame,
+    /// Puts messages together; empty between calls.
+    builder: FramesBuilder,
 }
 
 /// What a socket gave.
@@ -184,23 +192,24 @@ impl Socket {
 
     /// The next message, if one is there.
     pub fn receive(&mut self) -> Option<Received> {
-        let mut builder = FramesBuilder::default();
-        let mut more = self.receive_frame()?;
+        if !self.frame.receive(self.raw.0) {
+            return None;
+        }
         loop {
-            if self.scratch.len() >= LARGE_FRAME_BYTES {
-                let message = std::mem::replace(&mut self.scratch, zmq::Message::new());
-                builder.push_bytes(Bytes::from_owner(OwnedMessage(message)));
+            let bytes = self.frame.as_ref();
+            let more = self.frame.more();
+            if bytes.len() >= LARGE_FRAME_BYTES {
+                self.builder.push_bytes(self.frame.take());
             } else {
-                builder.push(&self.scratch);
-            }
-            if !more {
-                break;
+                self.builder.push(bytes);
             }
             // All frames of a message arrive together, so none is ever awaited here.
-            more = self.receive_frame()?;
+            if !more || !self.frame.receive(self.raw.0) {
+                break;
+            }
         }
-        let sender = builder.sender().cloned();
-        Some(match builder.finish() {
+        let sender = self.builder.sender().cloned();
+        Some(match self.builder.finish() {
             Ok(frames) => Received::Message(frames),
             Err(error) => Received::Garbage { sender, error },
         })
@@ -209,13 +218,13 @@ impl Socket {
     /// The next message as bare frames, for the heartbeat, which has no framing.
     pub fn receive_raw(&mut self) -> Option<Vec<Vec<u8>>> {
         let mut frames = Vec::new();
-        loop {
-            let more = self.receive_frame()?;
-            frames.push(self.scratch.to_vec());
-            if !more {
+        while self.frame.receive(self.raw.0) {
+            frames.push(self.frame.as_ref().to_vec());
+            if !self.frame.more() {
                 return Some(frames);
             }
         }
+        None
     }
 
     /// Sends a message. Returns whether it left: not to a peer that is not there.
@@ -232,10 +241,7 @@ impl Socket {
         body.parts().enumerate().all(|(index, part)| {
             let more = index != last;
             match body.shared(index) {
-                Some(bytes) => {
-                    let flags = zmq::DONTWAIT | if more { zmq::SNDMORE } else { 0 };
-                    crate::shared_frame::send(self.raw.0, bytes.clone(), flags).is_ok()
-                }
+                Some(bytes) => frame::send_shared(self.raw.0, bytes.clone(), more),
                 None => self.send_frame(part, more),
             }
         })
@@ -262,35 +268,8 @@ impl Socket {
         self.inner.poll(zmq::POLLIN, timeout).is_ok_and(|ready| ready > 0)
     }
 
-    fn receive_frame(&mut self) -> Option<bool> {
-        loop {
-            match self.inner.recv(&mut self.scratch, zmq::DONTWAIT) {
-                Ok(()) => return Some(self.scratch.get_more()),
-                Err(zmq::Error::EINTR) => {}
-                // EAGAIN: nothing there. Anything else means that the context ended, after which nothing comes.
-                Err(_) => return None,
-            }
-        }
-    }
-
     fn send_frame(&self, frame: &[u8], more: bool) -> bool {
-        let flags = zmq::DONTWAIT | if more { zmq::SNDMORE } else { 0 };
-        loop {
-            match self.inner.send(frame, flags) {
-                Ok(()) => return true,
-                Err(zmq::Error::EINTR) => {}
-                Err(_) => return false,
-            }
-        }
-    }
-}
-
-/// Lets [`Bytes`] own a message of libzmq.
-struct OwnedMessage(zmq::Message);
-
-impl AsRef<[u8]> for OwnedMessage {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
+        frame::send(self.raw.0, frame, more)
     }
 }
 

@@ -15,6 +15,9 @@ pub const DELIMITER: &[u8] = b"<IDS|MSG>";
 /// a copy then costs less than an allocation and a reference count for each.
 pub const LARGE_FRAME_BYTES: usize = 16 * 1024;
 
+/// A builder that grew beyond this gives its memory away with the body.
+const KEPT_BYTES: usize = 4 * LARGE_FRAME_BYTES;
+
 /// Most routing frames before the delimiter. The deepest legal path (broadcast) has a handful.
 const MAX_IDENTS: usize = 32;
 /// Longest routing frame. `ZeroMQ` identities end at 255 bytes; topics of iopub messages are short too.
@@ -89,10 +92,10 @@ impl fmt::Debug for Frames {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Body(Arc<Inner>);
 
-#[derive(PartialEq, Eq, Default)]
+#[derive(PartialEq, Eq)]
 struct Inner {
     /// The small frames, end to end.
-    small: Vec<u8>,
+    small: Box<[u8]>,
     /// Where each frame ends in `small`; a large frame ends where it begins.
     ends: SmallVec<[u32; 12]>,
     /// The large frames by index, ascending.
@@ -185,10 +188,16 @@ impl fmt::Debug for Body {
     }
 }
 
-/// Puts a [`Body`] together, frame by frame, from the signature on.
+/// Puts a [`Body`] together, frame by frame, from the signature on. Made for use again and again: what it grew to for one
+/// body serves the next.
 #[derive(Default)]
 pub struct BodyBuilder {
-    inner: Inner,
+    /// The small frames so far, end to end.
+    small: Vec<u8>,
+    /// As in [`Inner`].
+    ends: SmallVec<[u32; 12]>,
+    /// As in [`Inner`].
+    large: Vec<(u32, Bytes)>,
     too_large: bool,
 }
 
@@ -198,7 +207,7 @@ impl BodyBuilder {
         if frame.len() >= LARGE_FRAME_BYTES {
             self.push_large(Bytes::copy_from_slice(frame));
         } else {
-            self.inner.small.extend_from_slice(frame);
+            self.small.extend_from_slice(frame);
             self.mark_end();
         }
     }
@@ -208,35 +217,42 @@ impl BodyBuilder {
         if frame.len() >= LARGE_FRAME_BYTES { self.push_large(frame) } else { self.push(&frame) }
     }
 
-    /// The body, if it has at least the signature and the four parts.
-    pub fn finish(mut self) -> Result<Body, FrameError> {
-        if self.too_large {
+    /// The body, if it has at least the signature and the four parts. Begins the next one in any case.
+    pub fn finish(&mut self) -> Result<Body, FrameError> {
+        let (ends, large) = (std::mem::take(&mut self.ends), std::mem::take(&mut self.large));
+        let small = if self.small.len() > KEPT_BYTES {
+            std::mem::take(&mut self.small).into_boxed_slice()
+        } else {
+            let small = Box::from(&self.small[..]);
+            self.small.clear();
+            small
+        };
+        if std::mem::take(&mut self.too_large) {
             return Err(FrameError::TooLarge);
         }
-        if self.inner.ends.len() < MIN_PARTS {
-            return Err(FrameError::TooShort { parts: self.inner.ends.len() });
+        if ends.len() < MIN_PARTS {
+            return Err(FrameError::TooShort { parts: ends.len() });
         }
-        self.inner.small.shrink_to_fit();
-        Ok(Body(Arc::new(self.inner)))
+        Ok(Body(Arc::new(Inner { small, ends, large })))
     }
 
     fn push_large(&mut self, frame: Bytes) {
-        match u32::try_from(self.inner.ends.len()) {
-            Ok(index) => self.inner.large.push((index, frame)),
+        match u32::try_from(self.ends.len()) {
+            Ok(index) => self.large.push((index, frame)),
             Err(_) => self.too_large = true,
         }
         self.mark_end();
     }
 
     fn mark_end(&mut self) {
-        match u32::try_from(self.inner.small.len()) {
-            Ok(end) => self.inner.ends.push(end),
+        match u32::try_from(self.small.len()) {
+            Ok(end) => self.ends.push(end),
             Err(_) => self.too_large = true,
         }
     }
 }
 
-/// Reads the frames of a multipart message as they arrive.
+/// Reads the frames of a multipart message as they arrive. Made for use again and again, as [`BodyBuilder`] is.
 #[derive(Default)]
 pub struct FramesBuilder {
     idents: Idents,
@@ -272,15 +288,18 @@ impl FramesBuilder {
         self.idents.first()
     }
 
-    /// The message, once the last frame has come.
-    pub fn finish(self) -> Result<Frames, FrameError> {
-        if self.routing {
+    /// The message, once the last frame has come. Begins the next one in any case.
+    pub fn finish(&mut self) -> Result<Frames, FrameError> {
+        let idents = std::mem::take(&mut self.idents);
+        let (frames, delimited) = (std::mem::take(&mut self.frames), std::mem::take(&mut self.delimited));
+        let body = self.body.finish();
+        if std::mem::take(&mut self.routing) {
             return Err(FrameError::TooMuchRouting);
         }
-        if !self.delimited {
-            return Err(FrameError::NoDelimiter { frames: self.frames });
+        if !delimited {
+            return Err(FrameError::NoDelimiter { frames });
         }
-        Ok(Frames { idents: self.idents, body: self.body.finish()? })
+        Ok(Frames { idents, body: body? })
     }
 
     fn push_routing(&mut self, frame: &[u8]) {

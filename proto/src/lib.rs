@@ -14,6 +14,7 @@ pub mod monitor;
 mod pack;
 mod refusal;
 mod remote_error;
+mod scan;
 mod session;
 pub mod time;
 

@@ -13,6 +13,7 @@ use crate::Map;
 use crate::frames::Body;
 use crate::id::{MsgId, SessionId};
 use crate::pack::{PackError, Packer};
+use crate::scan;
 
 /// The `version` of every header we write. A header without one would be taken for an older protocol and rewritten
 /// (`jupyter_client/adapter.py`).
@@ -75,8 +76,25 @@ struct RawParent<'a> {
 impl Envelope {
     /// Reads the header of a message.
     pub fn read(packer: Packer, body: &Body) -> Result<Self, PackError> {
+        if packer == Packer::Json
+            && let Some(envelope) = Self::scan(body.header())
+        {
+            return Ok(envelope);
+        }
         let raw: RawEnvelope<'_> = packer.unpack(body.header())?;
         Ok(Self { msg_id: MsgId::from(&*raw.msg_id), msg_type: raw.msg_type, session: SessionId::from(&*raw.session) })
+    }
+}
+
+impl Envelope {
+    /// Reads what a header commonly looks like; `None` leaves it to the full parser.
+    fn scan(header: &[u8]) -> Option<Self> {
+        let [msg_id, msg_type, session] = scan::pick(header, ["msg_id", "msg_type", "session"])?;
+        Some(Self {
+            msg_id: MsgId::from(scan::text(msg_id?)?),
+            msg_type: MsgType::from(scan::text(msg_type?)?),
+            session: SessionId::from(scan::text(session?)?),
+        })
     }
 }
 
@@ -84,6 +102,12 @@ impl Envelope {
 pub fn parent_msg_id(packer: Packer, body: &Body) -> Result<Option<MsgId>, PackError> {
     if packer.is_empty_map(body.parent_header()) {
         return Ok(None);
+    }
+    if packer == Packer::Json
+        && let Some([Some(msg_id)]) = scan::pick(body.parent_header(), ["msg_id"])
+        && let Some(msg_id) = scan::text(msg_id)
+    {
+        return Ok(Some(MsgId::from(msg_id)));
     }
     let raw: RawParent<'_> = packer.unpack(body.parent_header())?;
     Ok(raw.msg_id.map(|id| MsgId::from(&*id)))

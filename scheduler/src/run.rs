@@ -31,8 +31,17 @@ impl<E: From<Monitor>> MonitorLink<E> {
         Self(hub)
     }
 
-    fn send(&self, seen: Monitor) {
-        self.0.send(E::from(seen));
+    /// Tells the hub what is to be told among the effects of a turn, all at once, before anything is sent: so the hub knows
+    /// of a request before its engine can have it. What is left is moved to `rest`, in order.
+    fn tell<F>(&self, effects: &mut Vec<F>, rest: &mut Vec<F>, monitored: fn(F) -> Result<Monitor, F>) {
+        let mut told = Vec::with_capacity(effects.len());
+        for effect in effects.drain(..) {
+            match monitored(effect) {
+                Ok(seen) => told.push(E::from(seen)),
+                Err(effect) => rest.push(effect),
+            }
+        }
+        self.0.send_all(told.into_iter());
     }
 
     fn lags(&self) -> bool {
@@ -81,12 +90,19 @@ pub struct TaskDriver<E> {
     monitor: MonitorLink<E>,
     /// Whether the machine wants nothing from clients for now.
     paused: bool,
+    /// Effects on their way; empty between turns.
+    rest: Vec<TaskEffect>,
 }
 
 impl<E: From<Monitor>> TaskDriver<E> {
     /// A driver over ROUTERs that are bound.
     pub fn new(clients: Socket, engines: Socket, monitor: MonitorLink<E>) -> Self {
-        Self { sides: Sides::new(clients, engines, ["task", "task (engines)"]), monitor, paused: false }
+        Self {
+            sides: Sides::new(clients, engines, ["task", "task (engines)"]),
+            monitor,
+            paused: false,
+            rest: Vec::new(),
+        }
     }
 }
 
@@ -129,7 +145,7 @@ impl<E: From<Monitor>> Driver for TaskDriver<E> {
             TaskEffect::ToClient { client, engine, body } => {
                 self.sides.sockets[CLIENTS].send([&client].into_iter().chain(&engine), &body);
             }
-            TaskEffect::Monitor(seen) => self.monitor.send(seen),
+            TaskEffect::Monitor(seen) => self.monitor.0.send(E::from(seen)),
             TaskEffect::Refused { from, refusal } => self.sides.refuse(CLIENTS, Some(&from), &refusal),
             TaskEffect::PauseIntake => {
                 tracing::warn!(
@@ -144,6 +160,17 @@ impl<E: From<Monitor>> Driver for TaskDriver<E> {
         }
         ControlFlow::Continue(())
     }
+
+    fn perform_all(&mut self, effects: &mut Vec<TaskEffect>) -> ControlFlow<()> {
+        let mut rest = std::mem::take(&mut self.rest);
+        self.monitor.tell(effects, &mut rest, |effect| match effect {
+            TaskEffect::Monitor(seen) => Ok(seen),
+            other => Err(other),
+        });
+        let done = rest.drain(..).try_for_each(|effect| self.perform(effect));
+        self.rest = rest;
+        done
+    }
 }
 
 /// Drives a [`Relay`]: the direct queue, or the control queue.
@@ -152,12 +179,14 @@ pub struct RelayDriver<E, A> {
     monitor: MonitorLink<E>,
     /// Takes the ids of tasks that a client wants aborted to the task scheduler.
     abort: A,
+    /// Effects on their way; empty between turns.
+    rest: Vec<RelayEffect>,
 }
 
 impl<E: From<Monitor>, A: FnMut(Vec<MsgId>)> RelayDriver<E, A> {
     /// A driver over ROUTERs that are bound. `names` are those of the client's and the engine's side, for the log.
     pub fn new(clients: Socket, engines: Socket, names: [&'static str; 2], monitor: MonitorLink<E>, abort: A) -> Self {
-        Self { sides: Sides::new(clients, engines, names), monitor, abort }
+        Self { sides: Sides::new(clients, engines, names), monitor, abort, rest: Vec::new() }
     }
 }
 
@@ -195,11 +224,22 @@ impl<E: From<Monitor>, A: FnMut(Vec<MsgId>)> Driver for RelayDriver<E, A> {
             RelayEffect::ToClient { client, idents, body } => {
                 self.sides.sockets[CLIENTS].send([&client].into_iter().chain(&idents), &body);
             }
-            RelayEffect::Monitor(seen) => self.monitor.send(seen),
+            RelayEffect::Monitor(seen) => self.monitor.0.send(E::from(seen)),
             RelayEffect::Abort { msg_ids } => (self.abort)(msg_ids),
             RelayEffect::Refused { from, refusal } => self.sides.refuse(CLIENTS, Some(&from), &refusal),
         }
         ControlFlow::Continue(())
+    }
+
+    fn perform_all(&mut self, effects: &mut Vec<RelayEffect>) -> ControlFlow<()> {
+        let mut rest = std::mem::take(&mut self.rest);
+        self.monitor.tell(effects, &mut rest, |effect| match effect {
+            RelayEffect::Monitor(seen) => Ok(seen),
+            other => Err(other),
+        });
+        let done = rest.drain(..).try_for_each(|effect| self.perform(effect));
+        self.rest = rest;
+        done
     }
 }
 
@@ -299,7 +339,7 @@ impl<E: From<Monitor>> Driver for OutputDriver<E> {
             OutputEffect::Publish { topic, body } => {
                 self.clients.send([&topic], &body);
             }
-            OutputEffect::Monitor(seen) => self.monitor.send(seen),
+            OutputEffect::Monitor(seen) => self.monitor.0.send(E::from(seen)),
             OutputEffect::Refused { from, refusal } => self.refusals.note(Some(&from), &refusal),
         }
         ControlFlow::Continue(())

@@ -11,6 +11,7 @@ use crate::dependency::Dependency;
 use crate::frames::Body;
 use crate::id::{EngineUuid, MsgId};
 use crate::pack::{PackError, Packer};
+use crate::scan;
 
 /// What a client asks of the task scheduler (`client/view.py: LoadBalancedView._really_apply`). All keys are optional.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -54,6 +55,11 @@ impl TaskMetadata {
         if packer.is_empty_map(body.metadata()) {
             return Ok(Self::default());
         }
+        if packer == Packer::Json
+            && let Some(metadata) = Self::scan(body.metadata())
+        {
+            return Ok(metadata);
+        }
         packer.unpack(body.metadata()).map_err(|whole| {
             let Ok(Value::Object(map)) = packer.unpack::<Value>(body.metadata()) else {
                 return MetadataError { key: "metadata", reason: whole.to_string() };
@@ -67,6 +73,21 @@ impl TaskMetadata {
                 })
                 .unwrap_or_else(|| MetadataError { key: "metadata", reason: whole.to_string() })
         })
+    }
+
+    /// Reads the metadata of a task that asks for nothing special, which is what most are; `None` leaves it to the full
+    /// parser.
+    fn scan(metadata: &[u8]) -> Option<Self> {
+        let [after, follow, timeout, targets, retries, label] =
+            scan::pick(metadata, ["after", "follow", "timeout", "targets", "retries", "label"])?;
+        let nothing = |value: Option<&[u8]>| matches!(value, None | Some(b"null" | b"[]"));
+        let zero = |value: Option<&[u8]>| matches!(value, None | Some(b"null" | b"0" | b"0.0"));
+        let plain = nothing(after) && nothing(follow) && nothing(targets) && zero(timeout) && zero(retries);
+        let label = match label {
+            None | Some(b"null") => None,
+            Some(label) => Some(Value::String(scan::text(label)?.to_owned())),
+        };
+        plain.then(|| Self { label, ..Self::default() })
     }
 
     /// How long the task may wait in the queue; `None`: for ever. A negative time is over at once.
@@ -130,6 +151,11 @@ impl ReplyEnvelope {
     /// Reads parent, metadata and, where need be, the content's status.
     pub fn read(packer: Packer, body: &Body) -> Result<Self, PackError> {
         let parent = parent_msg_id(packer, body)?;
+        if packer == Packer::Json
+            && let Some((status, dependencies_met, engine)) = Self::scan(body.metadata())
+        {
+            return Ok(Self { parent, status: Some(status), dependencies_met, engine });
+        }
         let raw: RawReply<'_> = packer.unpack(body.metadata())?;
         let status = match raw.status {
             Some(status) => Some(status),
@@ -141,6 +167,29 @@ impl ReplyEnvelope {
             dependencies_met: raw.dependencies_met.unwrap_or(true),
             engine: raw.engine.map(|engine| EngineUuid::from(&*engine)),
         })
+    }
+}
+
+impl ReplyEnvelope {
+    /// Reads status, `dependencies_met` and engine of what engines commonly write; `None` leaves it to the full parser.
+    fn scan(metadata: &[u8]) -> Option<(Status, bool, Option<EngineUuid>)> {
+        let [status, met, engine] = scan::pick(metadata, ["status", "dependencies_met", "engine"])?;
+        let status = match scan::text(status?)? {
+            "ok" => Status::Ok,
+            "error" => Status::Error,
+            "aborted" => Status::Aborted,
+            _ => return None,
+        };
+        let met = match met {
+            None | Some(b"true") => true,
+            Some(b"false") => false,
+            Some(_) => return None,
+        };
+        let engine = match engine {
+            None => None,
+            Some(engine) => Some(EngineUuid::from(scan::text(engine)?)),
+        };
+        Some((status, met, engine))
     }
 }
 

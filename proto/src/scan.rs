@@ -1,0 +1,218 @@
+//! A quick look at a few keys of a packed JSON map.
+//!
+//! Of a header and its metadata the schedulers read a handful of short texts, and skip the rest. Skipping needs no full
+//! parser: this one finds where values end and looks into none that was not asked for. What it cannot make out, or what is
+//! unusual (an escape in a key, say), it leaves to the full parser, which also has the words for what is wrong.
+
+/// The values of these keys, as they stand in `map`; the last where a key comes twice, as in Python. `None` if the map is
+/// not plain enough for this, or is none.
+pub(crate) fn pick<'a, const N: usize>(map: &'a [u8], keys: [&str; N]) -> Option<[Option<&'a [u8]>; N]> {
+    let mut picked = [None; N];
+    let mut scan = Scan { bytes: map, at: 0 };
+    scan.blank();
+    scan.take(b'{')?;
+    scan.blank();
+    if scan.peek()? == b'}' {
+        scan.at += 1;
+        return scan.at_end().then_some(picked);
+    }
+    loop {
+        let key = scan.string()?;
+        scan.blank();
+        scan.take(b':')?;
+        scan.blank();
+        let start = scan.at;
+        scan.value()?;
+        let value = &map[start..scan.at];
+        if let Some(index) = keys.iter().position(|wanted| wanted.as_bytes() == key) {
+            picked[index] = Some(value);
+        } else if key.contains(&b'\\') {
+            return None;
+        }
+        scan.blank();
+        match scan.next()? {
+            b',' => scan.blank(),
+            b'}' => return scan.at_end().then_some(picked),
+            _ => return None,
+        }
+    }
+}
+
+/// The text that a picked value is, if it is one without escapes.
+pub(crate) fn text(value: &[u8]) -> Option<&str> {
+    let [b'"', inner @ .., b'"'] = value else { return None };
+    if inner.contains(&b'\\') {
+        return None;
+    }
+    std::str::from_utf8(inner).ok()
+}
+
+struct Scan<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Scan<'a> {
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn next(&mut self) -> Option<u8> {
+        let byte = self.peek()?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    fn take(&mut self, expected: u8) -> Option<()> {
+        (self.next()? == expected).then_some(())
+    }
+
+    fn blank(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    fn at_end(&mut self) -> bool {
+        self.blank();
+        self.at == self.bytes.len()
+    }
+
+    /// A text; what is between its quotes, escapes as they stand.
+    fn string(&mut self) -> Option<&'a [u8]> {
+        self.take(b'"')?;
+        let start = self.at;
+        loop {
+            let rest = &self.bytes[self.at..];
+            let special = memchr::memchr2(b'"', b'\\', rest)?;
+            self.at += special + 1;
+            if rest[special] == b'"' {
+                return Some(&self.bytes[start..self.at - 1]);
+            }
+            // Whatever is escaped is not the end.
+            self.next()?;
+        }
+    }
+
+    /// Goes past one value.
+    fn value(&mut self) -> Option<()> {
+        match self.peek()? {
+            b'"' => self.string().map(drop),
+            b'{' | b'[' => self.nested(),
+            _ => {
+                let start = self.at;
+                while matches!(self.peek(), Some(b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'+' | b'-' | b'.')) {
+                    self.at += 1;
+                }
+                (self.at > start).then_some(())
+            }
+        }
+    }
+
+    /// Goes past a map or a list with all that is in it.
+    fn nested(&mut self) -> Option<()> {
+        let mut depth = 0_usize;
+        loop {
+            match self.peek()? {
+                b'"' => {
+                    self.string()?;
+                    continue;
+                }
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth -= 1,
+                _ => {}
+            }
+            self.at += 1;
+            if depth == 0 {
+                return Some(());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Map, Value, json};
+
+    #[test]
+    fn values_are_found_whatever_stands_between_them() {
+        let map = br#" { "a" : "x\"y" , "b":[{"c":"}"},1.5e-3], "c": null ,"d":{} ,"a2":true} "#;
+        let [a, b, c, d, e] = pick(map, ["a", "b", "c", "d", "e"]).unwrap();
+        assert_eq!(a, Some(&br#""x\"y""#[..]));
+        assert_eq!(b, Some(&br#"[{"c":"}"},1.5e-3]"#[..]));
+        assert_eq!((c, d, e), (Some(&b"null"[..]), Some(&b"{}"[..]), None));
+        assert_eq!(pick(b"{}", ["a"]), Some([None]));
+        assert_eq!(pick(br#"{"a":1,"a":2}"#, ["a"]), Some([Some(&b"2"[..])]));
+        assert_eq!((text(br#""plain""#), text(br#""\u0041""#), text(b"5")), (Some("plain"), None, None));
+    }
+
+    #[test]
+    fn what_is_not_plain_is_left_alone() {
+        for map in [
+            "",
+            "[]",
+            "{",
+            "{\"a\"",
+            "{\"a\":",
+            "{\"a\":1",
+            "{\"a\":1,}",
+            "{\"a\":1}x",
+            "{\"a\":\"",
+            "{a:1}",
+            "{\"a\":[}",
+        ] {
+            assert_eq!(pick(map.as_bytes(), ["z"]), None, "{map}");
+        }
+        // The key may be any of those that are wanted.
+        assert_eq!(pick(br#"{"\u0061":1}"#, ["a"]), None);
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(any::<String>(), inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn it_reads_what_the_full_parser_reads(
+            wanted in any_value(),
+            others in prop::collection::btree_map("[a-v]{1,3}", any_value(), 0..5),
+            pretty in any::<bool>(),
+        ) {
+            let mut map: Map<String, Value> = others.into_iter().collect();
+            map.insert("wanted".to_owned(), wanted.clone());
+            let map = Value::Object(map);
+            let packed = if pretty { serde_json::to_vec_pretty(&map) } else { serde_json::to_vec(&map) }.unwrap();
+            let [found] = pick(&packed, ["wanted"]).expect("plain enough");
+            let found: Value = serde_json::from_slice(found.expect("it is there")).unwrap();
+            prop_assert_eq!(&found, &wanted);
+            if let Some(text) = text(&serde_json::to_vec(&wanted).unwrap()) {
+                prop_assert_eq!(json!(text), wanted);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(b"{}[]\",:\\a1 ".to_vec())], 0..60)) {
+            let picked = pick(&bytes, ["a"]);
+            if let Ok(Value::Object(map)) = serde_json::from_slice(&bytes)
+                && let Some([found]) = picked
+            {
+                prop_assert_eq!(found.map(|found| serde_json::from_slice::<Value>(found).unwrap()).as_ref(), map.get("a"));
+            }
+        }
+    }
+}
