@@ -22,6 +22,12 @@ const CLIENTS: usize = 0;
 /// The index of the socket towards engines.
 const ENGINES: usize = 1;
 
+/// Whom an effect is for.
+enum For<F> {
+    Hub(Monitor),
+    Peers(F),
+}
+
 /// The way to the hub, with a limit on how far it may fall behind.
 pub struct MonitorLink<E>(Sender<E>);
 
@@ -33,12 +39,12 @@ impl<E: From<Monitor>> MonitorLink<E> {
 
     /// Tells the hub what is to be told among the effects of a turn, all at once, before anything is sent: so the hub knows
     /// of a request before its engine can have it. What is left is moved to `rest`, in order.
-    fn tell<F>(&self, effects: &mut Vec<F>, rest: &mut Vec<F>, monitored: fn(F) -> Result<Monitor, F>) {
+    fn tell<F>(&self, effects: &mut Vec<F>, rest: &mut Vec<F>, sort: fn(F) -> For<F>) {
         let mut told = Vec::with_capacity(effects.len());
         for effect in effects.drain(..) {
-            match monitored(effect) {
-                Ok(seen) => told.push(E::from(seen)),
-                Err(effect) => rest.push(effect),
+            match sort(effect) {
+                For::Hub(seen) => told.push(E::from(seen)),
+                For::Peers(effect) => rest.push(effect),
             }
         }
         self.0.send_all(told.into_iter());
@@ -164,8 +170,8 @@ impl<E: From<Monitor>> Driver for TaskDriver<E> {
     fn perform_all(&mut self, effects: &mut Vec<TaskEffect>) -> ControlFlow<()> {
         let mut rest = std::mem::take(&mut self.rest);
         self.monitor.tell(effects, &mut rest, |effect| match effect {
-            TaskEffect::Monitor(seen) => Ok(seen),
-            other => Err(other),
+            TaskEffect::Monitor(seen) => For::Hub(seen),
+            other => For::Peers(other),
         });
         let done = rest.drain(..).try_for_each(|effect| self.perform(effect));
         self.rest = rest;
@@ -234,8 +240,8 @@ impl<E: From<Monitor>, A: FnMut(Vec<MsgId>)> Driver for RelayDriver<E, A> {
     fn perform_all(&mut self, effects: &mut Vec<RelayEffect>) -> ControlFlow<()> {
         let mut rest = std::mem::take(&mut self.rest);
         self.monitor.tell(effects, &mut rest, |effect| match effect {
-            RelayEffect::Monitor(seen) => Ok(seen),
-            other => Err(other),
+            RelayEffect::Monitor(seen) => For::Hub(seen),
+            other => For::Peers(other),
         });
         let done = rest.drain(..).try_for_each(|effect| self.perform(effect));
         self.rest = rest;
