@@ -7,7 +7,7 @@ pub(crate) mod map;
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use remuda_net::profile::{Place, Profile};
 
 use crate::logging::Level;
@@ -16,7 +16,7 @@ use crate::logging::Level;
 ///
 /// It takes the place of ipyparallel's controller, and runs programs without any Python.
 #[derive(Debug, Parser)]
-#[command(name = "remuda", version = version(), help_expected = true, max_term_width = 100)]
+#[command(name = "remuda", version = version(), propagate_version = true, help_expected = true, max_term_width = 100)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -30,13 +30,26 @@ pub(crate) enum Command {
     Map(map::MapArgs),
     /// Show the engines of a running cluster, and what they do.
     Status(StatusArgs),
-    /// Start or stop a cluster: a controller and engines on this machine.
+    /// Start, stop and list clusters: a controller and engines on this machine; in the place of `ipcluster`.
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
     /// Run a controller, in the place of `ipcontroller`.
-    Controller(controller::ControllerArgs),
+    Controller(Box<controller::ControllerArgs>),
     /// Run a native engine, which runs programs.
     Engine(engine::EngineArgs),
+}
+
+impl Command {
+    /// Where the command's configuration is, if it has one.
+    pub(crate) fn configured(&self) -> Option<(&PlaceArgs, &ConfigArgs)> {
+        match self {
+            Self::Controller(args) => Some((&args.place, &args.config)),
+            Self::Engine(args) => Some((&args.place, &args.config)),
+            Self::Cluster(cluster::ClusterCommand::Start(args)) => Some((&args.place, &args.config)),
+            Self::Cluster(cluster::ClusterCommand::Engines(args)) => Some((&args.place, &args.config)),
+            _ => None,
+        }
+    }
 }
 
 /// Which profile, and which of its clusters.
@@ -86,6 +99,37 @@ impl PlaceArgs {
     }
 }
 
+/// Where the configuration comes from.
+#[derive(Clone, Debug, Default, ClapArgs)]
+#[command(next_help_heading = "Configuration")]
+pub(crate) struct ConfigArgs {
+    /// One more configuration file, in the form of `ipcontroller_config.py` or `.json`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print what files, environment and command line say, and who says it; and end
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true",
+          value_parser = switch, action = ArgAction::Set, hide_default_value = true, value_name = "BOOL", hide = true)]
+    pub(crate) show_config_json: bool,
+    /// Print what files, environment and command line say, and who says it; and end
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true",
+          value_parser = switch, action = ArgAction::Set, hide_default_value = true, value_name = "BOOL")]
+    pub(crate) show_config: bool,
+    /// Folder to work in
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work_dir: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    /// Goes to the folder to work in. After this, relative paths mean others.
+    pub(crate) fn enter_work_dir(&self) -> Result<(), crate::failure::Failure> {
+        let Some(dir) = &self.work_dir else { return Ok(()) };
+        std::env::set_current_dir(dir).map_err(|error| {
+            let what = format!("cannot work in `{}`", dir.display());
+            crate::failure::Failure::new(anyhow::Error::new(error).context(what)).hint("name another with `--work-dir`")
+        })
+    }
+}
+
 /// How much is logged, and where to.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(next_help_heading = "Log")]
@@ -94,8 +138,13 @@ pub(crate) struct LogArgs {
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log_level: Level,
     /// Log to a file in the profile's `log` folder, not to stderr
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true",
+          value_parser = switch, action = ArgAction::Set, hide_default_value = true, value_name = "BOOL")]
     pub(crate) log_to_file: bool,
+    /// Remove the log files of earlier runs of this cluster first
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true",
+          value_parser = switch, action = ArgAction::Set, hide_default_value = true, value_name = "BOOL")]
+    pub(crate) clean_logs: bool,
 }
 
 /// Arguments of `remuda status`.
@@ -117,6 +166,15 @@ pub(crate) enum Format {
     Table,
     /// JSON, one document
     Json,
+}
+
+/// Yes or no, as Python and people write it.
+pub(crate) fn switch(text: &str) -> Result<bool, String> {
+    match &*text.to_ascii_lowercase() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("use true or false".to_owned()),
+    }
 }
 
 /// A number of seconds above zero.
@@ -152,9 +210,10 @@ mod tests {
     #[test]
     fn the_spellings_of_ipcontroller_work() {
         for words in [
-            "remuda controller --profile=iptest --log-level=10 --ping=250 --dictdb",
+            "remuda controller --profile=iptest --log-level=10 --ping=250 --db=dictdb",
             "remuda controller --ip=* --port=0 --ports=10101-10120,10130 --scheme=lru --hwm=0 --location=here",
-            "remuda controller --profile-dir=/p --cluster-id= --reuse --nodb --transport tcp --log-to-file",
+            "remuda controller --profile-dir=/p --cluster-id= --reuse --db=none --transport tcp --log-to-file",
+            "remuda controller --reuse=False --hwm=2 --hwm=3 --engine-ip=* --client-ports=1-3 --enginessh=gate",
         ] {
             assert!(parse(words).is_ok(), "{words}: {}", parse(words).err().map(|e| e.to_string()).unwrap_or_default());
         }

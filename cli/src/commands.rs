@@ -8,13 +8,17 @@ mod status;
 
 use crate::args::Command;
 use crate::failure::Outcome;
+use crate::invocation::Invocation;
 
-pub(crate) fn run(command: Command) -> Outcome {
+pub(crate) use engine::stock as stock_engine;
+
+pub(crate) fn run(invocation: Invocation) -> Outcome {
+    let Invocation { command, notes, is_stock } = invocation;
     match command {
         Command::Map(args) => map::run(&args),
         Command::Status(args) => status::run(&args),
-        Command::Cluster(command) => cluster::run(&command),
-        Command::Controller(args) => controller::run(&args),
-        Command::Engine(args) => engine::run(&args),
+        Command::Cluster(command) => cluster::run(&command, &notes, is_stock),
+        Command::Controller(args) => controller::run(&args, &notes),
+        Command::Engine(args) => engine::run(&args, &notes),
     }
 }

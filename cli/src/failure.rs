@@ -28,6 +28,11 @@ impl Failure {
         self
     }
 
+    /// With another exit code.
+    pub(crate) fn code(self, code: u8) -> Self {
+        Self { code, ..self }
+    }
+
     /// Prints the error, its causes and the hint on stderr.
     #[expect(clippy::print_stderr, reason = "this is where errors are printed")]
     pub(crate) fn report(&self) -> ExitCode {

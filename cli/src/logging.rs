@@ -40,21 +40,54 @@ impl FromStr for Level {
     }
 }
 
-/// Starts logging as asked: to stderr, or to `<name>-<cluster id>-<pid>.log` in the profile's `log` folder. Once for a process.
-pub(crate) fn start(args: &LogArgs, profile: &Profile, name: &str) -> Result<(), Failure> {
+/// Starts logging as asked: to stderr, or to `<name>-<cluster id>-<pid>.log` in the profile's `log` folder; and says what was
+/// noticed before. Once for a process.
+pub(crate) fn start(args: &LogArgs, profile: &Profile, name: &str, notes: &[String]) -> Result<(), Failure> {
+    if args.clean_logs {
+        remove_earlier(profile, |file| is_log_of(file, name, profile.cluster_id()));
+    }
     let builder = tracing_subscriber::fmt().with_max_level(args.log_level.0).with_target(false);
-    if !args.log_to_file {
+    if args.log_to_file {
+        profile.create()?;
+        let path = profile.log().join(format!("{name}-{}-{}.log", profile.cluster_id(), std::process::id()));
+        let file = File::options().create(true).append(true).open(&path).map_err(|error| {
+            Failure::new(anyhow::Error::new(error).context(format!("cannot write the log `{}`", path.display())))
+        })?;
+        builder.with_ansi(false).with_writer(file).init();
+    } else {
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         builder.with_ansi(colour).with_writer(std::io::stderr).init();
-        return Ok(());
     }
-    profile.create()?;
-    let path = profile.log().join(format!("{name}-{}-{}.log", profile.cluster_id(), std::process::id()));
-    let file = File::options().create(true).append(true).open(&path).map_err(|error| {
-        Failure::new(anyhow::Error::new(error).context(format!("cannot write the log `{}`", path.display())))
-    })?;
-    builder.with_ansi(false).with_writer(file).init();
+    for note in notes {
+        tracing::warn!("{note}");
+    }
     Ok(())
+}
+
+/// Removes logs of a profile.
+pub(crate) fn remove_earlier(profile: &Profile, which: impl Fn(&str) -> bool) {
+    for entry in std::fs::read_dir(profile.log()).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(&which)
+            && let Err(error) = std::fs::remove_file(entry.path())
+        {
+            tracing::debug!("cannot remove `{}`: {error}", entry.path().display());
+        }
+    }
+}
+
+/// Whether a file is a log that a run of `name` in the cluster wrote, by itself or through its launcher: the name, the
+/// cluster's id and a process id, with dashes between.
+pub(crate) fn is_log_of(file: &str, name: &str, cluster_id: &str) -> bool {
+    let Some(rest) = file.strip_prefix(name).and_then(|rest| rest.strip_suffix(".log")) else { return false };
+    let Some((before, pid)) = rest.rsplit_once('-') else { return false };
+    // An engine's number, and the double dash of an empty id, may stand before it.
+    let before = before.trim_start_matches('-');
+    let numbered = before.split_once('-').filter(|(number, _)| number.bytes().all(|byte| byte.is_ascii_digit()));
+    let is_number = !before.is_empty() && before.bytes().all(|byte| byte.is_ascii_digit());
+    let is_id = before == cluster_id
+        || numbered.is_some_and(|(_, rest)| rest == cluster_id)
+        || cluster_id.is_empty() && is_number;
+    is_id && !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -67,5 +100,25 @@ mod tests {
         assert_eq!("WARNING".parse::<Level>().unwrap(), Level(LevelFilter::WARN));
         assert_eq!("20".parse::<Level>(), "info".parse());
         assert!("loud".parse::<Level>().is_err());
+    }
+
+    #[test]
+    fn only_the_logs_of_the_same_cluster_are_earlier_ones() {
+        for (file, name, id, is) in [
+            ("ipcontroller--12.log", "ipcontroller", "", true),
+            ("ipcontroller-12.log", "ipcontroller", "", true),
+            ("ipcontroller-x-12.log", "ipcontroller", "x", true),
+            ("ipengine-3-12.log", "ipengine", "", true),
+            ("ipengine-3-x-12.log", "ipengine", "x", true),
+            ("ipcontroller-x-12.log", "ipcontroller", "", false),
+            ("ipcontroller-12.log", "ipcontroller", "x", false),
+            ("ipcontroller-x-y-12.log", "ipcontroller", "y", false),
+            ("ipcontroller-x-12.txt", "ipcontroller", "x", false),
+            ("ipcontroller-x-12a.log", "ipcontroller", "x", false),
+            ("other.log", "ipcontroller", "", false),
+            ("ipcontroller.log", "ipcontroller", "", false),
+        ] {
+            assert_eq!(is_log_of(file, name, id), is, "{file} {name} {id:?}");
+        }
     }
 }

@@ -1,27 +1,24 @@
-//! The program: `remuda controller`, `engine`, `cluster`, `map`, `status`.
+//! The program: `remuda controller`, `engine`, `cluster`, `map`, `status`; also `ipcontroller`, `ipengine`, `ipcluster`.
 
 mod args;
 mod commands;
+mod config;
 mod failure;
+mod invocation;
 mod logging;
 mod output;
+mod python;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use invocation::Read;
 
 fn main() -> ExitCode {
-    let args = match args::Args::try_parse() {
-        Ok(args) => args,
-        Err(error) => {
-            // Help and version are asked for and go to stdout; the rest is a wrong command line.
-            let code = u8::try_from(error.exit_code()).unwrap_or(2);
-            let _ = error.print();
-            return ExitCode::from(code);
-        }
+    let outcome = match invocation::read(std::env::args_os()) {
+        Ok(Read::Run(invocation)) => commands::run(*invocation),
+        Ok(Read::StockEngine(args)) => commands::stock_engine(&args),
+        Ok(Read::Done(code)) => Ok(code),
+        Err(failure) => Err(failure),
     };
-    match commands::run(args.command) {
-        Ok(code) => code,
-        Err(failure) => failure.report(),
-    }
+    outcome.unwrap_or_else(|failure| failure.report())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use remuda_net::connection_file::{self, FileError};
 use remuda_net::profile::Place;
-use remuda_net::{NetError, address};
+use remuda_net::{NetError, Security, address};
 use remuda_proto::connection::Common;
 use remuda_proto::message::content::{ConnectionReply, ControllerInfo};
 use remuda_proto::{ClientConnection, MsgType};
@@ -198,11 +198,16 @@ fn open(options: &ConnectOptions, path: &Path, start: &str) -> Result<(Inner, St
     };
     let packer = connection.common.packer().map_err(unusable)?;
     let key = connection.common.signing_key().map_err(unusable)?;
+    let security = Security::to_connect(&connection.common).map_err(|source| ConnectError::File {
+        path: path.to_owned(),
+        start: start.to_owned(),
+        source: FileError::Curve { path: path.to_owned(), source: Box::new(source) },
+    })?;
     let session = remuda_net::session(None, key, packer);
     let names = Names::new(&session, std::process::id());
     let machine = Outstanding::new(session, options.output_limit_bytes);
     let net = |source: NetError| ConnectError::Net { path: path.to_owned(), source };
-    let (sender, shared) = run::start(&connection, &interface, machine).map_err(net)?;
+    let (sender, shared) = run::start(&connection, &interface, security, machine).map_err(net)?;
     let address = address::url(&interface, connection.common.registration);
     let is_pure = connection.task_scheme == "pure";
     let inner = Inner::new(sender, shared, names, packer, options.query_timeout, is_pure);

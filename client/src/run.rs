@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use remuda_net::{Clock, Context, Driver, Input, Kind, NetError, Received, Refusals, Sender, Socket, address};
+use remuda_net::{
+    Clock, Context, Driver, Input, Kind, NetError, Received, Refusals, Security, Sender, Socket, address,
+};
 use remuda_proto::{ClientConnection, EngineId, EngineUuid, Map, MsgId, Now, Refusal};
 use tokio::sync::watch;
 
@@ -201,9 +203,10 @@ fn index_of(channel: Channel) -> usize {
 pub(crate) fn start(
     connection: &ClientConnection,
     interface: &str,
+    security: Security,
     mut machine: Outstanding,
 ) -> Result<(Sender<Event>, Arc<Shared>), NetError> {
-    let context = Context::new();
+    let context = Context::new().secured(security);
     let mut sockets = Vec::new();
     for (channel, _) in CHANNELS {
         let (kind, port) = match channel {

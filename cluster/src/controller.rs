@@ -11,7 +11,8 @@ use remuda_hub::heart::{self, HeartMonitor};
 use remuda_hub::hub::{self, Hub};
 use remuda_hub::run::{HeartDriver, HubDriver, News};
 use remuda_net::connection_file::{self, FileError};
-use remuda_net::{Clock, Context, Driver, Kind, Mailbox, NetError, Profile, Sender, address, drive, mailbox};
+use remuda_net::curve::KeyPair;
+use remuda_net::{Clock, Context, Driver, Kind, Mailbox, NetError, Profile, Security, Sender, address, drive, mailbox};
 use remuda_proto::connection::Common;
 use remuda_proto::message::content::ControllerInfo;
 use remuda_proto::{ClientConnection, EngineConnection, Key, Machine, Packer};
@@ -21,27 +22,46 @@ use remuda_scheduler::run::{BroadcastDriver, MonitorLink, OutputDriver, RelayDri
 use remuda_scheduler::task::{TaskConfig, TaskEvent, TaskScheduler};
 use serde_json::{Value, json};
 
-use crate::ports::{self, Binder};
+use crate::ports::{Binder, For, Interface, Ports};
+use crate::reuse::{Known, Resolved, SocketFolders};
+
+/// Largest [`ControllerConfig::broadcast_depth`]: 1,024 ports.
+pub const MAX_BROADCAST_DEPTH: u8 = 10;
 
 /// How a controller is to run.
 #[derive(Clone, Debug)]
 pub struct ControllerConfig {
     /// Where the connection files go.
     pub profile: Profile,
-    /// `tcp` or `ipc`.
-    pub transport: String,
-    /// The address to listen at; `*` for all.
-    pub ip: String,
+    /// The connection file of clients.
+    pub client_file: PathBuf,
+    /// The connection file of engines.
+    pub engine_file: PathBuf,
+    /// Where engines find it.
+    pub engine_interface: Interface,
+    /// Where clients find it.
+    pub client_interface: Interface,
     /// Host name for the connection files.
     pub location: String,
-    /// Ports to take first: registration, then the engines' in the order of the file, then the clients'.
-    pub ports: Vec<u16>,
-    /// The HMAC key; `None`: a new one.
+    /// SSH server that clients tunnel through; empty: none. Written into their file; no tunnel is made here.
+    pub ssh: String,
+    /// SSH server that engines tunnel through; empty: none.
+    pub engine_ssh: String,
+    /// Ports to take first.
+    pub ports: Ports,
+    /// Engines spread over 2 to the power of this many ports of the broadcast scheduler; at most
+    /// [`MAX_BROADCAST_DEPTH`].
+    pub broadcast_depth: u8,
+    /// The HMAC key, empty for no signatures; `None`: a new one, or with CURVE none.
     pub key: Option<String>,
+    /// The keys with which connections are encrypted.
+    pub curve: Option<KeyPair>,
     /// How messages are packed.
     pub packer: Packer,
     /// The heartbeat.
     pub heart: heart::Config,
+    /// How long an engine may take to register; `None`: as long as it may take by default at this heartbeat.
+    pub registration_timeout: Option<Duration>,
     /// The task scheduler.
     pub task: TaskConfig,
     /// Where task records are kept.
@@ -54,14 +74,21 @@ impl ControllerConfig {
     /// A controller on loopback with everything as stock has it.
     pub fn new(profile: Profile) -> Self {
         Self {
+            client_file: profile.client_file(),
+            engine_file: profile.engine_file(),
             profile,
-            transport: "tcp".to_owned(),
-            ip: "127.0.0.1".to_owned(),
+            engine_interface: Interface::tcp("127.0.0.1"),
+            client_interface: Interface::tcp("127.0.0.1"),
             location: address::host_name().unwrap_or_default(),
-            ports: Vec::new(),
+            ssh: String::new(),
+            engine_ssh: String::new(),
+            ports: Ports::default(),
+            broadcast_depth: 1,
             key: None,
+            curve: None,
             packer: Packer::Json,
             heart: heart::Config::default(),
+            registration_timeout: None,
             task: TaskConfig::default(),
             store: hub::StoreKind::default(),
             reuse: false,
@@ -76,6 +103,14 @@ pub enum StartError {
     /// The profile's folder.
     #[error("cannot use the profile folder `{}`", path.display())]
     Profile {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A folder for socket files, with the transport `ipc`.
+    #[error("cannot make the folder `{}` for the sockets", path.display())]
+    SocketFolder {
         /// The folder.
         path: PathBuf,
         /// Why.
@@ -96,7 +131,10 @@ pub enum StartError {
 pub struct Controller {
     hub: Sender<hub::Event>,
     threads: Vec<JoinHandle<()>>,
+    /// To be removed at the end.
     files: Vec<PathBuf>,
+    /// Made for socket files, and removed at the end.
+    folders: SocketFolders,
     client: ClientConnection,
 }
 
@@ -116,59 +154,64 @@ impl Controller {
     pub fn start(config: &ControllerConfig) -> Result<Self, StartError> {
         let profile = &config.profile;
         profile.create().map_err(|source| StartError::Profile { path: profile.dir().to_owned(), source })?;
-        let known = config.reuse.then(|| Known::read(profile)).flatten();
+        let known = config.reuse.then(|| Known::read(&config.client_file, &config.engine_file)).flatten();
         let clock = Clock::new();
-        let context = Context::new();
+        let security = config.curve.clone().map_or(Security::Plain, Security::Server);
+        let context = Context::new().secured(security);
 
-        let (mut binder, key) = if let Some(known) = &known {
-            let common = &known.client.common;
-            let ports = ports::of_files(&known.client, &known.engine);
-            (Binder::new(&context, common.transport(), common.ip(), ports), common.key.clone())
-        } else {
-            let key = config.key.clone().unwrap_or_else(|| remuda_net::random_session_id().to_string());
-            (Binder::new(&context, &config.transport, &config.ip, config.ports.iter().copied()), key)
-        };
+        let resolved = Resolved::new(config, known.as_ref());
+        let folders = SocketFolders::make(&resolved)?;
+        let mut binder =
+            Binder::new(&context, resolved.engine_interface.clone(), resolved.client_interface.clone(), resolved.ports);
 
         // The order in which stock draws its ports: engines first, then clients. An engine connects one ROUTER to mux,
         // task and broadcast, so these need identities that differ.
-        let (registration, registration_port) = binder.bind(Kind::Router, None)?;
-        let (engine_control, engine_control_port) = binder.bind(Kind::Router, Some("control_out"))?;
-        let (engine_mux, engine_mux_port) = binder.bind(Kind::Router, Some("mux_out"))?;
-        let (engine_task, engine_task_port) = binder.bind(Kind::Router, Some("task_out"))?;
-        let (engine_iopub, engine_iopub_port) = binder.bind(Kind::Sub, None)?;
-        let (ping, ping_port) = binder.bind(Kind::Pub, None)?;
-        let (pong, pong_port) = binder.bind(Kind::Router, None)?;
-        let (engine_broadcast, engine_broadcast_port) = binder.bind(Kind::Router, Some("broadcast_out"))?;
-        let (client_control, client_control_port) = binder.bind(Kind::Router, Some("control_in"))?;
-        let (client_mux, client_mux_port) = binder.bind(Kind::Router, Some("mux_in"))?;
-        let (client_task, client_task_port) = binder.bind(Kind::Router, Some("task_in"))?;
-        let (client_iopub, client_iopub_port) = binder.bind(Kind::Pub, None)?;
-        let (notification, notification_port) = binder.bind(Kind::Pub, None)?;
-        let (client_broadcast, client_broadcast_port) = binder.bind(Kind::Router, Some("broadcast_in"))?;
+        let (registration, registration_port) = binder.bind_hub()?;
+        let (engine_control, engine_control_port) = binder.bind(For::Engines, Kind::Router, Some("control_out"))?;
+        let (engine_mux, engine_mux_port) = binder.bind(For::Engines, Kind::Router, Some("mux_out"))?;
+        let (engine_task, engine_task_port) = binder.bind(For::Engines, Kind::Router, Some("task_out"))?;
+        let (engine_iopub, engine_iopub_port) = binder.bind(For::Engines, Kind::Sub, None)?;
+        let (ping, ping_port) = binder.bind(For::Engines, Kind::Pub, None)?;
+        let (pong, pong_port) = binder.bind(For::Engines, Kind::Router, None)?;
+        let (engine_broadcast, first_leaf) = binder.bind(For::Engines, Kind::Router, Some("broadcast_out"))?;
+        let mut leaves = vec![first_leaf];
+        for _ in 1..resolved.leaves {
+            leaves.push(binder.bind_again(&engine_broadcast)?);
+        }
+        let (client_control, client_control_port) = binder.bind(For::Clients, Kind::Router, Some("control_in"))?;
+        let (client_mux, client_mux_port) = binder.bind(For::Clients, Kind::Router, Some("mux_in"))?;
+        let (client_task, client_task_port) = binder.bind(For::Clients, Kind::Router, Some("task_in"))?;
+        let (client_iopub, client_iopub_port) = binder.bind(For::Clients, Kind::Pub, None)?;
+        let (notification, notification_port) = binder.bind(For::Clients, Kind::Pub, None)?;
+        let (client_broadcast, client_broadcast_port) =
+            binder.bind(For::Clients, Kind::Router, Some("broadcast_in"))?;
 
+        let (key, packer) = (resolved.key, resolved.packer);
         let common = Common {
-            ssh: String::new(),
-            interface: binder.interface().to_owned(),
+            ssh: resolved.engine_ssh,
+            interface: resolved.engine_interface.to_string(),
             registration: registration_port,
             key: key.clone(),
-            curve_serverkey: None,
-            location: config.location.clone(),
-            pack: config.packer.name().to_owned(),
-            unpack: config.packer.name().to_owned(),
+            curve_serverkey: config.curve.as_ref().map(KeyPair::public_text),
+            location: resolved.location,
+            pack: packer.name().to_owned(),
+            unpack: packer.name().to_owned(),
             signature_scheme: "hmac-sha256".to_owned(),
         };
+        let client_common =
+            Common { ssh: resolved.ssh, interface: resolved.client_interface.to_string(), ..common.clone() };
         let engine_file = EngineConnection {
-            common: common.clone(),
+            common,
             control: engine_control_port,
             mux: engine_mux_port,
             task: engine_task_port,
             iopub: engine_iopub_port,
             hb_ping: ping_port,
             hb_pong: pong_port,
-            broadcast: vec![engine_broadcast_port],
+            broadcast: leaves,
         };
         let client_file = ClientConnection {
-            common,
+            common: client_common,
             control: client_control_port,
             mux: client_mux_port,
             task: client_task_port,
@@ -179,7 +222,7 @@ impl Controller {
         };
 
         let signing = Key::new(&key);
-        let session = || remuda_net::session(None, signing.clone(), config.packer);
+        let session = || remuda_net::session(None, signing.clone(), packer);
         let (hub_sender, hub_mailbox) = mailbox().map_err(NetError::from)?;
         let (heart_sender, heart_mailbox) = mailbox().map_err(NetError::from)?;
         let (task_sender, task_mailbox) = mailbox().map_err(NetError::from)?;
@@ -188,8 +231,10 @@ impl Controller {
         let (output_sender, output_mailbox) = mailbox().map_err(NetError::from)?;
         let (broadcast, broadcast_mailbox) = mailbox().map_err(NetError::from)?;
 
+        let hub_defaults = hub::Config::with_heart_period(config.heart.period);
         let hub_machine = Hub::new(
             hub::Config {
+                registration_timeout: config.registration_timeout.unwrap_or(hub_defaults.registration_timeout),
                 store: config.store,
                 engine_connection: engine_addresses(&engine_file),
                 controller: ControllerInfo {
@@ -199,7 +244,7 @@ impl Controller {
                     hwm: config.task.hwm,
                     ..ControllerInfo::default()
                 },
-                ..hub::Config::with_heart_period(config.heart.period)
+                ..hub_defaults
             },
             session(),
         );
@@ -258,9 +303,10 @@ impl Controller {
         let broadcast = BroadcastDriver::new(client_broadcast, engine_broadcast);
         threads.push(spawn("broadcast", Broadcast::new(session()), broadcast, broadcast_mailbox, clock)?);
 
-        let paths = [profile.client_file(), profile.engine_file()];
-        let mut controller = Self { hub: hub_sender, threads, files: Vec::new(), client: client_file };
-        if known.is_none() {
+        let paths = [config.client_file.clone(), config.engine_file.clone()];
+        let is_known = known.is_some_and(|known| known.client == client_file && known.engine == engine_file);
+        let mut controller = Self { hub: hub_sender, threads, files: Vec::new(), folders, client: client_file };
+        if !is_known {
             let written = connection_file::write(&paths[0], &controller.client)
                 .and_then(|()| connection_file::write(&paths[1], &engine_file));
             if let Err(error) = written {
@@ -289,7 +335,7 @@ impl Controller {
     /// Waits until it ends: by a [`Stopper`], or because a client shut it down. Removes the connection files, unless
     /// they are to be used again.
     pub fn wait(self) {
-        let Self { hub, threads, files, .. } = self;
+        let Self { hub, threads, files, folders, .. } = self;
         drop(hub);
         let mut threads = threads.into_iter();
         // The hub ends first, and the others as they lose their link to it.
@@ -302,37 +348,7 @@ impl Controller {
             }
         }
         threads.for_each(|thread| drop(thread.join()));
-    }
-}
-
-/// What an earlier controller wrote.
-struct Known {
-    client: ClientConnection,
-    engine: EngineConnection,
-}
-
-impl Known {
-    /// Reads both files; they must agree (`controller/app.py: load_config_from_json`).
-    fn read(profile: &Profile) -> Option<Self> {
-        let read = || -> Result<Self, FileError> {
-            let client = connection_file::read_client(&profile.client_file())?;
-            Ok(Self { client, engine: connection_file::read_engine(&profile.engine_file())? })
-        };
-        match read() {
-            Ok(known) if known.client.common == known.engine.common => Some(known),
-            Ok(_) => {
-                tracing::warn!("the two connection files do not agree: writing new ones");
-                None
-            }
-            Err(FileError::Missing { path }) => {
-                tracing::info!("no `{}` to use again: writing a new one", path.display());
-                None
-            }
-            Err(error) => {
-                tracing::warn!("{error}: writing new connection files");
-                None
-            }
-        }
+        folders.remove();
     }
 }
 

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
-use remuda_net::Profile;
 use remuda_net::profile::variable;
+use remuda_net::{Profile, address, connection_file};
 
 use crate::process::ProcessId;
+use crate::state::{ClusterFile, Member};
 
 /// How long a process may take to end before it is killed (`cluster/launcher.py: stop_seconds_until_kill`).
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -21,6 +22,8 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a process is looked at while something is awaited of it.
 const POLL: Duration = Duration::from_millis(5);
+/// How long a controller may take to accept a connection before it is asked again.
+const PROBE: Duration = Duration::from_millis(500);
 /// How much of a log is shown when a process fails.
 const LOG_TAIL_BYTES: u64 = 4096;
 
@@ -116,6 +119,17 @@ impl Launched {
         ProcessId::of(self.pid())
     }
 
+    /// What the cluster file says of it.
+    pub fn member(&self) -> Member {
+        Member { process: self.process_id(), log: self.log.clone() }
+    }
+
+    /// The error to give if it has ended.
+    fn failure(&mut self) -> Option<LaunchError> {
+        let status = self.ended()?;
+        Some(self.early_end(status))
+    }
+
     /// Its log.
     pub fn log(&self) -> &Path {
         &self.log
@@ -192,33 +206,99 @@ pub struct Programs {
     pub engine: Vec<OsString>,
 }
 
+/// Engines on this machine. They end when this is dropped.
+#[derive(Debug, Default)]
+pub struct EngineSet(Vec<Launched>);
+
+impl EngineSet {
+    /// Starts `count` engines. They are not registered yet when this returns: a client sees that.
+    pub fn start(program: &[OsString], profile: &Profile, count: usize) -> Result<Self, LaunchError> {
+        let mut set = Self::default();
+        for index in 0..count {
+            set.0.push(Launched::start("an engine", program, profile, &format!("ipengine-{index}"))?);
+        }
+        Ok(set)
+    }
+
+    /// What the cluster file says of them.
+    pub fn members(&self) -> Vec<Member> {
+        self.0.iter().map(Launched::member).collect()
+    }
+
+    /// How many of them run.
+    pub fn alive(&mut self) -> usize {
+        self.0.iter_mut().filter_map(|engine| engine.ended().is_none().then_some(())).count()
+    }
+
+    /// The first that has ended, as an error that shows its log.
+    pub fn failure(&mut self) -> Option<LaunchError> {
+        self.0.iter_mut().find_map(Launched::failure)
+    }
+
+    /// Sends a signal to each of them.
+    pub fn signal(&self, signal: Signal) {
+        for engine in &self.0 {
+            let _ = kill(engine.pid(), signal);
+        }
+    }
+
+    /// Lets the processes live on when this is dropped.
+    pub fn detach(mut self) {
+        self.0.clear();
+    }
+
+    /// Ends them, and waits for them.
+    pub fn stop(mut self) {
+        stop(&mut self.0);
+        self.0.clear();
+    }
+}
+
+impl Drop for EngineSet {
+    fn drop(&mut self) {
+        stop(&mut self.0);
+    }
+}
+
 /// A controller and engines on this machine. They end when this is dropped.
 #[derive(Debug)]
 pub struct LocalCluster {
     profile: Profile,
-    /// Engines first, the controller last: the order in which they are asked to end.
-    processes: Vec<Launched>,
+    engines: EngineSet,
+    /// `None` once it is stopped or let go.
+    controller: Option<Launched>,
+    /// Whether it was started with connection files to be used again.
+    reuse: bool,
 }
 
 impl LocalCluster {
-    /// Starts a controller, waits until it accepts connections, and starts `engines` engines. They are not registered
-    /// yet when this returns: a client sees that.
-    pub fn start(programs: &Programs, profile: &Profile, engines: usize) -> Result<Self, LaunchError> {
+    /// Starts a controller, waits until it accepts connections, and starts `engines` engines after `delay`. They are not
+    /// registered yet when this returns: a client sees that. With `reuse`, connection files that are there stay, and the
+    /// controller is ready when something listens where they say.
+    pub fn start(
+        programs: &Programs,
+        profile: &Profile,
+        engines: usize,
+        delay: Duration,
+        reuse: bool,
+    ) -> Result<Self, LaunchError> {
         let files = [profile.client_file(), profile.engine_file()];
-        for file in &files {
-            // A file of an earlier controller would pass for that of the new one.
-            let _ = fs::remove_file(file);
+        if !reuse {
+            for file in &files {
+                // A file of an earlier controller would pass for that of the new one.
+                let _ = fs::remove_file(file);
+            }
         }
         let mut controller = Launched::start("the controller", &programs.controller, profile, "ipcontroller")?;
-        if let Err(error) = controller.wait_until(START_TIMEOUT, || files.iter().all(|file| file.exists())) {
+        let ready = || files.iter().all(|file| file.exists()) && (!reuse || is_there(&files[0]));
+        if let Err(error) = controller.wait_until(START_TIMEOUT, ready) {
             stop(&mut [controller]);
             return Err(error);
         }
-        let mut cluster = Self { profile: profile.clone(), processes: vec![controller] };
-        for index in 0..engines {
-            let engine = Launched::start("an engine", &programs.engine, profile, &format!("ipengine-{index}"))?;
-            cluster.processes.insert(index, engine);
-        }
+        let mut cluster =
+            Self { profile: profile.clone(), engines: EngineSet::default(), controller: Some(controller), reuse };
+        std::thread::sleep(delay);
+        cluster.engines = EngineSet::start(&programs.engine, profile, engines)?;
         Ok(cluster)
     }
 
@@ -227,33 +307,30 @@ impl LocalCluster {
         &self.profile
     }
 
-    /// The controller.
-    pub fn controller(&self) -> &Launched {
-        self.processes.last().expect("a cluster has a controller")
-    }
-
-    /// The engines.
-    pub fn engines(&self) -> &[Launched] {
-        &self.processes[..self.processes.len() - 1]
+    /// What the cluster file says of it, with the command that waits for it.
+    pub fn file(&self, supervisor: Option<ProcessId>) -> ClusterFile {
+        let controller = self.controller.as_ref().expect("it is neither stopped nor let go").member();
+        ClusterFile { controller, engines: self.engines.members(), supervisor, reuse: self.reuse }
     }
 
     /// The first process that has ended, as an error that shows its log.
     pub fn failure(&mut self) -> Option<LaunchError> {
-        self.processes.iter_mut().find_map(|process| {
-            let status = process.ended()?;
-            Some(process.early_end(status))
-        })
+        self.engines.failure().or_else(|| self.controller.as_mut().and_then(Launched::failure))
     }
 
     /// How many engines' processes run.
     pub fn engines_alive(&mut self) -> usize {
-        let engines = self.processes.len() - 1;
-        self.processes[..engines].iter_mut().filter_map(|engine| engine.ended().is_none().then_some(())).count()
+        self.engines.alive()
+    }
+
+    /// Sends a signal to each engine.
+    pub fn signal_engines(&self, signal: Signal) {
+        self.engines.signal(signal);
     }
 
     /// How the controller ended, if it did.
     pub fn controller_ended(&mut self) -> Option<ExitStatus> {
-        self.processes.last_mut().and_then(Launched::ended)
+        self.controller.as_mut().and_then(Launched::ended)
     }
 
     /// Ends engines and controller, and waits for them.
@@ -263,12 +340,15 @@ impl LocalCluster {
 
     /// Lets the processes live on when this is dropped.
     pub fn detach(mut self) {
-        self.processes.clear();
+        std::mem::take(&mut self.engines).detach();
+        self.controller = None;
     }
 
+    /// All are asked to end at once, the controller last.
     fn stop_all(&mut self) {
-        stop(&mut self.processes);
-        self.processes.clear();
+        let mut all = std::mem::take(&mut self.engines.0);
+        all.extend(self.controller.take());
+        stop(&mut all);
     }
 }
 
@@ -276,4 +356,12 @@ impl Drop for LocalCluster {
     fn drop(&mut self) {
         self.stop_all();
     }
+}
+
+/// Whether something listens where a connection file says.
+fn is_there(file: &Path) -> bool {
+    connection_file::read_client(file).is_ok_and(|client| {
+        let interface = address::connect_interface(&client.common);
+        address::listens(&interface, client.common.registration, PROBE) != Some(false)
+    })
 }

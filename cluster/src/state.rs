@@ -1,24 +1,43 @@
 //! The file that says which processes make up a cluster, so that another command can stop them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use remuda_net::Profile;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::process::ProcessId;
 
+/// One process of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Which one.
+    #[serde(flatten)]
+    pub process: ProcessId,
+    /// What it prints goes here.
+    #[serde(default)]
+    pub log: PathBuf,
+}
+
 /// A cluster's processes.
+///
+/// It is kept in two files: one of ours, and one of the form that stock's `ipcluster` and `Cluster.from_file` know
+/// (`cluster/cluster.py: Cluster.to_dict`). They are two since stock writes its own anew without what it does not know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterFile {
     /// The controller.
-    pub controller: ProcessId,
+    pub controller: Member,
     /// The engines.
-    pub engines: Vec<ProcessId>,
+    pub engines: Vec<Member>,
     /// The command that started them and waits for them, unless it left them alone.
     #[serde(default)]
     pub supervisor: Option<ProcessId>,
+    /// Whether the connection files are to be used again, and so stay when the cluster ends.
+    #[serde(default)]
+    pub reuse: bool,
 }
 
 /// A cluster file that is of no use.
@@ -44,48 +63,177 @@ pub enum StateError {
 }
 
 impl ClusterFile {
-    /// Where it is: in the profile's `pid` folder.
+    /// Where ours is: in the profile's `pid` folder.
     pub fn path(profile: &Profile) -> PathBuf {
         let id = profile.cluster_id();
         let dash = if id.is_empty() { "" } else { "-" };
         profile.pid().join(format!("remuda-cluster{dash}{id}.json"))
     }
 
-    /// Reads that of a profile's cluster; `None` if there is none.
-    pub fn read(profile: &Profile) -> Result<Option<Self>, StateError> {
-        let path = Self::path(profile);
-        match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|source| StateError::Invalid { path, source }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(StateError::Io { path, source }),
-        }
+    /// Where stock's is (`cluster/cluster.py: Cluster._default_cluster_file`).
+    pub fn stock_path(profile: &Profile) -> PathBuf {
+        profile.security().join(format!("cluster-{}.json", profile.cluster_id()))
     }
 
-    /// Writes it, whole or not at all.
-    pub fn write(&self, profile: &Profile) -> Result<(), StateError> {
-        let path = Self::path(profile);
-        let attempt = |path: &Path| -> io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(profile.pid())?;
-            serde_json::to_writer_pretty(&mut file, self)?;
-            file.flush()?;
-            file.persist(path)?;
-            Ok(())
+    /// The ids of all clusters of a profile that have a file, in order.
+    pub fn ids(profile_dir: &Path) -> Vec<String> {
+        let profile = Profile::at(profile_dir, "");
+        let names = |folder: PathBuf| {
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.filter_map(|entry| entry.file_name().into_string().ok())
         };
-        attempt(&path).map_err(|source| StateError::Io { path, source })
+        let ours = names(profile.pid()).filter_map(|name| {
+            let id = name.strip_prefix("remuda-cluster")?.strip_suffix(".json")?;
+            Some(id.strip_prefix('-').unwrap_or(id).to_owned())
+        });
+        let stock = names(profile.security())
+            .filter_map(|name| Some(name.strip_prefix("cluster-")?.strip_suffix(".json")?.to_owned()));
+        let all: BTreeSet<String> = ours.chain(stock).collect();
+        all.into_iter().collect()
     }
 
-    /// Removes it.
+    /// Reads that of a profile's cluster, whether we started it or stock did; `None` if there is none.
+    pub fn read(profile: &Profile) -> Result<Option<Self>, StateError> {
+        if let Some(text) = read(&Self::path(profile))? {
+            let path = Self::path(profile);
+            return serde_json::from_slice(&text).map(Some).map_err(|source| StateError::Invalid { path, source });
+        }
+        let path = Self::stock_path(profile);
+        let Some(text) = read(&path)? else { return Ok(None) };
+        let stock = serde_json::from_slice(&text).map_err(|source| StateError::Invalid { path, source })?;
+        Ok(Self::of_stock(&stock))
+    }
+
+    /// Writes both files, each whole or not at all.
+    pub fn write(&self, profile: &Profile) -> Result<(), StateError> {
+        write(&Self::path(profile), self)?;
+        write(&Self::stock_path(profile), &self.to_stock(profile))
+    }
+
+    /// Removes both files.
     pub fn remove(profile: &Profile) {
-        let _ = fs::remove_file(Self::path(profile));
+        for path in [Self::path(profile), Self::stock_path(profile)] {
+            let _ = fs::remove_file(path);
+        }
     }
 
     /// All processes, in the order in which they are to end.
     pub fn processes(&self) -> Vec<ProcessId> {
-        self.engines.iter().copied().chain([self.controller]).collect()
+        self.engines.iter().chain([&self.controller]).map(|member| member.process).collect()
     }
 
     /// Whether its controller runs.
     pub fn runs(&self) -> bool {
-        self.controller.runs()
+        self.controller.process.runs()
+    }
+
+    /// How many of its engines run.
+    pub fn engines_running(&self) -> usize {
+        self.engines.iter().filter(|member| member.process.runs()).count()
+    }
+
+    /// What stock writes of such a cluster; of its engines, those that run.
+    pub fn to_stock(&self, profile: &Profile) -> Value {
+        let (dir, id) = (profile.dir().to_string_lossy(), profile.cluster_id());
+        let state = |member: &Member| {
+            json!({"cluster_id": id, "output_file": member.log.to_string_lossy(), "pid": member.process.pid,
+                   "profile_dir": dir, "state": "running"})
+        };
+        let mut engines = serde_json::Map::new();
+        for (index, member) in self.engines.iter().filter(|member| member.process.runs()).enumerate() {
+            let mut engine = state(member);
+            engine["n"] = 1.into();
+            engines.insert(index.to_string(), engine);
+        }
+        let set = json!({"cluster_id": id, "n": engines.len(), "pid": -1, "profile_dir": dir, "state": "running",
+                         "engines": engines});
+        json!({
+            "cluster": {"cluster_id": id, "controller_args": [], "controller_ip": "", "controller_location": "",
+                        "delay": 1.0, "n": self.engines.len(), "profile_dir": dir,
+                        "class": "ipyparallel.cluster.cluster.Cluster"},
+            "controller": {"class": "local", "state": state(&self.controller)},
+            "engines": {"class": "local", "sets": {"remuda": set}},
+        })
+    }
+
+    /// What can be made of stock's file: of clusters that run on this machine, all. The processes are known by their
+    /// pids alone.
+    fn of_stock(stock: &Value) -> Option<Self> {
+        let member = |state: &Value| {
+            let pid = i32::try_from(state["pid"].as_i64()?).ok().filter(|pid| *pid > 0)?;
+            let log = PathBuf::from(state["output_file"].as_str().unwrap_or_default());
+            Some(Member { process: ProcessId { pid, started: None }, log })
+        };
+        let controller = member(&stock["controller"]["state"])?;
+        let sets = stock["engines"]["sets"].as_object().into_iter().flat_map(|sets| sets.values());
+        let engines = sets.filter_map(|set| set["engines"].as_object()).flat_map(|engines| engines.values());
+        Some(Self { controller, engines: engines.filter_map(member).collect(), supervisor: None, reuse: false })
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, StateError> {
+    match fs::read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StateError::Io { path: path.to_owned(), source }),
+    }
+}
+
+fn write(path: &Path, content: &impl Serialize) -> Result<(), StateError> {
+    let attempt = || -> io::Result<()> {
+        let folder = path.parent().unwrap_or_else(|| Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        serde_json::to_writer_pretty(&mut file, content)?;
+        file.flush()?;
+        file.persist(path)?;
+        Ok(())
+    };
+    attempt().map_err(|source| StateError::Io { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_comes_back_from_either_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let profile = Profile::at(folder.path(), "x");
+        profile.create().unwrap();
+        assert_eq!(ClusterFile::read(&profile).unwrap(), None);
+        let this = ProcessId::this();
+        let member = |log: &str| Member { process: this, log: log.into() };
+        let ended = Member { process: ProcessId { pid: this.pid, started: Some(0) }, log: "c.log".into() };
+        let file = ClusterFile {
+            controller: member("a.log"),
+            engines: vec![member("b.log"), ended],
+            supervisor: Some(this),
+            reuse: false,
+        };
+        file.write(&profile).unwrap();
+        assert_eq!(ClusterFile::read(&profile).unwrap().as_ref(), Some(&file));
+        assert_eq!((file.runs(), file.engines_running()), (true, 1));
+        assert_eq!(ClusterFile::ids(profile.dir()), ["x"]);
+
+        fs::remove_file(ClusterFile::path(&profile)).unwrap();
+        let stock = ClusterFile::read(&profile).unwrap().unwrap();
+        assert_eq!((stock.controller.process.pid, &*stock.controller.log), (this.pid, Path::new("a.log")));
+        assert_eq!(stock.engines.len(), 1, "an engine that ended is not told to stock");
+        assert_eq!(ClusterFile::ids(profile.dir()), ["x"]);
+        ClusterFile::remove(&profile);
+        assert_eq!(ClusterFile::ids(profile.dir()), [""; 0]);
+    }
+
+    #[test]
+    fn a_file_that_is_none_is_named_and_one_of_a_cluster_elsewhere_is_none_of_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let profile = Profile::at(folder.path(), "");
+        profile.create().unwrap();
+        fs::write(ClusterFile::stock_path(&profile), "{").unwrap();
+        assert!(ClusterFile::read(&profile).unwrap_err().to_string().contains("cluster-.json"));
+        for text in ["[]", "{}", r#"{"controller": {"class": "slurm", "state": {"job_id": "3"}}}"#] {
+            fs::write(ClusterFile::stock_path(&profile), text).unwrap();
+            assert_eq!(ClusterFile::read(&profile).unwrap(), None, "{text}");
+        }
     }
 }

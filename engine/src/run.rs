@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use remuda_net::address::{connect_interface, listens, url};
-use remuda_net::{Clock, Context, Driver, Input, Kind, NetError, Received, Refusals, Sender, Socket, drive};
+use remuda_net::curve::CurveError;
+use remuda_net::{Clock, Context, Driver, Input, Kind, NetError, Received, Refusals, Security, Sender, Socket, drive};
 use remuda_proto::connection::ConnectionError;
 use remuda_proto::{EngineConnection, EngineId, Identity, Now, Refusal, RemoteError, SessionId};
 
@@ -24,6 +25,9 @@ pub enum RunError {
     /// The connection file.
     #[error("the connection file cannot be used")]
     Connection(#[from] ConnectionError),
+    /// The connection file asks for CURVE.
+    #[error("the connection file cannot be used")]
+    Curve(#[from] CurveError),
     /// The sockets.
     #[error("cannot connect to the controller")]
     Net(#[from] NetError),
@@ -84,9 +88,7 @@ struct Outside<'a> {
 pub(crate) fn run(engine: Engine, connection: &EngineConnection) -> Result<Ending, RunError> {
     let Engine { settings, sender, mailbox } = engine;
     let common = &connection.common;
-    if common.curve_serverkey.as_deref().is_some_and(|key| !key.is_empty()) {
-        return Err(ConnectionError::Curve.into());
-    }
+    let security = Security::to_connect(common)?;
     if !common.ssh.is_empty() {
         tracing::warn!(ssh = common.ssh, "no tunnel is made to the controller: connecting directly");
     }
@@ -104,7 +106,7 @@ pub(crate) fn run(engine: Engine, connection: &EngineConnection) -> Result<Endin
     let identity = core.uuid().identity();
     let interface = connect_interface(common);
     let address = url(&interface, common.registration);
-    let context = Context::new();
+    let context = Context::new().secured(security);
     let hub = Socket::builder(&context, Kind::Dealer)?.identity(identity.as_bytes())?.connect([&address])?;
     let worker = Worker::start(settings.functions, settings.kept_bytes, sender.clone())?;
     let mut outside = Outside {

@@ -1,6 +1,8 @@
 //! From what connection files say to addresses that sockets take.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use remuda_proto::connection::Common;
@@ -47,11 +49,18 @@ pub fn host_name() -> Option<String> {
 /// Whether something listens at an address of a connection file. `None` when that cannot be told: another transport, a
 /// name that does not resolve, or no answer in time.
 pub fn listens(interface: &str, port: u16, timeout: Duration) -> Option<bool> {
+    if let Some(path) = interface.strip_prefix("ipc://") {
+        return match UnixStream::connect(format!("{path}:{port}")) {
+            Ok(_) => Some(true),
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => Some(false),
+            Err(_) => None,
+        };
+    }
     let host = interface.strip_prefix("tcp://")?;
     let address: SocketAddr = (host, port).to_socket_addrs().ok()?.next()?;
     match TcpStream::connect_timeout(&address, timeout) {
         Ok(_) => Some(true),
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Some(false),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Some(false),
         Err(_) => None,
     }
 }
@@ -91,6 +100,7 @@ mod tests {
         assert_eq!(listens("tcp://127.0.0.1", port, timeout), Some(true));
         drop(listener);
         assert_eq!(listens("tcp://127.0.0.1", port, timeout), Some(false));
-        assert_eq!(listens("ipc://x", port, timeout), None);
+        assert_eq!(listens("ipc:///nowhere/x", port, timeout), Some(false));
+        assert_eq!(listens("pgm://x", port, timeout), None);
     }
 }

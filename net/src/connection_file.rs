@@ -10,6 +10,8 @@ use remuda_proto::{ClientConnection, EngineConnection};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::curve::{CurveError, Security};
+
 /// A connection file that is of no use. Each message names the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -44,6 +46,14 @@ pub enum FileError {
         /// What it asks for.
         source: ConnectionError,
     },
+    /// It asks for CURVE, and that cannot be had.
+    #[error("the connection file `{}` cannot be used", path.display())]
+    Curve {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: Box<CurveError>,
+    },
     /// It cannot be written.
     #[error("cannot write the connection file `{}`", path.display())]
     Unwritable {
@@ -68,7 +78,8 @@ pub fn read_engine(path: &Path) -> Result<EngineConnection, FileError> {
     Ok(file)
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
+/// Reads a connection file without asking whether what it names can be used.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
     let text = fs::read(path).map_err(|source| {
         let path = path.to_owned();
         if source.kind() == io::ErrorKind::NotFound {
@@ -84,9 +95,8 @@ fn usable(path: &Path, common: &Common) -> Result<(), FileError> {
     let unusable = |source| FileError::Unusable { path: path.to_owned(), source };
     common.packer().map_err(unusable)?;
     common.signing_key().map_err(unusable)?;
-    if common.curve_serverkey.as_ref().is_some_and(|key| !key.is_empty()) {
-        return Err(unusable(ConnectionError::Curve));
-    }
+    Security::to_connect(common)
+        .map_err(|source| FileError::Curve { path: path.to_owned(), source: Box::new(source) })?;
     Ok(())
 }
 

@@ -7,6 +7,7 @@
 pub mod address;
 mod clock;
 pub mod connection_file;
+pub mod curve;
 mod driver;
 mod frame;
 pub mod limits;
@@ -16,6 +17,7 @@ mod refusals;
 mod socket;
 
 pub use clock::Clock;
+pub use curve::Security;
 pub use driver::{Driver, Input, drive};
 pub use mailbox::{Mailbox, Sender, mailbox};
 pub use profile::Profile;
@@ -49,5 +51,5 @@ pub fn session(
 /// The version of libzmq that is linked, `4.3.4` say, and whether it has CURVE.
 pub fn libzmq() -> (String, bool) {
     let (major, minor, patch) = zmq::version();
-    (format!("{major}.{minor}.{patch}"), zmq::has("curve") == Some(true))
+    (format!("{major}.{minor}.{patch}"), curve::is_available())
 }

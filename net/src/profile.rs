@@ -16,6 +16,18 @@ pub mod variable {
     pub const IPYTHON_DIR: &str = "IPYTHONDIR";
     /// The engine's connection file as JSON text, in place of the file.
     pub const CONNECTION_INFO: &str = "IPP_CONNECTION_INFO";
+    /// The key with which messages are signed.
+    pub const SESSION_KEY: &str = "IPP_SESSION_KEY";
+    /// `1`: the controller encrypts with CURVE.
+    pub const ENABLE_CURVE: &str = "IPP_ENABLE_CURVE";
+    /// The own secret key for CURVE, in Z85.
+    pub const CURVE_SECRETKEY: &str = "IPP_CURVE_SECRETKEY";
+    /// The own public key for CURVE, in Z85.
+    pub const CURVE_PUBLICKEY: &str = "IPP_CURVE_PUBLICKEY";
+    /// The controller's public key for CURVE, for those that connect, if their file has none.
+    pub const CURVE_SERVERKEY: &str = "IPP_CURVE_SERVERKEY";
+    /// The address at which the controller listens, unless `--ip` is given.
+    pub const CONTROLLER_IP: &str = "IPP_CONTROLLER_IP";
 }
 
 /// What names a profile; all of it may be left out.
@@ -88,6 +100,12 @@ impl Profile {
     /// `ipcontroller-engine.json`, with the cluster's id if it has one.
     pub fn engine_file(&self) -> PathBuf {
         self.connection_file("engine")
+    }
+
+    /// Where the sockets of the transport `ipc` are: each is this, a colon, and its number.
+    pub fn ipc(&self) -> PathBuf {
+        let id = if self.cluster_id.is_empty() { String::new() } else { format!("-{}", self.cluster_id) };
+        self.security().join(format!("ipcontroller{id}"))
     }
 
     fn connection_file(&self, whose: &str) -> PathBuf {

@@ -1,10 +1,13 @@
 //! ZeroMQ sockets, with the options that the peers of a cluster need.
 
 use std::ffi::c_void;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::frame::{self, ReceivedFrame};
 use remuda_proto::{Body, DELIMITER, FrameError, Frames, FramesBuilder, Identity, LARGE_FRAME_BYTES};
+
+use crate::curve::Security;
 
 /// How long a socket that is closed goes on delivering what was sent.
 const LINGER: Duration = Duration::from_secs(1);
@@ -41,12 +44,22 @@ pub enum NetError {
 
 /// What sockets are made from; one for a process, or one for each test. Cheap to clone.
 #[derive(Clone)]
-pub struct Context(zmq::Context);
+pub struct Context {
+    inner: zmq::Context,
+    /// Of every socket that is made from it.
+    security: Arc<Security>,
+}
 
 impl Context {
     /// A context with one I/O thread.
     pub fn new() -> Self {
-        Self(zmq::Context::new())
+        Self { inner: zmq::Context::new(), security: Arc::default() }
+    }
+
+    /// The same context, of which sockets are encrypted like this from now on.
+    #[must_use]
+    pub fn secured(self, security: Security) -> Self {
+        Self { security: Arc::new(security), ..self }
     }
 
     /// A context with this many I/O threads; to be asked for before the first socket.
@@ -54,7 +67,7 @@ impl Context {
         let context = zmq::Context::new();
         let threads = i32::from(threads.max(1));
         context.set_io_threads(threads).expect("no socket is open yet, and the number is positive");
-        Self(context)
+        Self { inner: context, security: Arc::default() }
     }
 }
 
@@ -158,7 +171,7 @@ pub enum Received {
 impl Socket {
     /// A socket of this kind, to be bound or connected.
     pub fn builder(context: &Context, kind: Kind) -> Result<SocketBuilder, NetError> {
-        let socket = context.0.socket(match kind {
+        let socket = context.inner.socket(match kind {
             Kind::Router => zmq::ROUTER,
             Kind::Dealer => zmq::DEALER,
             Kind::Pub => zmq::PUB,
@@ -171,6 +184,7 @@ impl Socket {
         if kind == Kind::Sub {
             socket.set_subscribe(b"")?;
         }
+        context.security.apply(&socket)?;
         Ok(SocketBuilder { socket, kind })
     }
 

@@ -65,9 +65,6 @@ pub enum ConnectionError {
         /// `unpack`
         unpack: String,
     },
-    /// The cluster uses CURVE.
-    #[error("the cluster is encrypted with CURVE, which this build does not have")]
-    Curve,
 }
 
 impl Common {

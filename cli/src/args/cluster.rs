@@ -1,51 +1,199 @@
-//! `remuda cluster`.
+//! `remuda cluster`, in the spellings of ipcluster (`cluster/app.py`).
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Subcommand, ValueEnum};
 
-use super::{PlaceArgs, seconds};
+use super::{ConfigArgs, PlaceArgs, seconds, switch};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
     /// Start a controller and engines, and stop them on Ctrl-C.
     Start(StartArgs),
-    /// Stop the cluster that `remuda cluster start` started.
+    /// Start more engines for the controller that runs, and stop them on Ctrl-C.
+    Engines(EnginesArgs),
+    /// Stop a cluster that was started here.
     Stop(StopArgs),
+    /// List the clusters of this machine.
+    List(ListArgs),
+    /// Remove what clusters that ended left behind: connection files, cluster files, logs.
+    Clean(CleanArgs),
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct StartArgs {
+/// Which engines.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct EngineArgs {
     /// How many engines [default: the cores]
     #[arg(short = 'n', long = "n", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) n: Option<u16>,
-    /// What kind of engines
-    #[arg(long, value_enum, default_value_t = EngineKind::Native)]
-    pub(crate) engines: EngineKind,
+    /// What kind of engines: native (programs) or python (Python functions; also `local`)
+    /// [default: native; as `ipcluster`: python]
+    #[arg(long, value_name = "KIND", value_parser = engine_kind)]
+    pub(crate) engines: Option<EngineKind>,
     /// Python that runs the engines, with `--engines python` [env: `REMUDA_PYTHON`] [default: python3]
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) python: Option<String>,
-    /// Return as soon as the engines are there, and leave the cluster running
-    #[arg(long)]
+    /// Argument for each engine; again for each further one
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    pub(crate) engine_arg: Vec<String>,
+    /// Return as soon as the engines are there, and leave them running
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true",
+          value_parser = switch, action = ArgAction::Set, hide_default_value = true, value_name = "BOOL")]
     pub(crate) daemonize: bool,
     /// Seconds to wait for the engines
     #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = seconds)]
     pub(crate) timeout: f64,
-    #[command(flatten)]
-    pub(crate) place: PlaceArgs,
-    /// Options for the controller, after `--`
-    #[arg(last = true, value_name = "CONTROLLER OPTION")]
-    pub(crate) controller: Vec<String>,
 }
 
+/// Arguments of `remuda cluster start`.
+#[derive(Debug, Args)]
+#[command(args_override_self = true)]
+pub(crate) struct StartArgs {
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    /// What kind of controller: local
+    #[arg(long, value_name = "KIND", value_parser = controller_kind, hide = true)]
+    pub(crate) controller: Option<ControllerKind>,
+    /// Address for the controller to listen at, or `*` for all
+    #[arg(long)]
+    pub(crate) ip: Option<String>,
+    /// Host name that the controller writes into the connection files
+    #[arg(long, value_name = "HOST")]
+    pub(crate) location: Option<String>,
+    /// Seconds from the start of the controller to that of the engines
+    #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = pause)]
+    pub(crate) delay: f64,
+    /// Remove the logs of earlier clusters of this name first
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true",
+          value_parser = switch, action = ArgAction::Set, value_name = "BOOL")]
+    pub(crate) clean_logs: bool,
+    /// Argument for the controller; again for each further one
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    pub(crate) controller_arg: Vec<String>,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Options for the controller, after `--`
+    #[arg(last = true, value_name = "CONTROLLER OPTION")]
+    pub(crate) controller_options: Vec<String>,
+}
+
+/// Arguments of `remuda cluster engines`.
+#[derive(Debug, Args)]
+#[command(args_override_self = true)]
+pub(crate) struct EnginesArgs {
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+}
+
+/// Arguments of `remuda cluster stop`.
 #[derive(Debug, Args)]
 pub(crate) struct StopArgs {
+    /// Which clusters of the profile [default: the one without an id, or that of `--cluster-id`]
+    #[arg(value_name = "CLUSTER ID", conflicts_with = "cluster_id")]
+    pub(crate) ids: Vec<String>,
+    /// Stop all clusters of the profile
+    #[arg(long, conflicts_with = "ids")]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+/// Arguments of `remuda cluster list`.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// How to print it
+    #[arg(short = 'o', long, value_enum, default_value_t = ListFormat::Text)]
+    pub(crate) output: ListFormat,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ListFormat {
+    /// A table for people
+    Text,
+    /// JSON, one document
+    Json,
+}
+
+/// Arguments of `remuda cluster clean`.
+#[derive(Debug, Args)]
+pub(crate) struct CleanArgs {
+    /// Remove the files of clusters that run, too
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Those of all profiles
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EngineKind {
-    /// `remuda engine`: programs
+    /// `remuda engine`: programs.
     Native,
-    /// ipyparallel's engine: Python functions
+    /// ipyparallel's engine: Python functions.
     Python,
+}
+
+/// The only kind that there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ControllerKind;
+
+/// Kinds that stock has for other machines (`ipyparallel.engine_launchers`), all in lower case.
+const ELSEWHERE: [&str; 10] = ["batch", "htcondor", "lsf", "mpi", "pbs", "sge", "ssh", "sshproxy", "slurm", "winhpc"];
+
+fn engine_kind(text: &str) -> Result<EngineKind, String> {
+    let name = text.to_ascii_lowercase();
+    match name.strip_suffix("enginesetlauncher").unwrap_or(&name) {
+        "native" | "remuda" => Ok(EngineKind::Native),
+        "python" | "local" => Ok(EngineKind::Python),
+        other if ELSEWHERE.contains(&other) => Err(format!(
+            "engines are started on this machine only: start the controller with `--ip=*`, and engines with {other} by hand"
+        )),
+        _ => Err("use native or python".to_owned()),
+    }
+}
+
+fn controller_kind(text: &str) -> Result<ControllerKind, String> {
+    let name = text.to_ascii_lowercase();
+    match name.strip_suffix("controllerlauncher").unwrap_or(&name) {
+        "local" | "remuda" => Ok(ControllerKind),
+        _ => Err("the controller runs on this machine: use local".to_owned()),
+    }
+}
+
+/// A number of seconds, or none.
+fn pause(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..1e6).contains(&seconds) => Ok(seconds),
+        _ => Err("not a number of seconds".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn launchers_of_stock_are_known_by_name_and_class() {
+        for (text, kind) in [
+            ("native", EngineKind::Native),
+            ("local", EngineKind::Python),
+            ("Local", EngineKind::Python),
+            ("localenginesetlauncher", EngineKind::Python),
+        ] {
+            assert_eq!(engine_kind(text), Ok(kind), "{text}");
+        }
+        for text in ["mpi", "SlurmEngineSetLauncher", "ssh"] {
+            assert!(engine_kind(text).unwrap_err().contains("this machine only"), "{text}");
+        }
+        assert!(engine_kind("horse").unwrap_err().contains("native"));
+        assert!(controller_kind("local").is_ok() && controller_kind("ssh").is_err());
+    }
 }

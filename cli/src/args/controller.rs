@@ -1,32 +1,96 @@
 //! `remuda controller`, in the spellings of ipcontroller (`controller/app.py`).
 
-use clap::Args;
-use remuda_cluster::Scheme;
+use std::path::PathBuf;
 
-use super::{LogArgs, PlaceArgs};
+use clap::{ArgAction, Args, ValueEnum};
+use remuda_cluster::{MAX_BROADCAST_DEPTH, Scheme};
+use remuda_proto::Packer;
 
+use super::{ConfigArgs, LogArgs, PlaceArgs, switch};
+
+/// Arguments of `remuda controller`. A later one of the same name counts: so it goes over those of files.
 #[derive(Debug, Args)]
+#[command(
+    args_override_self = true,
+    after_help = "ipcontroller's own spellings work too (--HeartMonitor.period=200, --nodb, --sqlitedb): see --help-all."
+)]
 pub(crate) struct ControllerArgs {
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
     #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    #[command(flatten)]
     pub(crate) log: LogArgs,
 
-    /// Address to listen at: an ip, or `*` for all
-    #[arg(long, default_value = "127.0.0.1", help_heading = "Network")]
-    pub(crate) ip: String,
+    /// Address to listen at: an ip, or `*` for all; with `ipc` a path [default: 127.0.0.1] [env: `IPP_CONTROLLER_IP`]
+    #[arg(long, help_heading = "Network")]
+    pub(crate) ip: Option<String>,
+    /// Address for engines, if another
+    #[arg(long, value_name = "IP", help_heading = "Network")]
+    pub(crate) engine_ip: Option<String>,
+    /// Address for clients, if another
+    #[arg(long, value_name = "IP", help_heading = "Network")]
+    pub(crate) client_ip: Option<String>,
+    /// Transport: tcp, or ipc for sockets in the profile's folder
+    #[arg(long, value_enum, default_value_t = Transport::Tcp, help_heading = "Network")]
+    pub(crate) transport: Transport,
+    /// Transport for engines, if another
+    #[arg(long, value_enum, value_name = "TRANSPORT", help_heading = "Network")]
+    pub(crate) engine_transport: Option<Transport>,
+    /// Transport for clients, if another
+    #[arg(long, value_enum, value_name = "TRANSPORT", help_heading = "Network")]
+    pub(crate) client_transport: Option<Transport>,
     /// Port of the hub, where engines and clients register; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 0, help_heading = "Network")]
     pub(crate) port: u16,
     /// Ports to take first, `10101-10120,10130` say; when they run out, free ones are taken
     #[arg(long, value_name = "PORTS", default_value = "", value_parser = ports, help_heading = "Network")]
-    pub(crate) ports: Ports,
+    pub(crate) ports: PortList,
+    /// Ports to take first for what engines connect to
+    #[arg(long, value_name = "PORTS", default_value = "", value_parser = ports, help_heading = "Network")]
+    pub(crate) engine_ports: PortList,
+    /// Ports to take first for what clients connect to
+    #[arg(long, value_name = "PORTS", default_value = "", value_parser = ports, help_heading = "Network")]
+    pub(crate) client_ports: PortList,
     /// Host name that is written into the connection files [default: this host's]
     #[arg(long, value_name = "HOST", help_heading = "Network")]
     pub(crate) location: Option<String>,
-    /// Transport: tcp or ipc
-    #[arg(long, value_parser = ["tcp", "ipc"], default_value = "tcp", help_heading = "Network")]
-    pub(crate) transport: String,
+    /// SSH server through which clients are to connect, `[user@]host[:port]`; written into their connection file
+    #[arg(long, value_name = "SERVER", default_value = "", hide_default_value = true, help_heading = "Network")]
+    pub(crate) ssh: String,
+    /// SSH server through which engines are to connect; written into their connection file
+    #[arg(long, value_name = "SERVER", default_value = "", hide_default_value = true, help_heading = "Network")]
+    pub(crate) enginessh: String,
+    /// Engines spread over 2 to the power of this many ports for broadcasts
+    #[arg(long, value_name = "DEPTH", default_value_t = 1, help_heading = "Network",
+          value_parser = clap::value_parser!(u8).range(0..=i64::from(MAX_BROADCAST_DEPTH)))]
+    pub(crate) broadcast_depth: u8,
+
+    /// Key with which messages are signed; empty: they are not [default: a new one] [env: `IPP_SESSION_KEY`]
+    #[arg(long, value_name = "KEY", help_heading = "Security")]
+    pub(crate) key: Option<String>,
+    /// File that holds the key
+    #[arg(long, value_name = "FILE", help_heading = "Security")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// How messages are packed: json, orjson or msgpack
+    #[arg(long, default_value = "json", value_parser = packer, help_heading = "Security")]
+    pub(crate) packer: Packer,
+    /// How messages are unpacked: as they are packed
+    #[arg(long, value_parser = packer, hide = true)]
+    pub(crate) unpacker: Option<Packer>,
+    /// How messages are signed
+    #[arg(long, value_parser = ["hmac-sha256"], hide = true)]
+    pub(crate) signature_scheme: Option<String>,
+    /// Encrypt all connections with CURVE, if libzmq has it (`remuda --version`) [env: `IPP_ENABLE_CURVE`]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true",
+          value_parser = switch, action = ArgAction::Set, hide_default_value = true, value_name = "BOOL", help_heading = "Security")]
+    pub(crate) enable_curve: bool,
+    /// Own secret key for CURVE [default: a new one] [env: `IPP_CURVE_SECRETKEY`]
+    #[arg(long, value_name = "KEY", help_heading = "Security")]
+    pub(crate) curve_secretkey: Option<String>,
+    /// The public key that belongs to it [env: `IPP_CURVE_PUBLICKEY`]
+    #[arg(long, value_name = "KEY", help_heading = "Security")]
+    pub(crate) curve_publickey: Option<String>,
 
     /// Period of the heartbeat, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 3000, value_parser = clap::value_parser!(u64).range(10..=3_600_000), help_heading = "Engines")]
@@ -34,6 +98,9 @@ pub(crate) struct ControllerArgs {
     /// Heartbeats that an engine may miss in a row before it counts as dead
     #[arg(long, value_name = "N", default_value_t = 10, help_heading = "Engines")]
     pub(crate) max_heart_misses: u32,
+    /// Seconds that an engine may take to register; 0: 30, or ten heartbeats if that is longer
+    #[arg(long, value_name = "S", default_value_t = 0, help_heading = "Engines")]
+    pub(crate) registration_timeout: u32,
     /// How engines are chosen: leastload, lru, plainrandom, pure, twobin or weighted
     #[arg(long, default_value_t = Scheme::default(), help_heading = "Engines")]
     pub(crate) scheme: Scheme,
@@ -41,27 +108,78 @@ pub(crate) struct ControllerArgs {
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Engines")]
     pub(crate) hwm: u32,
 
-    /// Keep task records in memory (as many as ipcontroller does)
-    #[arg(long, conflicts_with = "nodb", help_heading = "Task records")]
-    pub(crate) dictdb: bool,
-    /// Keep no task records
-    #[arg(long, help_heading = "Task records")]
-    pub(crate) nodb: bool,
+    /// Where task records are kept: memory or none (`dictdb` and `nodb` for ipcontroller)
+    #[arg(long, value_name = "STORE", default_value = "memory", value_parser = store, help_heading = "Task records")]
+    pub(crate) db: Store,
+    /// Most records in memory [default: 1024]
+    #[arg(long, value_name = "N", help_heading = "Task records")]
+    pub(crate) record_limit: Option<usize>,
+    /// Most bytes of records in memory [default: 1 GiB]
+    #[arg(long, value_name = "BYTES", help_heading = "Task records")]
+    pub(crate) size_limit: Option<usize>,
+    /// Which part of the records goes when a limit is reached, the oldest first [default: 0.1]
+    #[arg(long, value_name = "PART", value_parser = fraction, help_heading = "Task records")]
+    pub(crate) cull_fraction: Option<f64>,
 
     /// Take ports and key from the connection files that are there, and leave the files in place at the end
-    #[arg(long, help_heading = "Connection files")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true",
+          value_parser = switch, action = ArgAction::Set, hide_default_value = true, value_name = "BOOL", help_heading = "Connection files")]
     pub(crate) reuse: bool,
+    /// Name of the clients' file, in the profile's `security` folder
+    #[arg(long, value_name = "FILE", help_heading = "Connection files")]
+    pub(crate) client_file: Option<PathBuf>,
+    /// Name of the engines' file, in the profile's `security` folder
+    #[arg(long, value_name = "FILE", help_heading = "Connection files")]
+    pub(crate) engine_file: Option<PathBuf>,
 
     /// End when the process with this id does, which must be the parent
     #[arg(long, value_name = "PID", hide = true)]
     pub(crate) parent: Option<i32>,
 }
 
+/// How peers connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Transport {
+    /// TCP
+    Tcp,
+    /// Sockets in the file system of one machine
+    Ipc,
+}
+
+/// Where task records are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Store {
+    /// In memory.
+    Memory,
+    /// Nowhere.
+    None,
+    /// In one that stock has and we do not: in memory, with a warning.
+    Other(&'static str),
+}
+
+fn store(text: &str) -> Result<Store, String> {
+    match text {
+        "memory" | "dictdb" => Ok(Store::Memory),
+        "none" | "nodb" => Ok(Store::None),
+        "sqlitedb" => Ok(Store::Other("SQLite")),
+        "mongodb" => Ok(Store::Other("MongoDB")),
+        _ => Err("use memory or none".to_owned()),
+    }
+}
+
+fn packer(text: &str) -> Result<Packer, String> {
+    Packer::from_name(text).map_err(|error| error.to_string())
+}
+
+fn fraction(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|part| (0.0..=1.0).contains(part)).ok_or_else(|| "use a number from 0 to 1".to_owned())
+}
+
 /// A list of ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ports(pub(crate) Vec<u16>);
+pub(crate) struct PortList(pub(crate) Vec<u16>);
 
-fn ports(text: &str) -> Result<Ports, String> {
+fn ports(text: &str) -> Result<PortList, String> {
     let port = |text: &str| {
         text.trim()
             .parse::<u16>()
@@ -82,7 +200,7 @@ fn ports(text: &str) -> Result<Ports, String> {
             None => all.push(port(range)?),
         }
     }
-    Ok(Ports(all))
+    Ok(PortList(all))
 }
 
 #[cfg(test)]
@@ -91,8 +209,8 @@ mod tests {
 
     #[test]
     fn ports_are_read_as_ranges_and_single_ones() {
-        assert_eq!(ports("10101-10103,9").unwrap(), Ports(vec![10101, 10102, 10103, 9]));
-        assert_eq!(ports("").unwrap(), Ports(vec![]));
+        assert_eq!(ports("10101-10103,9").unwrap(), PortList(vec![10101, 10102, 10103, 9]));
+        assert_eq!(ports("").unwrap(), PortList(vec![]));
         for (text, reason) in [("5-2", "ends before"), ("0", "`0`"), ("1-x", "`x`"), ("70000", "65535")] {
             assert!(ports(text).unwrap_err().contains(reason), "{text}");
         }

@@ -4,12 +4,19 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{LogArgs, PlaceArgs, seconds};
+use super::{ConfigArgs, LogArgs, PlaceArgs, seconds};
 
+/// Arguments of `remuda engine`.
 #[derive(Debug, Args)]
+#[command(
+    args_override_self = true,
+    after_help = "ipengine's own spellings work too (--IPEngine.timeout=20): see --help-all."
+)]
 pub(crate) struct EngineArgs {
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
     /// Connection file, if it is not the profile's
@@ -24,6 +31,15 @@ pub(crate) struct EngineArgs {
     /// Id to ask for; the controller may give another
     #[arg(long, value_name = "N")]
     pub(crate) id: Option<u32>,
+    /// Its uuid, in place of a random one
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) ident: Option<String>,
+    /// Host name of the controller, in place of that in the connection file
+    #[arg(long, value_name = "HOST")]
+    pub(crate) location: Option<String>,
+    /// Heartbeats of the controller that may be missing in a row before the engine ends; 0: any number
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub(crate) max_missed_pings: u32,
     /// Words of your own that describe the engine
     #[arg(long, value_name = "WORD")]
     pub(crate) label: Vec<String>,

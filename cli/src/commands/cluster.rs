@@ -1,26 +1,40 @@
-//! `remuda cluster start` and `stop`.
+//! `remuda cluster`: starting a cluster and waiting for it.
+
+mod files;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use remuda_client::{Client, ConnectOptions};
-use remuda_cluster::{ClusterFile, LocalCluster, ProcessId, Programs};
+use remuda_cluster::{ClusterFile, EngineSet, LocalCluster, ProcessId, Programs};
 use remuda_net::Profile;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind};
+use tokio::sync::mpsc;
 
-use crate::args::cluster::{ClusterCommand, EngineKind, StartArgs, StopArgs};
+use crate::args::cluster::{ClusterCommand, EngineArgs, EngineKind, EnginesArgs, StartArgs};
+use crate::args::switch;
 use crate::failure::{Failure, Outcome};
+use crate::{logging, python};
 
 /// How often the processes are looked at while engines are awaited, and afterwards.
 const WATCH: Duration = Duration::from_millis(100);
-/// How long a cluster may take to end by itself before its processes are killed.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(crate) fn run(command: &ClusterCommand) -> Outcome {
+/// Exit code of `ipcluster start` where the cluster runs already (`cluster/app.py: ALREADY_STARTED`).
+const STOCK_ALREADY_STARTED: u8 = 10;
+
+/// `notes` is what was said somewhere and has no effect; `is_stock`, whether it was called as `ipcluster`.
+pub(crate) fn run(command: &ClusterCommand, notes: &[String], is_stock: bool) -> Outcome {
+    for note in notes {
+        say(&format!("warning: {note}"));
+    }
     match command {
-        ClusterCommand::Start(args) => start(args),
-        ClusterCommand::Stop(args) => stop(args),
+        ClusterCommand::Start(args) => start(args, is_stock),
+        ClusterCommand::Engines(args) => engines(args, is_stock),
+        ClusterCommand::Stop(args) => files::stop(args, is_stock),
+        ClusterCommand::List(args) => files::list(args),
+        ClusterCommand::Clean(args) => files::clean(args),
     }
 }
 
@@ -29,64 +43,82 @@ pub(crate) fn this_program() -> Result<OsString, Failure> {
     Ok(std::env::current_exe()?.into_os_string())
 }
 
-fn start(args: &StartArgs) -> Outcome {
+fn start(args: &StartArgs, is_stock: bool) -> Outcome {
     let profile = args.place.profile();
+    args.config.enter_work_dir()?;
     profile.create()?;
     if ClusterFile::read(&profile)?.is_some_and(|file| file.runs()) {
-        return Err(Failure::new(anyhow::anyhow!("a cluster runs already in `{}`", profile.dir().display())).hint(
-            format!("stop it with `remuda cluster stop{}`, or name another with `--cluster-id`", args.place.options()),
-        ));
+        let what = anyhow::anyhow!("a cluster runs already in `{}`", profile.dir().display());
+        let options = args.place.options();
+        let hint = format!("stop it with `remuda cluster stop{options}`, or name another with `--cluster-id`");
+        return Err(Failure::new(what).hint(hint).code(if is_stock { STOCK_ALREADY_STARTED } else { 1 }));
     }
-    let engines = args.n.map_or_else(cores, usize::from);
-    let programs = programs(args)?;
+    if args.clean_logs {
+        let id = profile.cluster_id();
+        logging::remove_earlier(&profile, |file| {
+            ["ipcontroller", "ipengine"].into_iter().any(|name| logging::is_log_of(file, name, id))
+        });
+    }
+    let engines = args.engine.n.map_or_else(cores, usize::from);
+    let mut controller: Vec<OsString> = vec![this_program()?, "controller".into()];
+    if !args.engine.daemonize {
+        controller.extend(end_with_this());
+    }
+    for (option, value) in [("--ip", &args.ip), ("--location", &args.location)] {
+        controller.extend(value.as_ref().map(|value| format!("{option}={value}").into()));
+    }
+    controller.extend(args.controller_arg.iter().chain(&args.controller_options).map(OsString::from));
+    let programs = Programs { controller, engine: engine_program(&args.engine, is_stock)? };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(supervise(args, &profile, &programs, engines))
 }
 
-fn programs(args: &StartArgs) -> Result<Programs, Failure> {
-    let this = this_program()?;
-    let mut controller: Vec<OsString> = vec![this.clone(), "controller".into()];
-    let mut engine: Vec<OsString> = match args.engines {
-        EngineKind::Native => vec![this, "engine".into()],
-        EngineKind::Python => {
-            let from_environment = std::env::var("REMUDA_PYTHON").ok().filter(|python| !python.is_empty());
-            let python = args.python.clone().or(from_environment).unwrap_or_else(|| "python3".to_owned());
-            vec![python.into(), "-m".into(), "ipyparallel.engine".into()]
+/// Then even a killed supervisor leaves nothing behind.
+fn end_with_this() -> [OsString; 2] {
+    ["--parent".into(), std::process::id().to_string().into()]
+}
+
+fn engine_program(args: &EngineArgs, is_stock: bool) -> Result<Vec<OsString>, Failure> {
+    let default = if is_stock { EngineKind::Python } else { EngineKind::Native };
+    let mut engine = match args.engines.unwrap_or(default) {
+        EngineKind::Native => {
+            let mut engine = vec![this_program()?, "engine".into()];
+            if !args.daemonize {
+                engine.extend(end_with_this());
+            }
+            engine
         }
+        EngineKind::Python => python::engine_command(args.python.as_deref())?,
     };
-    if !args.daemonize {
-        // Then even a killed supervisor leaves nothing behind.
-        let parent = || ["--parent".into(), std::process::id().to_string().into()];
-        controller.extend(parent());
-        if args.engines == EngineKind::Native {
-            engine.extend(parent());
-        }
-    }
-    controller.extend(args.controller.iter().map(OsString::from));
-    Ok(Programs { controller, engine })
+    engine.extend(args.engine_arg.iter().map(OsString::from));
+    Ok(engine)
+}
+
+/// Whether the controller is to use connection files that are there.
+fn reuses(controller: &[OsString]) -> bool {
+    controller.iter().filter_map(|word| word.to_str()).any(|word| {
+        let (option, value) = word.split_once('=').unwrap_or((word, "true"));
+        matches!(option, "--reuse" | "--restore" | "--IPController.reuse_files" | "--IPController.restore_engines")
+            && switch(value) != Ok(false)
+    })
 }
 
 async fn supervise(args: &StartArgs, profile: &Profile, programs: &Programs, engines: usize) -> Outcome {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut cluster = LocalCluster::start(programs, profile, engines)?;
-    ClusterFile {
-        controller: cluster.controller().process_id(),
-        engines: cluster.engines().iter().map(remuda_cluster::Launched::process_id).collect(),
-        supervisor: (!args.daemonize).then(ProcessId::this),
-    }
-    .write(profile)?;
+    let mut signals = Signals::new()?;
+    let delay = Duration::from_secs_f64(args.delay);
+    let mut cluster = LocalCluster::start(programs, profile, engines, delay, reuses(&programs.controller))?;
+    let daemonize = args.engine.daemonize;
+    cluster.file((!daemonize).then(ProcessId::this)).write(profile)?;
     let mut file = RemoveFile { profile, keep: false };
 
     let ready = tokio::select! {
-        ready = engines_ready(&mut cluster, engines, Duration::from_secs_f64(args.timeout)) => ready,
-        _ = interrupt.recv() => return Ok(ExitCode::from(130)),
-        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+        ready = engines_ready(&mut cluster, engines, Duration::from_secs_f64(args.engine.timeout)) => ready,
+        end = signals.ends.next() => return Ok(ExitCode::from(end)),
     };
     ready?;
     let options = args.place.options();
     say(&format!("{engines} engines are ready; connection files in `{}`", profile.security().display()));
-    if args.daemonize {
+    if daemonize {
         say(&format!("stop the cluster with `remuda cluster stop{options}`"));
         cluster.detach();
         file.keep = true;
@@ -96,8 +128,11 @@ async fn supervise(args: &StartArgs, profile: &Profile, programs: &Programs, eng
     let mut engines_left = engines;
     loop {
         tokio::select! {
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
+            _ = signals.ends.next() => break,
+            signal = signals.forward.recv() => {
+                let Some(signal) = signal else { break };
+                cluster.signal_engines(signal);
+            }
             () = tokio::time::sleep(WATCH) => {
                 if let Some(status) = cluster.controller_ended() {
                     if !status.success() {
@@ -117,6 +152,119 @@ async fn supervise(args: &StartArgs, profile: &Profile, programs: &Programs, eng
     cluster.stop();
     say("the cluster is stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// `remuda cluster engines`: more engines for the controller that runs.
+fn engines(args: &EnginesArgs, is_stock: bool) -> Outcome {
+    let profile = args.place.profile();
+    args.config.enter_work_dir()?;
+    profile.create()?;
+    let count = args.engine.n.map_or_else(cores, usize::from);
+    let program = engine_program(&args.engine, is_stock)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let client = Client::connect(ConnectOptions::file(profile.client_file())).await?;
+        let before = client.engines().len();
+        let mut set = EngineSet::start(&program, &profile, count)?;
+        remember(&profile, &set)?;
+        let timeout = Duration::from_secs_f64(args.engine.timeout);
+        let ready = tokio::select! {
+            ready = set_ready(&client, &mut set, before + count, timeout, &profile) => ready,
+            end = signals.ends.next() => return Ok(ExitCode::from(end)),
+        };
+        ready?;
+        say(&format!("{count} engines are ready"));
+        if args.engine.daemonize {
+            set.detach();
+            return Ok(ExitCode::SUCCESS);
+        }
+        say("press Ctrl-C to stop them");
+        loop {
+            tokio::select! {
+                _ = signals.ends.next() => break,
+                signal = signals.forward.recv() => {
+                    let Some(signal) = signal else { break };
+                    set.signal(signal);
+                }
+                () = tokio::time::sleep(WATCH) => if set.alive() == 0 { break },
+            }
+        }
+        set.stop();
+        say("the engines are stopped");
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Adds engines to the cluster file, if the controller was started by a command that wrote one.
+fn remember(profile: &Profile, set: &EngineSet) -> Result<(), Failure> {
+    let Some(mut file) = ClusterFile::read(profile)? else { return Ok(()) };
+    file.engines.retain(|member| member.process.runs());
+    file.engines.extend(set.members());
+    file.write(profile)?;
+    Ok(())
+}
+
+async fn set_ready(
+    client: &Client,
+    set: &mut EngineSet,
+    engines: usize,
+    timeout: Duration,
+    profile: &Profile,
+) -> Result<(), Failure> {
+    let start = Instant::now();
+    loop {
+        let Err(missing) = client.wait_for_engines(engines, WATCH).await else { return Ok(()) };
+        if let Some(failure) = set.failure() {
+            return Err(failure.into());
+        }
+        if start.elapsed() > timeout {
+            return Err(Failure::new(missing).hint(format!("see the engines' logs in `{}`", profile.log().display())));
+        }
+    }
+}
+
+/// The signals that a command which waits for processes answers to.
+struct Signals {
+    ends: Ends,
+    /// SIGUSR1 and SIGUSR2, which are for the engines (`cluster/app.py: init_signal`).
+    forward: mpsc::UnboundedReceiver<Signal>,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let (sender, forward) = mpsc::unbounded_channel();
+        for (kind, signal) in
+            [(SignalKind::user_defined1(), Signal::SIGUSR1), (SignalKind::user_defined2(), Signal::SIGUSR2)]
+        {
+            let (mut stream, sender) = (unix::signal(kind)?, sender.clone());
+            tokio::spawn(async move {
+                while stream.recv().await.is_some() {
+                    if sender.send(signal).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        let (interrupt, terminate) = (unix::signal(SignalKind::interrupt())?, unix::signal(SignalKind::terminate())?);
+        Ok(Self { ends: Ends { interrupt, terminate }, forward })
+    }
+}
+
+/// Those that ask for the end.
+struct Ends {
+    interrupt: unix::Signal,
+    terminate: unix::Signal,
+}
+
+impl Ends {
+    /// Waits for one, and returns the exit code for a command that was not ready yet.
+    async fn next(&mut self) -> u8 {
+        tokio::select! {
+            _ = self.interrupt.recv() => 130,
+            _ = self.terminate.recv() => 0,
+        }
+    }
 }
 
 /// Waits until all engines are registered, or one of the processes has ended.
@@ -152,31 +300,6 @@ impl Drop for RemoveFile<'_> {
             ClusterFile::remove(self.profile);
         }
     }
-}
-
-fn stop(args: &StopArgs) -> Outcome {
-    let profile = args.place.profile();
-    let Some(file) = ClusterFile::read(&profile)? else {
-        return Err(Failure::new(anyhow::anyhow!("no cluster was started in `{}`", profile.dir().display()))
-            .hint("name the right one with `--profile`, `--profile-dir` or `--cluster-id`"));
-    };
-    let mut ended = 0;
-    if let Some(supervisor) = file.supervisor {
-        // It ends the others itself, and removes the file.
-        ended += remuda_cluster::end(&[supervisor], STOP_TIMEOUT);
-    }
-    ended += remuda_cluster::end(&file.processes(), remuda_cluster::STOP_TIMEOUT);
-    ClusterFile::remove(&profile);
-    for path in [profile.client_file(), profile.engine_file()] {
-        // Left over where the controller was killed.
-        let _ = std::fs::remove_file(path);
-    }
-    if ended == 0 {
-        say("the cluster had ended already");
-    } else {
-        say("the cluster is stopped");
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) fn cores() -> usize {

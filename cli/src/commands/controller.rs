@@ -1,21 +1,26 @@
 //! `remuda controller`: runs one until it is told to end.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use remuda_cluster::{Controller, ControllerConfig, HeartConfig, StoreKind, TaskConfig};
+use remuda_cluster::{Controller, ControllerConfig, HeartConfig, Interface, Limits, Ports, StoreKind, TaskConfig};
+use remuda_net::curve::KeyPair;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::args::controller::ControllerArgs;
+use crate::args::controller::{ControllerArgs, Store, Transport};
 use crate::failure::{Failure, Outcome};
 use crate::logging;
 
-pub(crate) fn run(args: &ControllerArgs) -> Outcome {
-    let config = resolve(args)?;
+pub(crate) fn run(args: &ControllerArgs, notes: &[String]) -> Outcome {
+    let (config, mut said) = resolve(args)?;
+    said.extend_from_slice(notes);
     let profile = config.profile.clone();
-    logging::start(&args.log, &profile, "ipcontroller")?;
+    logging::start(&args.log, &profile, "ipcontroller", &said)?;
+    args.config.enter_work_dir()?;
     // Before any thread is started, so that no signal is missed.
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     if let Some(parent) = args.parent {
@@ -46,29 +51,174 @@ pub(crate) fn run(args: &ControllerArgs) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Flags over environment over defaults.
-fn resolve(args: &ControllerArgs) -> Result<ControllerConfig, Failure> {
+/// What the arguments come to, and what there is to say about it.
+fn resolve(args: &ControllerArgs) -> Result<(ControllerConfig, Vec<String>), Failure> {
+    let mut notes = Vec::new();
     let profile = args.place.profile();
-    if args.ip.is_empty() {
-        return Err(Failure::usage("`--ip` is empty").hint("give an address, or `--ip=*` for all"));
+    let defaults = ControllerConfig::new(profile.clone());
+    let packer = args.packer;
+    if args.unpacker.is_some_and(|unpacker| unpacker != packer) {
+        return Err(Failure::usage("packer and unpacker differ: peers pack as they unpack")
+            .hint("give both the same, or `--packer` alone"));
     }
-    let defaults = ControllerConfig::new(profile);
-    let ports = (args.port != 0).then_some(args.port).into_iter().chain(args.ports.0.iter().copied()).collect();
-    Ok(ControllerConfig {
-        transport: args.transport.clone(),
-        ip: args.ip.clone(),
+    let own_file = |name: &Option<PathBuf>, default: &Path| {
+        name.as_ref().map_or_else(|| default.to_owned(), |name| profile.security().join(name))
+    };
+    // Made once, since it may be a new folder: one for both sides.
+    let ipc = Interface::ipc_of(&profile);
+    let engine_interface = interface(args, &ipc, args.engine_transport, args.engine_ip.as_deref())?;
+    let client_interface = interface(args, &ipc, args.client_transport, args.client_ip.as_deref())?;
+    let hub_port = (args.port != 0).then_some(args.port);
+    let ports = Ports {
+        // The hub's is the first that engines need.
+        engine: hub_port.into_iter().chain(args.engine_ports.0.iter().copied()).collect(),
+        client: args.client_ports.0.clone(),
+        common: args.ports.0.clone(),
+    };
+    let config = ControllerConfig {
+        client_file: own_file(&args.client_file, &defaults.client_file),
+        engine_file: own_file(&args.engine_file, &defaults.engine_file),
+        engine_interface,
+        client_interface,
         location: args.location.clone().unwrap_or_else(|| defaults.location.clone()),
+        ssh: args.ssh.clone(),
+        engine_ssh: args.enginessh.clone(),
         ports,
-        key: std::env::var("IPP_SESSION_KEY").ok().filter(|key| !key.is_empty()),
+        broadcast_depth: args.broadcast_depth,
+        key: key(args)?,
+        curve: curve(args)?,
+        packer,
         heart: HeartConfig { period: Duration::from_millis(args.ping), max_misses: args.max_heart_misses },
+        registration_timeout: (args.registration_timeout != 0)
+            .then(|| Duration::from_secs(u64::from(args.registration_timeout))),
         task: TaskConfig {
             scheme: args.scheme,
             hwm: args.hwm,
             seed: u64::from_le_bytes(remuda_net::random_bytes()[..8].try_into().expect("8 of 16 bytes")),
             ..TaskConfig::default()
         },
-        store: if args.nodb { StoreKind::None } else { StoreKind::default() },
+        store: store(args, &mut notes),
         reuse: args.reuse,
         ..defaults
+    };
+    Ok((config, notes))
+}
+
+/// Where one side is to find the controller. With `ipc` and no path, that is the profile's folder.
+fn interface(
+    args: &ControllerArgs,
+    ipc: &Interface,
+    transport: Option<Transport>,
+    ip: Option<&str>,
+) -> Result<Interface, Failure> {
+    let ip = ip.or(args.ip.as_deref());
+    if ip.is_some_and(str::is_empty) {
+        return Err(Failure::usage("`--ip` is empty").hint("give an address, or `--ip=*` for all"));
+    }
+    Ok(match (transport.unwrap_or(args.transport), ip) {
+        (Transport::Tcp, ip) => Interface::tcp(ip.unwrap_or("127.0.0.1")),
+        // An address of TCP, which the other side may need, is no path.
+        (Transport::Ipc, Some(path)) if path != "*" && path.parse::<std::net::IpAddr>().is_err() => {
+            Interface::ipc(path)
+        }
+        (Transport::Ipc, _) => ipc.clone(),
     })
+}
+
+/// The key that messages are signed with, where one is given: a file goes over text, since who names a file means it.
+fn key(args: &ControllerArgs) -> Result<Option<String>, Failure> {
+    let Some(path) = args.key_file.as_ref().filter(|path| !path.as_os_str().is_empty()) else {
+        return Ok(args.key.clone());
+    };
+    let text = fs::read_to_string(path).map_err(|error| {
+        let what = format!("cannot read the key file `{}`", path.display());
+        Failure::new(anyhow::Error::new(error).context(what)).hint("name another with `--key-file`")
+    })?;
+    Ok(Some(text.trim().to_owned()))
+}
+
+fn curve(args: &ControllerArgs) -> Result<Option<KeyPair>, Failure> {
+    if !args.enable_curve {
+        return Ok(None);
+    }
+    let given = |key: &'_ Option<String>| key.clone().filter(|key| !key.is_empty());
+    let (public, secret) = (given(&args.curve_publickey), given(&args.curve_secretkey));
+    let pair = KeyPair::given_or_new(public.as_deref(), secret.as_deref());
+    pair.map(Some).map_err(|error| Failure::usage(error).hint("`remuda --version` says whether CURVE is there"))
+}
+
+fn store(args: &ControllerArgs, notes: &mut Vec<String>) -> StoreKind {
+    let limits = Limits::default();
+    let limits = Limits {
+        records: args.record_limit.unwrap_or(limits.records),
+        size_bytes: args.size_limit.unwrap_or(limits.size_bytes),
+        cull_fraction: args.cull_fraction.unwrap_or(limits.cull_fraction),
+    };
+    match args.db {
+        Store::None => StoreKind::None,
+        Store::Memory => StoreKind::Memory(limits),
+        Store::Other(name) => {
+            notes.push(format!("there is no {name} store: task records are kept in memory"));
+            StoreKind::Memory(limits)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Args, Command};
+    use clap::Parser;
+
+    fn config(words: &str) -> Result<ControllerConfig, Failure> {
+        let all = format!("remuda controller --profile-dir=/p {words}");
+        let Command::Controller(args) = Args::try_parse_from(all.split_whitespace()).unwrap().command else { panic!() };
+        resolve(&args).map(|(config, _)| config)
+    }
+
+    #[test]
+    fn each_side_has_its_interface() {
+        for (words, engine, client) in [
+            ("", "tcp://127.0.0.1", "tcp://127.0.0.1"),
+            ("--ip=*", "tcp://*", "tcp://*"),
+            ("--engine-ip=10.0.0.1", "tcp://10.0.0.1", "tcp://127.0.0.1"),
+            ("--ip=10.0.0.1 --client-ip=*", "tcp://10.0.0.1", "tcp://*"),
+            ("--transport=ipc", "ipc:///p/security/ipcontroller", "ipc:///p/security/ipcontroller"),
+            ("--transport=ipc --cluster-id=x", "ipc:///p/security/ipcontroller-x", "ipc:///p/security/ipcontroller-x"),
+            ("--transport=ipc --ip=/s/a", "ipc:///s/a", "ipc:///s/a"),
+            ("--client-transport=ipc --ip=10.0.0.1", "tcp://10.0.0.1", "ipc:///p/security/ipcontroller"),
+            ("--engine-transport=ipc --engine-ip=/e", "ipc:///e", "tcp://127.0.0.1"),
+        ] {
+            let config = config(words).ok().unwrap();
+            assert_eq!(config.engine_interface.to_string(), engine, "{words}");
+            assert_eq!(config.client_interface.to_string(), client, "{words}");
+        }
+        assert!(config("--ip=").is_err());
+    }
+
+    #[test]
+    fn the_port_of_the_hub_comes_first_and_each_side_has_its_pool() {
+        let ports = config("--port=9 --ports=1-2 --engine-ports=3 --client-ports=4,5").ok().unwrap().ports;
+        assert_eq!(ports, Ports { engine: vec![9, 3], client: vec![4, 5], common: vec![1, 2] });
+    }
+
+    #[test]
+    fn a_key_is_given_as_text_or_in_a_file_and_may_be_empty() {
+        assert_eq!(config("").ok().unwrap().key, None);
+        assert_eq!(config("--key=k").ok().unwrap().key.as_deref(), Some("k"));
+        assert_eq!(config("--key=").ok().unwrap().key.as_deref(), Some(""));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "from the file\n").unwrap();
+        let words = format!("--key=k --key-file={}", file.path().display());
+        assert_eq!(config(&words).ok().unwrap().key.as_deref(), Some("from the file"));
+        assert!(config("--key-file=/nowhere/k").is_err());
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        assert!(config("--packer=msgpack").is_ok_and(|config| config.packer.name() == "msgpack"));
+        assert!(config("--packer=msgpack --unpacker=msgpack").is_ok());
+        assert!(config("--packer=msgpack --unpacker=json").is_err());
+        assert!(config("--enable-curve --curve-publickey=x").is_err());
+    }
 }

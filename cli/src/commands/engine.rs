@@ -1,5 +1,6 @@
 //! `remuda engine`: runs one until it is told to end.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,29 +8,46 @@ use std::time::{Duration, Instant};
 use remuda_engine::{Ending, Engine, RunError};
 use remuda_net::connection_file::{self, FileError};
 use remuda_net::profile::variable;
-use remuda_proto::{EngineConnection, EngineId};
+use remuda_proto::{EngineConnection, EngineId, EngineUuid};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::args::engine::EngineArgs;
 use crate::failure::{Failure, Outcome};
 use crate::logging;
+use crate::python;
 
 /// How often the connection file is looked for.
 const POLL: Duration = Duration::from_millis(20);
 
-pub(crate) fn run(args: &EngineArgs) -> Outcome {
+/// `ipengine`: what users of it expect is an engine that runs Python, so it is the stock one, with the same arguments.
+pub(crate) fn stock(args: &[OsString]) -> Outcome {
+    use std::os::unix::process::CommandExt;
+    let command = python::engine_command(None)?;
+    let error = std::process::Command::new(&command[0]).args(&command[1..]).args(args).exec();
+    // It comes back only when it fails.
+    let what = format!("cannot run `{}`", command[0].to_string_lossy());
+    Err(Failure::new(anyhow::Error::new(error).context(what)))
+}
+
+pub(crate) fn run(args: &EngineArgs, notes: &[String]) -> Outcome {
     let profile = args.place.profile();
-    logging::start(&args.log, &profile, "ipengine")?;
+    logging::start(&args.log, &profile, "ipengine", notes)?;
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     if let Some(parent) = args.parent {
         remuda_cluster::end_with_parent(parent)?;
     }
     remuda_net::limits::raise_open_files();
 
-    let connection = connection(args)?;
+    let mut connection = connection(args)?;
+    if let Some(location) = &args.location {
+        connection.common.location.clone_from(location);
+    }
+    args.config.enter_work_dir()?;
     let mut builder = Engine::builder()
         .id(args.id.map(EngineId))
+        .uuid(args.ident.as_deref().map(EngineUuid::from))
+        .max_missed_pings(args.max_missed_pings)
         .null(args.null)
         .registration_timeout(Duration::from_secs_f64(args.timeout));
     for label in &args.label {

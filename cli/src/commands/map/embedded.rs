@@ -33,7 +33,7 @@ pub(super) async fn start(engines: usize) -> Result<(Client, LocalCluster, TempD
         controller: words(&["controller", "--ping", &period, "--max-heart-misses", &misses, "--nodb"])?,
         engine: words(&["engine"])?,
     };
-    let mut cluster = LocalCluster::start(&programs, &profile, engines)?;
+    let mut cluster = LocalCluster::start(&programs, &profile, engines, Duration::ZERO, false)?;
     let client = engines_ready(&mut cluster, engines, ENGINES_TIMEOUT).await?;
     Ok((client, cluster, folder))
 }
