@@ -439,8 +439,20 @@ def load(s):
 
 @step
 def resubmit(s):
-    (new,) = s.rc.resubmit(s.kept["balanced"].msg_ids).msg_ids
-    return s.rc.get_result([new], owner=False).get(30)
+    (s.kept["resubmitted"],) = s.rc.resubmit(s.kept["balanced"].msg_ids).msg_ids
+    with RawPeer(s.cluster.connection()) as peer:
+
+        def done():
+            content = {"msg_ids": [s.kept["resubmitted"]], "status_only": True}
+            return not peer.query("result_request", content)["content"]["pending"]
+
+        wait_for(done, "the hub to have the result of what was resubmitted")
+    return "resubmitted"
+
+
+@step
+def result_of_what_was_resubmitted(s):
+    return s.query("result_request", {"msg_ids": [s.kept["resubmitted"]], "status_only": False})["completed"]
 
 
 @step
