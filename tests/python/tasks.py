@@ -90,3 +90,23 @@ def pid_is(number):
 def nap(seconds):
     time.sleep(seconds)
     return seconds
+
+
+def stay_unless(path):
+    """Returns at once what is empty, and anything else when the file of that name is there."""
+    if path:
+        stay(path)
+    return path
+
+
+def note_and_stay(noted, path):
+    note(noted, os.getpid())
+    stay(path)
+
+
+def total(array):
+    return array.sum()
+
+
+def same(value):
+    return value
