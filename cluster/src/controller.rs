@@ -23,7 +23,7 @@ use remuda_scheduler::task::{TaskConfig, TaskEvent, TaskScheduler};
 use serde_json::{Value, json};
 
 use crate::ports::{Binder, For, Interface, Ports};
-use crate::reuse::{Known, Resolved, SocketFolders};
+use crate::reuse::{Known, Resolved, SocketFiles};
 
 /// Largest [`ControllerConfig::broadcast_depth`]: 1,024 ports.
 pub const MAX_BROADCAST_DEPTH: u8 = 10;
@@ -133,8 +133,8 @@ pub struct Controller {
     threads: Vec<JoinHandle<()>>,
     /// To be removed at the end.
     files: Vec<PathBuf>,
-    /// Made for socket files, and removed at the end.
-    folders: SocketFolders,
+    /// To be removed at the end, too.
+    socket_files: SocketFiles,
     client: ClientConnection,
 }
 
@@ -160,7 +160,7 @@ impl Controller {
         let context = Context::new().secured(security);
 
         let resolved = Resolved::new(config, known.as_ref());
-        let folders = SocketFolders::make(&resolved)?;
+        let mut socket_files = SocketFiles::make_folders(&resolved)?;
         let mut binder =
             Binder::new(&context, resolved.engine_interface.clone(), resolved.client_interface.clone(), resolved.ports);
 
@@ -220,6 +220,8 @@ impl Controller {
             notification: notification_port,
             broadcast: client_broadcast_port,
         };
+
+        socket_files.remember(&client_file, &engine_file);
 
         let signing = Key::new(&key);
         let session = || remuda_net::session(None, signing.clone(), packer);
@@ -305,7 +307,7 @@ impl Controller {
 
         let paths = [config.client_file.clone(), config.engine_file.clone()];
         let is_known = known.is_some_and(|known| known.client == client_file && known.engine == engine_file);
-        let mut controller = Self { hub: hub_sender, threads, files: Vec::new(), folders, client: client_file };
+        let mut controller = Self { hub: hub_sender, threads, files: Vec::new(), socket_files, client: client_file };
         if !is_known {
             let written = connection_file::write(&paths[0], &controller.client)
                 .and_then(|()| connection_file::write(&paths[1], &engine_file));
@@ -335,7 +337,7 @@ impl Controller {
     /// Waits until it ends: by a [`Stopper`], or because a client shut it down. Removes the connection files, unless
     /// they are to be used again.
     pub fn wait(self) {
-        let Self { hub, threads, files, folders, .. } = self;
+        let Self { hub, threads, files, socket_files, .. } = self;
         drop(hub);
         let mut threads = threads.into_iter();
         // The hub ends first, and the others as they lose their link to it.
@@ -348,7 +350,7 @@ impl Controller {
             }
         }
         threads.for_each(|thread| drop(thread.join()));
-        folders.remove();
+        drop(socket_files);
     }
 }
 

@@ -53,8 +53,12 @@ impl Interface {
 
     /// The folder of the socket files, where there are any.
     pub(crate) fn folder(&self) -> Option<PathBuf> {
-        let path = Path::new(&self.ip);
-        (self.transport == "ipc" && !self.ip.starts_with('@')).then(|| path.parent().map(Path::to_owned)).flatten()
+        self.socket_file(0)?.parent().map(Path::to_owned)
+    }
+
+    /// The file of a socket, where it has one.
+    pub(crate) fn socket_file(&self, port: u16) -> Option<PathBuf> {
+        (self.transport == "ipc").then(|| PathBuf::from(address::url(&self.ip, port)))
     }
 
     /// Whether a socket that listens here can be reached at every ip of the machine.

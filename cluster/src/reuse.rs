@@ -147,17 +147,23 @@ impl Resolved {
     }
 }
 
-/// Folders of socket files that were made for this start.
-pub(crate) struct SocketFolders(Vec<PathBuf>);
+/// What the transport `ipc` leaves in the file system, to be removed at the end.
+#[derive(Default)]
+pub(crate) struct SocketFiles {
+    /// Folders that were made for this start.
+    folders: Vec<PathBuf>,
+    /// The sockets. libzmq removes only those whose name it chose itself.
+    sockets: Vec<PathBuf>,
+}
 
-impl SocketFolders {
-    /// Makes those that are missing, for the owner alone.
-    pub(crate) fn make(resolved: &Resolved) -> Result<Self, StartError> {
-        let mut made = Self(Vec::new());
+impl SocketFiles {
+    /// Makes the folders that are missing, for the owner alone.
+    pub(crate) fn make_folders(resolved: &Resolved) -> Result<Self, StartError> {
+        let mut made = Self::default();
         for interface in [&resolved.engine_interface, &resolved.client_interface] {
             let Some(path) = interface.folder() else { continue };
             match fs::DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => made.0.push(path),
+                Ok(()) => made.folders.push(path),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(source) => return Err(StartError::SocketFolder { path, source }),
             }
@@ -165,10 +171,27 @@ impl SocketFolders {
         Ok(made)
     }
 
-    /// Removes those that were made here. libzmq removes the sockets themselves as it closes them.
-    pub(crate) fn remove(self) {
-        for path in self.0 {
-            if let Err(error) = fs::remove_dir(&path) {
+    /// Remembers the sockets that a pair of connection files names.
+    pub(crate) fn remember(&mut self, client: &ClientConnection, engine: &EngineConnection) {
+        let ports = Ports::of_files(client, engine);
+        let engines = (&engine.common, ports.engine);
+        let clients = (&client.common, ports.client.into_iter().chain([client.common.registration]).collect());
+        for (common, ports) in [engines, clients] {
+            let interface = Interface::of_file(common);
+            self.sockets.extend(ports.into_iter().filter_map(|port| interface.socket_file(port)));
+        }
+    }
+}
+
+impl Drop for SocketFiles {
+    /// Removes all of it.
+    fn drop(&mut self) {
+        let results = self.sockets.iter().map(|path| (path, fs::remove_file(path)));
+        let results = results.chain(self.folders.iter().map(|path| (path, fs::remove_dir(path))));
+        for (path, result) in results {
+            if let Err(error) = result
+                && error.kind() != ErrorKind::NotFound
+            {
                 tracing::debug!("cannot remove `{}`: {error}", path.display());
             }
         }

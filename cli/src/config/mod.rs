@@ -180,3 +180,54 @@ pub(crate) fn documentation(program: Program) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const PROGRAMS: [Program; 3] = [Program::Controller, Program::Engine, Program::Cluster];
+
+    /// With `REMUDA_WRITE_DOCS` in the environment it writes them instead.
+    #[test]
+    fn the_documentation_has_the_table_of_settings() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+        let mut text = fs::read_to_string(&path).unwrap();
+        for program in PROGRAMS {
+            let begin = format!("<!-- settings of {} -->\n", program.command());
+            let start = text.find(&begin).unwrap() + begin.len();
+            let end = start + text[start..].find("<!-- end -->").unwrap();
+            let wanted = documentation(program);
+            if std::env::var_os("REMUDA_WRITE_DOCS").is_some() {
+                text.replace_range(start..end, &wanted);
+            } else {
+                let what = "docs/configuration.md is behind: run this test with REMUDA_WRITE_DOCS=1";
+                assert_eq!(&text[start..end], wanted, "{what}");
+            }
+        }
+        if std::env::var_os("REMUDA_WRITE_DOCS").is_some() {
+            fs::write(&path, text).unwrap();
+        }
+    }
+
+    #[test]
+    fn every_setting_leads_to_an_option_of_its_program() {
+        for program in PROGRAMS {
+            let command = command(&[program.command()]);
+            let all: Vec<clap::Command> = command.get_subcommands().cloned().chain([command.clone()]).collect();
+            for setting in program.settings() {
+                let table::Meaning::Option(option, _) = setting.meaning else { continue };
+                let has = all.iter().any(|one| one.get_arguments().any(|arg| arg.get_long() == Some(option)));
+                assert!(has, "{program:?}: {}.{} leads to `--{option}`", setting.class, setting.name);
+            }
+        }
+    }
+
+    #[test]
+    fn options_of_which_there_may_be_several_add_up_and_others_give_way() {
+        let words = "remuda engine --label a --label b --timeout 1 --timeout 2";
+        let args = Args::try_parse_from(words.split_whitespace()).unwrap();
+        let crate::args::Command::Engine(engine) = args.command else { panic!() };
+        assert_eq!((engine.label, engine.timeout), (vec!["a".to_owned(), "b".to_owned()], 2.0));
+    }
+}

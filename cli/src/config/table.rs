@@ -106,6 +106,7 @@ const SESSION_INNER: &str = "it tunes the Python implementation of messages";
 const NO_MONITOR: &str = "the parts of the controller are threads of one process, which need no sockets between them";
 const MONGO: &str = "there is no MongoDB store";
 const PYTHON_ENGINE: &str = "a native engine runs no Python: give it to `ipengine`";
+const CLUSTER_LOG: &str = "controller and engines write logs into the profile's folder: give it to them";
 const OTHER_LAUNCHER: &str = "only local launchers are there";
 
 /// What all programs have.
@@ -255,12 +256,16 @@ const CLUSTER: &[Setting] = &[
     set("LocalEngineSetLauncher", "delay", Same, Nothing("engines are started at once: a controller takes thousands")),
     set("Cluster", "engine_timeout", Same, Opt("timeout", One)),
     set("IPCluster", "daemonize", Same, Opt("daemonize", Switch)),
-    set("IPCluster", "clean_logs", Same, Opt("clean-logs", Switch)),
     set("IPCluster", "all_cluster_ids", Same, Opt("all", Switch)),
     set("IPCluster", "all_profiles", Same, Opt("all", Switch)),
     set("IPCluster", "force", Same, Opt("force", Switch)),
     set("IPCluster", "output_format", Same, Opt("output", One)),
     set("IPCluster", "signal", Valued("signal"), Nothing("stock does not use it either")),
+    set("Application", "log_level", Valued("log-level"), Nothing(CLUSTER_LOG)),
+    set("Application", "log_level", Flag("debug", "10"), Nothing(CLUSTER_LOG)),
+    set("Application", "log_level", Flag("quiet", "50"), Nothing(CLUSTER_LOG)),
+    set("Application", "log_to_file", Flag("log-to-file", "True"), Nothing(CLUSTER_LOG)),
+    set("Application", "clean_logs", Same, Opt("clean-logs", Switch)),
     set("IPCluster", "early_shutdown", Same, Nothing("engines that end early are always named")),
     set("Cluster", "load_profile", Same, Nothing("the profile is always read")),
     set("Cluster", "send_engines_connection_env", Same, Nothing("local engines read the file")),
@@ -306,7 +311,10 @@ impl Program {
             Self::Engine => (ENGINE, SESSION),
             Self::Cluster => (CLUSTER, &[]),
         };
-        own.iter().chain(session).chain(COMMON)
+        // What a program has of its own under the same name goes over what all have.
+        let is_own = |setting: &Setting| own.iter().any(|one| (one.class, one.name) == (setting.class, setting.name));
+        let rest = session.iter().chain(COMMON);
+        own.iter().chain(rest.filter(move |setting| setting.name == "*" || !is_own(setting)))
     }
 
     /// The application class itself: everything under `Application` may be written with it too.
