@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use remuda_hub::StoreKind;
 use remuda_hub::heart::{self, HeartMonitor};
 use remuda_hub::hub::{self, Hub};
 use remuda_hub::run::{HeartDriver, HubDriver, News};
+use remuda_hub::store::OpenError;
 use remuda_net::connection_file::{self, FileError};
 use remuda_net::curve::KeyPair;
 use remuda_net::{Clock, Context, Driver, Kind, Mailbox, NetError, Profile, Security, Sender, address, drive, mailbox};
@@ -65,7 +67,7 @@ pub struct ControllerConfig {
     /// The task scheduler.
     pub task: TaskConfig,
     /// Where task records are kept.
-    pub store: hub::StoreKind,
+    pub store: StoreKind,
     /// Whether ports and key come from the files that are there, and the files stay at the end.
     pub reuse: bool,
 }
@@ -90,7 +92,7 @@ impl ControllerConfig {
             heart: heart::Config::default(),
             registration_timeout: None,
             task: TaskConfig::default(),
-            store: hub::StoreKind::default(),
+            store: StoreKind::default(),
             reuse: false,
         }
     }
@@ -122,6 +124,9 @@ pub enum StartError {
     /// A connection file.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The database of task records.
+    #[error(transparent)]
+    Store(#[from] OpenError),
     /// A thread.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
@@ -154,6 +159,7 @@ impl Controller {
     pub fn start(config: &ControllerConfig) -> Result<Self, StartError> {
         let profile = &config.profile;
         profile.create().map_err(|source| StartError::Profile { path: profile.dir().to_owned(), source })?;
+        let store = config.store.open()?;
         let known = config.reuse.then(|| Known::read(&config.client_file, &config.engine_file)).flatten();
         let clock = Clock::new();
         let security = config.curve.clone().map_or(Security::Plain, Security::Server);
@@ -237,7 +243,6 @@ impl Controller {
         let hub_machine = Hub::new(
             hub::Config {
                 registration_timeout: config.registration_timeout.unwrap_or(hub_defaults.registration_timeout),
-                store: config.store,
                 engine_connection: engine_addresses(&engine_file),
                 controller: ControllerInfo {
                     version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -249,6 +254,7 @@ impl Controller {
                 ..hub_defaults
             },
             session(),
+            store,
         );
         let tell = {
             let (task, mux, control) = (task_sender.clone(), mux_sender, control_sender);
@@ -302,7 +308,7 @@ impl Controller {
         threads.push(spawn("control", Relay::new(Channel::Control, session()), control, control_mailbox, clock)?);
         let output = OutputDriver::new(engine_iopub, client_iopub, monitor());
         threads.push(spawn("iopub", OutputRelay::new(session()), output, output_mailbox, clock)?);
-        let broadcast = BroadcastDriver::new(client_broadcast, engine_broadcast);
+        let broadcast = BroadcastDriver::new(client_broadcast, engine_broadcast, monitor());
         threads.push(spawn("broadcast", Broadcast::new(session()), broadcast, broadcast_mailbox, clock)?);
 
         let paths = [config.client_file.clone(), config.engine_file.clone()];

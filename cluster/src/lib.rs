@@ -15,6 +15,7 @@ pub use launcher::{EngineSet, LaunchError, Launched, LocalCluster, Programs, STA
 pub use ports::{Interface, Ports};
 pub use process::{ProcessId, end, end_with_parent};
 pub use remuda_hub::heart::Config as HeartConfig;
+pub use remuda_hub::store::SqliteConfig;
 pub use remuda_hub::{Limits, StoreKind};
 pub use remuda_scheduler::task::{Scheme, TaskConfig};
 pub use state::{ClusterFile, Member, StateError};

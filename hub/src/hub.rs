@@ -33,8 +33,6 @@ pub struct Config {
     /// How long an engine may take from its registration to its first reported beat, and how long after an engine
     /// left its unanswered direct requests are given up. See [`Config::with_heart_period`].
     pub registration_timeout: Duration,
-    /// Where task records are kept.
-    pub store: StoreKind,
     /// What is returned as `connection_info` when an engine registers: its connection file again.
     pub engine_connection: serde_json::Value,
     /// What the controller says of itself to who asks with the key `remuda`.
@@ -43,13 +41,12 @@ pub struct Config {
 
 impl Config {
     /// The stock behaviour at this period of the heartbeat: `max(30 s, period in ms / 100 as seconds)` to register
-    /// (`controller/hub.py: registration_timeout`), and records in memory.
+    /// (`controller/hub.py: registration_timeout`).
     pub fn with_heart_period(period: Duration) -> Self {
         let period_ms = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
         Self {
             heart_period_ms: period_ms,
             registration_timeout: Duration::from_secs((period_ms / 100).max(30)),
-            store: StoreKind::default(),
             engine_connection: serde_json::Value::Object(serde_json::Map::new()),
             controller: ControllerInfo::default(),
         }
@@ -59,41 +56,6 @@ impl Config {
 impl Default for Config {
     fn default() -> Self {
         Self::with_heart_period(Duration::from_secs(3))
-    }
-}
-
-/// Where task records are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum StoreKind {
-    /// In memory, up to these limits.
-    Memory(Limits),
-    /// Nowhere (`NoDB`).
-    None,
-}
-
-impl Default for StoreKind {
-    fn default() -> Self {
-        Self::Memory(Limits::default())
-    }
-}
-
-/// What the records in memory may take (`controller/dictdb.py: DictDB`).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Limits {
-    /// Most records. Beyond it, `cull_fraction` of this number of the oldest are dropped at once.
-    pub records: usize,
-    /// Most bytes of messages and output. Beyond it, the oldest are dropped down to `1 - cull_fraction` of it.
-    pub size_bytes: usize,
-    /// How much is dropped when a limit is passed, from 0 to 1.
-    pub cull_fraction: f64,
-}
-
-impl Eq for Limits {}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { records: 1024, size_bytes: 1 << 30, cull_fraction: 0.1 }
     }
 }
 
@@ -202,9 +164,9 @@ struct Departed {
 }
 
 impl Hub {
-    /// A hub without engines. `session` is its own: nobody else makes messages with it.
-    pub fn new(config: Config, session: Session) -> Self {
-        let store = config.store.open();
+    /// A hub without engines. `session` is its own: nobody else makes messages with it. `store` may have records of an
+    /// earlier controller.
+    pub fn new(config: Config, session: Session, store: Box<dyn TaskStore>) -> Self {
         Self {
             config,
             session,
@@ -324,15 +286,15 @@ impl Hub {
     ) -> Result<(), Denied> {
         let tracked = match (queue, &engine) {
             (Queue::Task, _) => self.tracking.task_request(&msg_id),
-            (Queue::Mux, None) => return Err((None, Refusal::NoTarget)),
-            (Queue::Mux, Some(uuid)) => match self.registry.by_uuid(uuid.as_str()) {
-                Some(engine) => self.tracking.direct_request(&msg_id, engine.key),
+            (Queue::Mux | Queue::Broadcast, None) => return Err((None, Refusal::NoTarget)),
+            (Queue::Mux | Queue::Broadcast, Some(uuid)) => match self.registry.by_uuid(uuid.as_str()) {
+                Some(engine) => self.tracking.direct_request(&msg_id, queue, engine.key),
                 None => return Err((None, Refusal::UnknownEngine(uuid.identity()))),
             },
         };
         match tracked {
             Ok(()) => {
-                let engine = engine.filter(|_| queue == Queue::Mux);
+                let engine = engine.filter(|_| queue.is_direct());
                 let record = TaskRecord::new(msg_id, self.session.packer(), queue, engine, body);
                 self.write(now, Write::Add(record), out);
                 Ok(())
@@ -372,8 +334,8 @@ impl Hub {
             }
             // Stock drops what an engine answers after it was unregistered. The client gets that answer, so here it
             // counts until the request is given up.
-            (Queue::Mux, Some(uuid)) => self.tracking.direct_reply(&msg_id, uuid, status),
-            (Queue::Mux, None) => Err(Unexpected),
+            (Queue::Mux | Queue::Broadcast, Some(uuid)) => self.tracking.direct_reply(&msg_id, queue, uuid, status),
+            (Queue::Mux | Queue::Broadcast, None) => Err(Unexpected),
         };
         if expected.is_err() {
             return Err((engine.map(|uuid| uuid.identity()), Refusal::Unexpected(msg_id)));

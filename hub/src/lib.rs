@@ -19,6 +19,9 @@ pub mod store;
 mod tracking;
 
 pub use heart::HeartMonitor;
-pub use hub::{Config, Effect, Event, Hub, Limits, StoreKind};
+pub use hub::{Config, Effect, Event, Hub};
 pub use registry::{MAX_ENGINES, MAX_REQUESTED_ID, MAX_UUID_BYTES};
+pub use store::Limits;
+#[cfg(feature = "sqlite")]
+pub use store::StoreKind;
 pub use tracking::{MAX_FINISHED_IDS, MAX_LIVE_TASKS};

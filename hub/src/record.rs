@@ -144,26 +144,12 @@ impl TaskRecord {
 
     /// When the client made it, by its header.
     pub fn submitted(&self) -> Option<Date> {
-        Date::parse(&self.facts(&self.request).date?)
+        Date::parse(&facts(self.packer, &self.request).date?)
     }
 
     /// The session of its client, by its header.
     pub fn client(&self) -> Option<Cow<'_, str>> {
-        self.facts(&self.request).session
-    }
-
-    /// When the engine began, by the metadata of its reply.
-    pub fn started(&self) -> Option<Date> {
-        let metadata: MetadataFacts = self.packer.unpack(self.outcome.as_ref()?.body.metadata()).ok()?;
-        Date::parse(metadata.started?.as_str()?)
-    }
-
-    /// When the reply was made, by its header. One that does not say counts as made when it came: whoever asks should not
-    /// take the request for unfinished.
-    pub fn completed(&self) -> Option<Date> {
-        let outcome = self.outcome.as_ref()?;
-        let date = self.facts(&outcome.body).date.and_then(|date| Date::parse(&date));
-        Some(date.unwrap_or(outcome.received))
+        facts(self.packer, &self.request).session
     }
 
     /// The word that the client gave it: a text, unless the client is not a stock one.
@@ -221,8 +207,8 @@ impl TaskRecord {
             Field::Submitted => date(self.submitted()),
             Field::ClientUuid => self.client().map_or(Datum::Null, Datum::Text),
             Field::EngineUuid => self.engine.as_ref().map_or(Datum::Null, |engine| text(engine.as_str())),
-            Field::Started => date(self.started()),
-            Field::Completed => date(self.completed()),
+            Field::Started => date(outcome.and_then(|outcome| outcome.started(self.packer))),
+            Field::Completed => date(outcome.map(|outcome| outcome.completed(self.packer))),
             Field::Resubmitted => self.resubmitted.as_ref().map_or(Datum::Null, |msg_id| text(msg_id.as_str())),
             Field::Received => date(outcome.map(|outcome| outcome.received)),
             Field::ResultHeader => result(Body::header),
@@ -243,9 +229,20 @@ impl TaskRecord {
             Field::DisplayData => packed(self.output.display_data.as_deref()),
         }
     }
+}
 
-    fn facts<'a>(&self, body: &'a Body) -> HeaderFacts<'a> {
-        self.packer.unpack(body.header()).unwrap_or_default()
+impl Outcome {
+    /// When the engine began, by the metadata of its reply.
+    pub fn started(&self, packer: Packer) -> Option<Date> {
+        let metadata: MetadataFacts = packer.unpack(self.body.metadata()).ok()?;
+        Date::parse(metadata.started?.as_str()?)
+    }
+
+    /// When the reply was made, by its header. One that does not say counts as made when it came: whoever asks should not
+    /// take the request for unfinished.
+    pub fn completed(&self, packer: Packer) -> Date {
+        let date = facts(packer, &self.body).date.and_then(|date| Date::parse(&date));
+        date.unwrap_or(self.received)
     }
 }
 
@@ -261,6 +258,14 @@ impl Datum<'_> {
 }
 
 impl OutputPiece {
+    /// What it takes, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        match self {
+            Self::Stdout(text) | Self::Stderr(text) | Self::ExecuteInput(text) => text.len(),
+            Self::ExecuteResult(content) | Self::DisplayData(content) | Self::Error(content) => content.len(),
+        }
+    }
+
     /// What of an iopub message belongs in a record; `None` for a type that does not.
     ///
     /// # Errors
@@ -295,6 +300,10 @@ struct Code {
 /// The buffers of a message in order, shared where they are large.
 pub(crate) fn all_buffers(body: &Body) -> impl Iterator<Item = Bytes> + '_ {
     (0..body.buffer_count()).filter_map(|index| body.buffer(index))
+}
+
+fn facts(packer: Packer, body: &Body) -> HeaderFacts<'_> {
+    packer.unpack(body.header()).unwrap_or_default()
 }
 
 fn buffers(body: &Body) -> Datum<'static> {

@@ -52,12 +52,14 @@ pub struct HubDriver<F> {
     /// Takes the news to the schedulers and the heart monitor.
     tell: F,
     refusals: Refusals,
+    /// How often the store lost something.
+    store_errors: u64,
 }
 
 impl<F: FnMut(News)> HubDriver<F> {
     /// A driver over sockets that are bound.
     pub fn new(query: Socket, notification: Socket, tell: F) -> Self {
-        Self { query: [query], notification, tell, refusals: Refusals::new("registration") }
+        Self { query: [query], notification, tell, refusals: Refusals::new("registration"), store_errors: 0 }
     }
 }
 
@@ -96,7 +98,12 @@ impl<F: FnMut(News)> Driver for HubDriver<F> {
             hub::Effect::ForgetHeart(uuid) => (self.tell)(News::ForgetHeart(uuid)),
             hub::Effect::Resubmit { msg_id, body } => (self.tell)(News::Resubmit { msg_id, body }),
             hub::Effect::StoreFailed(error) => {
-                tracing::error!("{error}: what was to be recorded is lost, the controller goes on");
+                // A disk that is full fails ten times a second: the count says how often.
+                self.store_errors += 1;
+                if self.store_errors.is_power_of_two() {
+                    let times = self.store_errors;
+                    tracing::error!(times, "{error}: what was to be recorded is lost, the controller goes on");
+                }
             }
             hub::Effect::Reply { to, body } => {
                 self.query[0].send(&to, &body);

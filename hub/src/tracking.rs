@@ -56,7 +56,7 @@ struct Live {
 enum Place {
     /// It waits for an engine. Only on [`Queue::Task`].
     Waiting,
-    /// It was sent to this engine. On [`Queue::Mux`] the engine is in `engines`.
+    /// It was sent to this engine. On a direct queue the engine is in `engines`.
     On(EngineKey),
     /// It was sent to an engine that had left by then. Only on [`Queue::Task`].
     Elsewhere,
@@ -111,9 +111,10 @@ impl Tracking {
     }
 
     /// A direct request came in for a registered engine.
-    pub(crate) fn direct_request(&mut self, msg_id: &MsgId, engine: EngineKey) -> Result<(), Untracked> {
+    pub(crate) fn direct_request(&mut self, msg_id: &MsgId, queue: Queue, engine: EngineKey) -> Result<(), Untracked> {
+        assert!(queue.is_direct(), "`{msg_id}` is no direct request but on {queue:?}");
         assert!(self.engines.contains_key(&engine), "a direct request for {engine:?}, which is not known");
-        self.add(msg_id, Queue::Mux, Place::On(engine))
+        self.add(msg_id, queue, Place::On(engine))
     }
 
     /// A request came in for the task scheduler.
@@ -135,11 +136,12 @@ impl Tracking {
     pub(crate) fn direct_reply(
         &mut self,
         msg_id: &MsgId,
+        queue: Queue,
         engine: &EngineUuid,
         status: Status,
     ) -> Result<(), Unexpected> {
-        let live = self.live.get(msg_id).ok_or(Unexpected)?;
-        let Live { queue: Queue::Mux, place: Place::On(id), .. } = *live else { return Err(Unexpected) };
+        let live = self.live.get(msg_id).filter(|live| live.queue == queue && queue.is_direct()).ok_or(Unexpected)?;
+        let Place::On(id) = live.place else { return Err(Unexpected) };
         if self.engines.get(&id).is_none_or(|load| load.uuid != *engine) {
             return Err(Unexpected);
         }
@@ -168,7 +170,7 @@ impl Tracking {
         // One look at all requests for however many engines; none if nothing is stranded.
         if stranded {
             lost.extend(self.live.iter().filter_map(|(msg_id, live)| match live.place {
-                Place::On(id) if live.queue == Queue::Mux && engines.contains(&id) => {
+                Place::On(id) if live.queue.is_direct() && engines.contains(&id) => {
                     Some((live.seq, msg_id.clone(), id))
                 }
                 _ => None,
@@ -227,7 +229,7 @@ impl Tracking {
                 Place::On(id) => {
                     let Some(lists) = lists.get_mut(&id) else { continue };
                     match live.queue {
-                        Queue::Mux => lists.queue.push(msg_id.clone()),
+                        Queue::Mux | Queue::Broadcast => lists.queue.push(msg_id.clone()),
                         Queue::Task => lists.tasks.push(msg_id.clone()),
                     }
                 }
@@ -255,11 +257,11 @@ impl Tracking {
                 (Queue::Task, Place::Waiting) => waiting += 1,
                 (Queue::Task, Place::Elsewhere) => {}
                 (Queue::Task, Place::On(id)) => counts.entry(id).or_default().1 += 1,
-                (Queue::Mux, Place::On(id)) => {
+                (Queue::Mux | Queue::Broadcast, Place::On(id)) => {
                     assert!(self.engines.contains_key(&id), "direct request `{msg_id}` on unknown {id:?}");
                     counts.entry(id).or_default().0 += 1;
                 }
-                (Queue::Mux, place) => panic!("direct request `{msg_id}` is {place:?}"),
+                (Queue::Mux | Queue::Broadcast, place) => panic!("direct request `{msg_id}` is {place:?}"),
             }
         }
         assert_eq!(self.waiting, waiting, "waiting");
@@ -309,7 +311,7 @@ impl Tracking {
                 // An engine is forgotten some time after it left; its tasks may still wait for what the scheduler does.
                 let Some(load) = self.engines.get_mut(&id) else { return };
                 match queue {
-                    Queue::Mux => &mut load.counts.queue,
+                    Queue::Mux | Queue::Broadcast => &mut load.counts.queue,
                     Queue::Task => &mut load.counts.tasks,
                 }
             }

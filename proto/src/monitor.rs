@@ -14,6 +14,8 @@ pub enum Queue {
     Mux,
     /// The task scheduler.
     Task,
+    /// The broadcast scheduler: one of many copies of a request, each for one engine.
+    Broadcast,
 }
 
 impl Queue {
@@ -22,7 +24,18 @@ impl Queue {
         match self {
             Self::Mux => "mux",
             Self::Task => "task",
+            Self::Broadcast => "broadcast",
         }
+    }
+
+    /// The queue of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Mux, Self::Task, Self::Broadcast].into_iter().find(|queue| queue.name() == name)
+    }
+
+    /// Whether the client names the engine, which then has the request at once and for good.
+    pub fn is_direct(self) -> bool {
+        matches!(self, Self::Mux | Self::Broadcast)
     }
 }
 

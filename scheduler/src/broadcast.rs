@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use remuda_proto::message::metadata::ReplyEnvelope;
+use remuda_proto::monitor::{Monitor, Queue};
 use remuda_proto::{
     Body, EngineId, EngineUuid, Envelope, Header, Identity, Idents, Instant, Machine, Map, MsgId, Now, Refusal,
     RemoteError, SeenSignatures, Session, Set, Status,
@@ -66,6 +67,8 @@ pub enum BroadcastEffect {
         /// The reply of one engine, or of all.
         body: Body,
     },
+    /// Tell the hub of one engine's copy, before the engine can get it, or of its reply.
+    Monitor(Monitor),
     /// A message had no effect, or an error reply for an answer: log and count it.
     Refused {
         /// Who sent it.
@@ -109,7 +112,8 @@ struct Collected {
 /// Sends requests to many engines, and their replies back one by one or all in one.
 ///
 /// Where stock differs: a coalesced reply is an error if any engine failed (stock looks at the last reply only), a target
-/// that is not there gets an error reply (stock waits for ever), and so does a request without targets.
+/// that is not there gets an error reply (stock waits for ever), and so does a request without targets. And the hub is told: of each
+/// engine's copy, under the id that it has there.
 #[derive(Debug)]
 pub struct Broadcast {
     /// Verifies what comes, signs what is changed.
@@ -175,7 +179,8 @@ impl Broadcast {
         }
         for (uuid, id) in targets {
             let mut copy = header.clone();
-            copy.msg_id = MsgId::from(format!("{}_{uuid}", envelope.msg_id));
+            let copied = MsgId::from(format!("{}_{uuid}", envelope.msg_id));
+            copy.msg_id = copied.clone();
             let mut wire = wire.clone();
             wire.entry("original_msg_id").or_insert_with(|| envelope.msg_id.as_str().into());
             wire.insert("targets".to_owned(), json!([[uuid, id]]));
@@ -193,6 +198,12 @@ impl Broadcast {
             let parts = [&copy[..], body.parent_header(), &packer.pack(&wire)?, body.content()];
             let buffers = (0..body.buffer_count()).filter_map(|index| body.buffer(index));
             let body = self.session.sign_parts(parts, buffers);
+            out.push(BroadcastEffect::Monitor(Monitor::Request {
+                queue: Queue::Broadcast,
+                engine: Some(uuid.clone()),
+                envelope: Envelope { msg_id: copied, ..envelope.clone() },
+                body: body.clone(),
+            }));
             out.push(BroadcastEffect::ToEngine { engine: uuid.identity(), client: client.clone(), body });
         }
         Ok(())
@@ -302,7 +313,14 @@ impl Broadcast {
         self.session.key().verify(body)?;
         let client = idents.first().ok_or(Refusal::NoTarget)?;
         let uuid = engine.to_engine().ok_or_else(|| Refusal::UnknownEngine(engine.clone()))?;
-        self.reply(now, client, &uuid, body, out)
+        let replied = self.reply(now, client, &uuid, body, out);
+        // The hub knows what it expects, whatever becomes of the reply here: a coalesced one may be given up already.
+        let said = crate::reply::read(self.session.packer(), body)?;
+        if let (Some(msg_id), Some(status)) = (said.parent, said.status) {
+            let (queue, engine, body) = (Queue::Broadcast, Some(uuid), body.clone());
+            out.push(BroadcastEffect::Monitor(Monitor::Reply { queue, engine, msg_id, status, body }));
+        }
+        replied
     }
 
     /// Forgets the coalescing requests that wait for an engine which is gone: their clients have failed them already.
@@ -486,7 +504,40 @@ mod tests {
         let copies = copies(&effects);
         world.answer("e0", &copies[0], "ok", "zero");
         let again = world.answer("e0", &copies[0], "ok", "zero");
-        assert!(matches!(again[..], [BroadcastEffect::Refused { refusal: Refusal::Unexpected(_), .. }]));
+        let refused = matches!(again.last(), Some(BroadcastEffect::Refused { refusal: Refusal::Unexpected(_), .. }));
+        assert!(refused && replies(&again).is_empty(), "{again:?}");
+    }
+
+    #[test]
+    fn the_hub_hears_of_each_copy_before_its_engine_and_of_each_reply() {
+        let told = |effects: &[BroadcastEffect]| -> Vec<String> {
+            let tell = |effect: &BroadcastEffect| match effect {
+                BroadcastEffect::Monitor(Monitor::Request { queue: Queue::Broadcast, engine, envelope, body }) => {
+                    assert_eq!(Envelope::read(Packer::Json, body).unwrap(), *envelope);
+                    format!("request {} for {engine:?}", envelope.msg_id)
+                }
+                BroadcastEffect::Monitor(Monitor::Reply {
+                    queue: Queue::Broadcast, engine, msg_id, status, ..
+                }) => {
+                    format!("{msg_id} {status:?} from {engine:?}")
+                }
+                BroadcastEffect::ToEngine { engine, .. } => format!("to {engine}"),
+                BroadcastEffect::ToClient { .. } => "to client".to_owned(),
+                other => panic!("{other:?}"),
+            };
+            effects.iter().map(tell).collect()
+        };
+        for coalescing in [false, true] {
+            let mut world = World::new();
+            let (id, effects) = world.send(coalescing, &both());
+            let expected = ["e0", "e1"]
+                .map(|engine| [format!("request {id}_{engine} for Some(\"{engine}\")"), format!("to {engine}")]);
+            assert_eq!(told(&effects), expected.concat());
+            let copies = copies(&effects);
+            let mut seen = told(&world.answer("e0", &copies[0], "error", ""));
+            seen.retain(|what| what != "to client");
+            assert_eq!(seen, [format!("{id}_e0 Error from Some(\"e0\")")]);
+        }
     }
 
     #[test]

@@ -250,22 +250,33 @@ impl<E: From<Monitor>, A: FnMut(Vec<MsgId>)> Driver for RelayDriver<E, A> {
 }
 
 /// Drives a [`Broadcast`].
-pub struct BroadcastDriver {
+pub struct BroadcastDriver<E> {
     sides: Sides,
+    monitor: MonitorLink<E>,
+    /// Effects on their way; empty between turns.
+    rest: Vec<BroadcastEffect>,
 }
 
-impl BroadcastDriver {
+impl<E: From<Monitor>> BroadcastDriver<E> {
     /// A driver over ROUTERs that are bound.
-    pub fn new(clients: Socket, engines: Socket) -> Self {
-        Self { sides: Sides::new(clients, engines, ["broadcast", "broadcast (engines)"]) }
+    pub fn new(clients: Socket, engines: Socket, monitor: MonitorLink<E>) -> Self {
+        Self { sides: Sides::new(clients, engines, ["broadcast", "broadcast (engines)"]), monitor, rest: Vec::new() }
     }
 }
 
-impl Driver for BroadcastDriver {
+impl<E: From<Monitor>> Driver for BroadcastDriver<E> {
     type Machine = Broadcast;
 
     fn sockets(&self) -> &[Socket] {
         &self.sides.sockets
+    }
+
+    fn reads(&self, index: usize) -> bool {
+        index == ENGINES || !self.monitor.lags()
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        self.monitor.lags().then_some(LAG_PATIENCE)
     }
 
     fn receive(&mut self, index: usize, _now: Now) -> Input<BroadcastEvent> {
@@ -289,9 +300,21 @@ impl Driver for BroadcastDriver {
             BroadcastEffect::ToClient { client, body } => {
                 self.sides.sockets[CLIENTS].send([&client], &body);
             }
+            BroadcastEffect::Monitor(seen) => self.monitor.0.send(E::from(seen)),
             BroadcastEffect::Refused { from, refusal } => self.sides.refuse(CLIENTS, Some(&from), &refusal),
         }
         ControlFlow::Continue(())
+    }
+
+    fn perform_all(&mut self, effects: &mut Vec<BroadcastEffect>) -> ControlFlow<()> {
+        let mut rest = std::mem::take(&mut self.rest);
+        self.monitor.tell(effects, &mut rest, |effect| match effect {
+            BroadcastEffect::Monitor(seen) => For::Hub(seen),
+            other => For::Peers(other),
+        });
+        let done = rest.drain(..).try_for_each(|effect| self.perform(effect));
+        self.rest = rest;
+        done
     }
 }
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from datetime import datetime, timedelta, timezone
 
 import ipyparallel as ipp
 import pytest
 import tasks
-from harness import RawPeer, remuda_binary, wait_for
+from harness import RawPeer, wait_for
 
 
 def settled(rc):
@@ -20,11 +19,6 @@ def settled(rc):
         return completed >= set(rc.history)
 
     wait_for(seen, "the hub to have seen every result")
-
-
-def controller_help():
-    command = [remuda_binary(), "controller", "--help"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_queue_status_counts(rc, gate):
@@ -219,9 +213,7 @@ def test_purge_of_everything(start_cluster):
 
 
 @pytest.mark.parametrize("db", ["--dictdb", "--sqlitedb"])
-def test_stores(start_cluster, kind, db):
-    if kind == "remuda" and db not in controller_help():
-        pytest.skip(f"this remuda has no {db}")
+def test_stores(start_cluster, db):
     cluster = start_cluster(db, engines=1)
     rc = cluster.client()
     results = [rc[0].apply_async(tasks.double, number) for number in range(5)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
-use remuda_cluster::{MAX_BROADCAST_DEPTH, Scheme};
+use remuda_cluster::{MAX_BROADCAST_DEPTH, Scheme, SqliteConfig};
 use remuda_proto::Packer;
 
 use super::{ConfigArgs, LogArgs, PlaceArgs, switch};
@@ -108,7 +108,7 @@ pub(crate) struct ControllerArgs {
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Engines")]
     pub(crate) hwm: u32,
 
-    /// Where task records are kept: memory or none (`dictdb` and `nodb` for ipcontroller)
+    /// Where task records are kept: memory, sqlite or none (`dictdb`, `sqlitedb` and `nodb` for ipcontroller)
     #[arg(long, value_name = "STORE", default_value = "memory", value_parser = store, help_heading = "Task records")]
     pub(crate) db: Store,
     /// Most records in memory [default: 1024]
@@ -120,6 +120,16 @@ pub(crate) struct ControllerArgs {
     /// Which part of the records goes when a limit is reached, the oldest first [default: 0.1]
     #[arg(long, value_name = "PART", value_parser = fraction, help_heading = "Task records")]
     pub(crate) cull_fraction: Option<f64>,
+
+    /// Name of the database's file
+    #[arg(long, value_name = "FILE", default_value = SqliteConfig::FILENAME, help_heading = "Task records")]
+    pub(crate) sqlite_filename: PathBuf,
+    /// Folder of the database [default: the profile's]
+    #[arg(long, value_name = "DIR", help_heading = "Task records")]
+    pub(crate) sqlite_location: Option<PathBuf>,
+    /// Table of the database
+    #[arg(long, value_name = "NAME", default_value = SqliteConfig::TABLE, help_heading = "Task records")]
+    pub(crate) sqlite_table: String,
 
     /// Take ports and key from the connection files that are there, and leave the files in place at the end
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true",
@@ -153,17 +163,19 @@ pub(crate) enum Store {
     Memory,
     /// Nowhere.
     None,
-    /// In one that stock has and we do not: in memory, with a warning.
-    Other(&'static str),
+    /// In a database.
+    Sqlite,
 }
 
 fn store(text: &str) -> Result<Store, String> {
     match text {
         "memory" | "dictdb" => Ok(Store::Memory),
         "none" | "nodb" => Ok(Store::None),
-        "sqlitedb" => Ok(Store::Other("SQLite")),
-        "mongodb" => Ok(Store::Other("MongoDB")),
-        _ => Err("use memory or none".to_owned()),
+        "sqlite" | "sqlitedb" => Ok(Store::Sqlite),
+        "mongodb" => {
+            Err("there is no MongoDB store: use sqlite (`--sqlitedb`), which keeps records in a file".to_owned())
+        }
+        _ => Err("use memory, sqlite or none".to_owned()),
     }
 }
 

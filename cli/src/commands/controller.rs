@@ -6,7 +6,10 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use remuda_cluster::{Controller, ControllerConfig, HeartConfig, Interface, Limits, Ports, StoreKind, TaskConfig};
+use remuda_cluster::{
+    Controller, ControllerConfig, HeartConfig, Interface, Limits, Ports, SqliteConfig, StoreKind, TaskConfig,
+};
+use remuda_net::Profile;
 use remuda_net::curve::KeyPair;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -16,10 +19,9 @@ use crate::failure::{Failure, Outcome};
 use crate::logging;
 
 pub(crate) fn run(args: &ControllerArgs, notes: &[String]) -> Outcome {
-    let (config, mut said) = resolve(args)?;
-    said.extend_from_slice(notes);
+    let config = resolve(args)?;
     let profile = config.profile.clone();
-    logging::start(&args.log, &profile, "ipcontroller", &said)?;
+    logging::start(&args.log, &profile, "ipcontroller", notes)?;
     args.config.enter_work_dir()?;
     // Before any thread is started, so that no signal is missed.
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
@@ -51,9 +53,8 @@ pub(crate) fn run(args: &ControllerArgs, notes: &[String]) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the arguments come to, and what there is to say about it.
-fn resolve(args: &ControllerArgs) -> Result<(ControllerConfig, Vec<String>), Failure> {
-    let mut notes = Vec::new();
+/// What the arguments come to.
+fn resolve(args: &ControllerArgs) -> Result<ControllerConfig, Failure> {
     let profile = args.place.profile();
     let defaults = ControllerConfig::new(profile.clone());
     let packer = args.packer;
@@ -97,11 +98,11 @@ fn resolve(args: &ControllerArgs) -> Result<(ControllerConfig, Vec<String>), Fai
             seed: u64::from_le_bytes(remuda_net::random_bytes()[..8].try_into().expect("8 of 16 bytes")),
             ..TaskConfig::default()
         },
-        store: store(args, &mut notes),
+        store: store(args, &profile),
         reuse: args.reuse,
         ..defaults
     };
-    Ok((config, notes))
+    Ok(config)
 }
 
 /// Where one side is to find the controller. With `ipc` and no path, that is the profile's folder.
@@ -147,7 +148,7 @@ fn curve(args: &ControllerArgs) -> Result<Option<KeyPair>, Failure> {
     pair.map(Some).map_err(|error| Failure::usage(error).hint("`remuda --version` says whether CURVE is there"))
 }
 
-fn store(args: &ControllerArgs, notes: &mut Vec<String>) -> StoreKind {
+fn store(args: &ControllerArgs, profile: &Profile) -> StoreKind {
     let limits = Limits::default();
     let limits = Limits {
         records: args.record_limit.unwrap_or(limits.records),
@@ -157,9 +158,13 @@ fn store(args: &ControllerArgs, notes: &mut Vec<String>) -> StoreKind {
     match args.db {
         Store::None => StoreKind::None,
         Store::Memory => StoreKind::Memory(limits),
-        Store::Other(name) => {
-            notes.push(format!("there is no {name} store: task records are kept in memory"));
-            StoreKind::Memory(limits)
+        Store::Sqlite => {
+            let location = args.sqlite_location.as_deref().filter(|location| !location.as_os_str().is_empty());
+            let path = location.unwrap_or_else(|| profile.dir()).join(&args.sqlite_filename);
+            // In stock an empty name is that of the session: a table of its own.
+            let table = Some(&args.sqlite_table).filter(|table| !table.is_empty()).cloned();
+            let table = table.unwrap_or_else(|| format!("_{}", remuda_net::random_session_id()).replace('-', "_"));
+            StoreKind::Sqlite(SqliteConfig { path, table })
         }
     }
 }
@@ -173,7 +178,7 @@ mod tests {
     fn config(words: &str) -> Result<ControllerConfig, Failure> {
         let all = format!("remuda controller --profile-dir=/p {words}");
         let Command::Controller(args) = Args::try_parse_from(all.split_whitespace()).unwrap().command else { panic!() };
-        resolve(&args).map(|(config, _)| config)
+        resolve(&args)
     }
 
     #[test]

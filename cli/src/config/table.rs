@@ -104,7 +104,7 @@ const PYTHON_APP: &str = "it concerns IPython's own applications";
 const DEPRECATED_PORT: &str = "deprecated in ipyparallel 7 too: use `--ports`, `--engine-ports` or `--client-ports`";
 const SESSION_INNER: &str = "it tunes the Python implementation of messages";
 const NO_MONITOR: &str = "the parts of the controller are threads of one process, which need no sockets between them";
-const MONGO: &str = "there is no MongoDB store";
+const MONGO: &str = "there is no MongoDB store: `--sqlitedb` keeps records in a database";
 const PYTHON_ENGINE: &str = "a native engine runs no Python: give it to `ipengine`";
 const CLUSTER_LOG: &str = "controller and engines write logs into the profile's folder: give it to them";
 const OTHER_LAUNCHER: &str = "only local launchers are there";
@@ -175,7 +175,9 @@ const CONTROLLER: &[Setting] = &[
     set("DictDB", "record_limit", Same, Opt("record-limit", One)),
     set("DictDB", "size_limit", Same, Opt("size-limit", One)),
     set("DictDB", "cull_fraction", Same, Opt("cull-fraction", One)),
-    set("SQLiteDB", "*", Same, Nothing("there is no SQLite store yet: records are kept in memory")),
+    set("SQLiteDB", "filename", Same, Opt("sqlite-filename", One)),
+    set("SQLiteDB", "location", Same, Opt("sqlite-location", One)),
+    set("SQLiteDB", "table", Same, Opt("sqlite-table", One)),
     set("MongoDB", "*", Same, Nothing(MONGO)),
     set("IPController", "reuse_files", Same, Opt("reuse", Switch)),
     set("IPController", "client_json_file", Same, Opt("client-file", One)),

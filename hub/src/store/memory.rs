@@ -3,9 +3,8 @@
 use indexmap::map::Entry;
 use remuda_proto::{Instant, Map, MsgId};
 
-use super::{Buffers, StoreError, TaskStore, Write};
+use super::{Buffers, Limits, StoreError, TaskStore, Write};
 use crate::find::Query;
-use crate::hub::Limits;
 use crate::record::TaskRecord;
 
 /// Keeps records in memory.

@@ -7,17 +7,20 @@
 
 mod memory;
 mod none;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 use std::fmt::Debug;
 
 use remuda_proto::{EngineUuid, Instant, MsgId};
 
 use crate::find::Query;
-use crate::hub::StoreKind;
 use crate::record::{Outcome, OutputPiece, TaskRecord};
 
 pub use memory::MemoryStore;
 pub use none::NoStore;
+#[cfg(feature = "sqlite")]
+pub use sqlite::{BATCH_BYTES, BATCH_CHANGES, COMMIT_AFTER, OpenError, SqliteConfig, SqliteStore};
 
 /// Why a store has no answer, or could not do what it was told.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -109,12 +112,53 @@ pub trait TaskStore: Debug + Send {
     fn check(&self);
 }
 
+/// Where task records are kept.
+#[cfg(feature = "sqlite")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreKind {
+    /// In memory, up to these limits (`DictDB`).
+    Memory(Limits),
+    /// Nowhere (`NoDB`).
+    None,
+    /// In a database (`SQLiteDB`).
+    Sqlite(SqliteConfig),
+}
+
+/// What the records in memory may take (`controller/dictdb.py: DictDB`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Most records. Beyond it, `cull_fraction` of this number of the oldest are dropped at once.
+    pub records: usize,
+    /// Most bytes of messages and output. Beyond it, the oldest are dropped down to `1 - cull_fraction` of it.
+    pub size_bytes: usize,
+    /// How much is dropped when a limit is passed, from 0 to 1.
+    pub cull_fraction: f64,
+}
+
+impl Eq for Limits {}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { records: 1024, size_bytes: 1 << 30, cull_fraction: 0.1 }
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl Default for StoreKind {
+    fn default() -> Self {
+        Self::Memory(Limits::default())
+    }
+}
+
+#[cfg(feature = "sqlite")]
 impl StoreKind {
-    /// A new store of this kind.
-    pub(crate) fn open(self) -> Box<dyn TaskStore> {
-        match self {
-            Self::Memory(limits) => Box::new(MemoryStore::new(limits)),
+    /// A store of this kind; only a database can fail to open.
+    pub fn open(&self) -> Result<Box<dyn TaskStore>, OpenError> {
+        Ok(match self {
+            Self::Memory(limits) => Box::new(MemoryStore::new(*limits)),
             Self::None => Box::new(NoStore),
-        }
+            Self::Sqlite(config) => Box::new(SqliteStore::open(config)?),
+        })
     }
 }

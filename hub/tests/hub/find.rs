@@ -1,6 +1,7 @@
 //! `db_request` and `resubmit_request`.
 
-use remuda_hub::{Config, Effect, StoreKind};
+use remuda_hub::Effect;
+use remuda_hub::store::NoStore;
 use remuda_proto::message::{Envelope, MsgType, Status};
 use remuda_proto::monitor::{Monitor, Queue};
 use remuda_proto::{Body, Packer};
@@ -142,7 +143,7 @@ fn a_query_that_makes_no_sense_is_a_db_reply() {
     ] {
         assert_eq!(story.ask("db_request", &content).error(), ("db_reply", ename, evalue), "{content}");
     }
-    let mut story = Story::with(Config { store: StoreKind::None, ..Config::default() });
+    let mut story = Story::with(NoStore);
     for (msg_type, content) in [("db_request", json!({"query": {}})), ("resubmit_request", json!({"msg_ids": ["a"]}))] {
         let reply = msg_type.replace("request", "reply");
         let error = (&*reply, "NoData", "NoDB backend doesn't store any data. ");
@@ -152,7 +153,7 @@ fn a_query_that_makes_no_sense_is_a_db_reply() {
 
 #[test]
 fn records_of_either_packer_are_shown_the_same() {
-    let mut story = Story::packed(Config::default(), Packer::Msgpack);
+    let mut story = Story::packed(Packer::Msgpack);
     story.engine("e");
     story.direct("a", "e");
     story.ends("a", Queue::Mux, Some("e"), Status::Ok);

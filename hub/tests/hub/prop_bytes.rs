@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use remuda_hub::heart::{self, HeartMonitor};
-use remuda_hub::{Config, Event, Limits, StoreKind};
+use remuda_hub::store::MemoryStore;
+use remuda_hub::{Event, Limits};
 use remuda_proto::{BodyBuilder, Identity, Instant, Machine, Now};
 use serde_json::{Value, json};
 
@@ -87,7 +88,7 @@ proptest! {
     #[test]
     fn no_query_makes_the_hub_panic(steps in proptest::collection::vec(step(), 1..30)) {
         let limits = Limits { records: 5, size_bytes: 5_000, cull_fraction: 0.1 };
-        let mut story = Story::with(Config { store: StoreKind::Memory(limits), ..Config::default() });
+        let mut story = Story::with(MemoryStore::new(limits));
         for uuid in ["a", "b"] {
             story.engine(uuid);
         }

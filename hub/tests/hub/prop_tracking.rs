@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use remuda_hub::{Config, Limits, StoreKind};
+use remuda_hub::Limits;
+use remuda_hub::store::MemoryStore;
 use remuda_proto::message::Status;
 use remuda_proto::monitor::Queue;
 use serde_json::json;
@@ -78,7 +79,7 @@ proptest! {
     #[test]
     fn counts_are_those_of_a_naive_model(steps in proptest::collection::vec(step(), 1..80)) {
         let limits = Limits { records: 4, size_bytes: 4_000, cull_fraction: 0.1 };
-        let mut story = Story::with(Config { store: StoreKind::Memory(limits), ..Config::default() });
+        let mut story = Story::with(MemoryStore::new(limits));
         let mut model = Model::default();
         let mut ids = BTreeMap::new();
         let mut generation = 0;

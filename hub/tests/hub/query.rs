@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use remuda_hub::{Config, Effect, Event, StoreKind};
+use remuda_hub::store::NoStore;
+use remuda_hub::{Config, Effect, Event};
 use remuda_proto::message::content::{ControllerInfo, RemudaStatus};
 use remuda_proto::message::{MsgType, Status};
 use remuda_proto::monitor::Queue;
@@ -76,7 +77,7 @@ fn a_message_that_cannot_be_believed_gets_no_answer() {
 fn an_empty_key_believes_everybody_and_knows_no_replay() {
     let mut story = Story::new();
     let session = |id: &str| Session::new(id.into(), "ann", Key::new(""), Packer::Json, 1);
-    story.hub = remuda_hub::Hub::new(Config::default(), session("hub"));
+    story.hub = remuda_hub::Hub::new(Config::default(), session("hub"), Box::new(NoStore));
     let header = r#"{"msg_id": "a", "msg_type": "connection_request"}"#;
     let mut builder = BodyBuilder::default();
     for part in ["nonsense", header, "{}", "{}", "{}"] {
@@ -208,7 +209,7 @@ fn history_is_in_the_order_in_which_clients_asked() {
 
 #[test]
 fn nothing_is_said_of_history_where_none_is_kept() {
-    let mut story = Story::with(Config { store: StoreKind::None, ..Config::default() });
+    let mut story = Story::with(NoStore);
     let no_data = ("NoData", "NoDB backend doesn't store any data. ");
     assert_eq!(story.ask("history_request", &json!({})).error(), ("history_reply", no_data.0, no_data.1));
     let answer = story.ask("result_request", &json!({"msg_ids": ["x"]}));
@@ -284,7 +285,7 @@ fn a_stop_is_at_once() {
 fn remudas_own_answers_come_only_to_who_asks_for_them() {
     let controller =
         ControllerInfo { version: "0.1.0".into(), pid: 7, scheme: "leastload".into(), ..Default::default() };
-    let mut story = Story::with(Config { controller: controller.clone(), ..Config::default() });
+    let mut story = Story::configured(Config { controller: controller.clone(), ..Config::default() });
     story.engine("stock");
     story.engine_that(&json!({"uuid": "native", "remuda": {
         "version": "0.1.0", "host": "h", "pid": 9, "functions": ["mul"], "process": true}}));
@@ -315,7 +316,7 @@ fn remudas_own_answers_come_only_to_who_asks_for_them() {
 
 #[test]
 fn messagepack_is_spoken_as_well() {
-    let mut story = Story::packed(Config::default(), Packer::Msgpack);
+    let mut story = Story::packed(Packer::Msgpack);
     story.engine("a");
     story.direct("m", "a");
     story.publishes("stream", "a", Some("m"), &json!({"name": "stdout", "text": "hi"}));

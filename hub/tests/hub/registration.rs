@@ -19,7 +19,7 @@ fn notified(story: &Story, effect: &Effect) -> (String, Value) {
 
 #[test]
 fn an_engine_is_announced_when_its_heart_beats_and_not_before() {
-    let mut story = Story::with(Config { engine_connection: json!({"mux": 3}), ..Config::default() });
+    let mut story = Story::configured(Config { engine_connection: json!({"mux": 3}), ..Config::default() });
     let answer = story.ask("registration_request", &json!({"uuid": "e-1"}));
     assert_eq!(answer.msg_type, MsgType::RegistrationReply);
     assert_eq!(answer.parent, json!({}), "as from stock");

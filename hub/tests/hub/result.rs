@@ -1,6 +1,7 @@
 //! Results, and the records that they are made of.
 
-use remuda_hub::{Config, Limits, StoreKind};
+use remuda_hub::Limits;
+use remuda_hub::store::MemoryStore;
 use remuda_proto::message::{MsgType, Status};
 use remuda_proto::monitor::Queue;
 use serde_json::json;
@@ -9,7 +10,7 @@ use super::support::Story;
 
 fn limited(records: usize, size_bytes: usize) -> Story {
     let limits = Limits { records, size_bytes, cull_fraction: 0.1 };
-    Story::with(Config { store: StoreKind::Memory(limits), ..Config::default() })
+    Story::with(MemoryStore::new(limits))
 }
 
 fn history(story: &mut Story) -> Vec<String> {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use remuda_hub::{Config, Effect, Event, Hub};
+use remuda_hub::store::{MemoryStore, TaskStore};
+use remuda_hub::{Config, Effect, Event, Hub, Limits};
 use remuda_proto::message::{Envelope, Header, MsgType, Status};
 use remuda_proto::monitor::{Monitor, Queue};
 use remuda_proto::{Body, Date, EngineId, Identity, Instant, Key, Machine, MsgId, Now, Packer, Refusal, Session};
@@ -38,18 +39,27 @@ impl Answer {
 
 impl Story {
     pub(crate) fn new() -> Self {
-        Self::with(Config::default())
+        Self::packed(Packer::Json)
     }
 
-    pub(crate) fn with(config: Config) -> Self {
-        Self::packed(config, Packer::Json)
+    pub(crate) fn packed(packer: Packer) -> Self {
+        Self::made(Config::default(), packer, Box::new(MemoryStore::new(Limits::default())))
     }
 
-    pub(crate) fn packed(config: Config, packer: Packer) -> Self {
+    pub(crate) fn configured(config: Config) -> Self {
+        Self::made(config, Packer::Json, Box::new(MemoryStore::new(Limits::default())))
+    }
+
+    /// A hub with this store.
+    pub(crate) fn with(store: impl TaskStore + 'static) -> Self {
+        Self::made(Config::default(), Packer::Json, Box::new(store))
+    }
+
+    fn made(config: Config, packer: Packer, store: Box<dyn TaskStore>) -> Self {
         let session = |id: &str| Session::new(id.into(), "ann", Key::new(KEY), packer, 1);
         let date = Date::parse("2026-11-22T01:37:19Z").unwrap();
         Self {
-            hub: Hub::new(config, session("hub")),
+            hub: Hub::new(config, session("hub"), store),
             now: Now { instant: Instant(1_000_000), date },
             client: session("client"),
             packer,

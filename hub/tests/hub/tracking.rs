@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use remuda_hub::{Config, Effect, StoreKind};
+use remuda_hub::Effect;
+use remuda_hub::store::NoStore;
 use remuda_proto::message::Status;
 use remuda_proto::monitor::Queue;
 use remuda_proto::{Machine, Refusal};
@@ -209,7 +210,7 @@ fn output_of_no_request_is_dropped_and_damaged_output_refused() {
 
 #[test]
 fn without_records_tasks_are_counted_all_the_same() {
-    let mut story = Story::with(Config { store: StoreKind::None, ..Config::default() });
+    let mut story = Story::with(NoStore);
     story.engine("a");
     story.task_on("t", "a");
     story.publishes("stream", "a", Some("t"), &json!({"name": "stdout", "text": "x"}));
@@ -220,4 +221,26 @@ fn without_records_tasks_are_counted_all_the_same() {
     story.query("unregistration_request", &json!({"id": 0}));
     assert_eq!(story.pass(LONG), Vec::<Effect>::new());
     assert_eq!(story.status_of("m"), "completed");
+}
+
+#[test]
+fn each_copy_of_a_broadcast_is_a_request_to_its_engine() {
+    let mut story = Story::new();
+    for uuid in ["a", "b"] {
+        story.engine(uuid);
+    }
+    for (id, engine) in [("x_a", "a"), ("x_b", "b")] {
+        assert_eq!(story.request(id, Queue::Broadcast, Some(engine)), []);
+    }
+    assert!(matches!(story.ends("x_a", Queue::Mux, Some("a"), Status::Ok)[..], [Effect::Refused { .. }]));
+    assert_eq!(story.ends("x_a", Queue::Broadcast, Some("a"), Status::Ok), []);
+    assert_eq!(story.queues()["0"], json!({"queue": 0, "completed": 1, "tasks": 0}));
+    assert_eq!(story.queues()["1"], json!({"queue": 1, "completed": 0, "tasks": 0}));
+    assert_eq!(story.status_of("x_b"), "pending");
+    story.query("unregistration_request", &json!({"id": 1}));
+    story.pass(LONG);
+    assert_eq!(story.status_of("x_b"), "completed", "given up as a direct request is");
+    let query = json!({"query": {"queue": "broadcast", "engine_uuid": "b"}, "keys": ["result_content"]});
+    let records = story.ask("db_request", &query).content["records"].clone();
+    assert_eq!((&records[0]["msg_id"], &records[0]["result_content"]["ename"]), (&json!("x_b"), &json!("EngineError")));
 }

@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use remuda_hub::hub::{self, Hub};
-use remuda_hub::{HeartMonitor, heart};
+use remuda_hub::store::{MemoryStore, NoStore, TaskStore};
+use remuda_hub::{HeartMonitor, Limits, heart};
 use remuda_proto::message::content::ControllerInfo;
 use remuda_proto::{EngineUuid, Identity, Instant, Key, MsgId, Session, SessionId};
 use remuda_scheduler::{OutputRelay, Relay, Scheme, TaskConfig, relay};
@@ -168,14 +169,14 @@ impl World {
         let heart_config = heart::Config { period: parameters.heart_period, max_misses: parameters.max_misses };
         let hub_config = hub::Config {
             registration_timeout: parameters.registration_timeout,
-            store: if parameters.records {
-                // Nothing is dropped, so that all that was done can be looked up in the end.
-                hub::StoreKind::Memory(hub::Limits { records: 1_000_000, ..hub::Limits::default() })
-            } else {
-                hub::StoreKind::None
-            },
             controller: ControllerInfo { version: "sim".to_owned(), ..ControllerInfo::default() },
             ..hub::Config::with_heart_period(parameters.heart_period)
+        };
+        let store: Box<dyn TaskStore> = if parameters.records {
+            // Nothing is dropped, so that all that was done can be looked up in the end.
+            Box::new(MemoryStore::new(Limits { records: 1_000_000, ..Limits::default() }))
+        } else {
+            Box::new(NoStore)
         };
         let task_config = TaskConfig {
             scheme: parameters.scheme,
@@ -198,7 +199,7 @@ impl World {
             clock: Clock::new(),
             log: Log::new(packer, options.record),
             network: Network::new(parameters.latency, Dice::new(seed, "network")),
-            hub: Part::new(Hub::new(hub_config, session("hub"))),
+            hub: Part::new(Hub::new(hub_config, session("hub"), store)),
             heart: Part::new(HeartMonitor::new(heart_config, Instant(0))),
             task: Part::new(TaskCore::new(task_config, session("task"), options.tampering)),
             mux: Part::new(Relay::new(relay::Channel::Mux, session("mux"))),

@@ -1,0 +1,9 @@
+//! What every store of task records promises, kept by each of them.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+#![cfg(feature = "sqlite")]
+
+mod promises;
+mod prop_query;
+mod sqlite;
+mod support;
