@@ -51,11 +51,15 @@ class Names:
         return self.text(repr(value))
 
     def message(self, message):
+        header, metadata = self.value(message.header), self.value(message.metadata)
+        if metadata.get("is_coalescing"):
+            # It is the reply of the engine that was done last, whichever that was.
+            header["msg_id"] = header["session"] = metadata["engine"] = "<one of the engines>"
         return {
             "type": message.type,
-            "header": self.value(message.header),
+            "header": header,
             "parent_header": self.value(message.parent_header),
-            "metadata": self.value(message.metadata),
+            "metadata": metadata,
             "content": self.value(message.content),
             "buffers": self.value(message.buffers),
         }
