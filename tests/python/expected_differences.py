@@ -18,6 +18,10 @@ EXPECTED = [
         "the task of `follow_where_it_is_not_allowed`, which stock still keeps",
     ),
     (
+        r"^history: .*history\[\d+\]: .* -> '<request \d of (\w*broadcast\w*>_<engine \d>|result_status_of_what_runs>)'$",
+        "broadcasts are on record too, a record for each engine; what comes after them moves down",
+    ),
+    (
         r"^db_query_by_date: ",
         "stock cannot compare with null, which is in the record of the task that it never answers; null matches nothing here",
     ),
