@@ -3,15 +3,15 @@
 use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use remuda_hub::StoreKind;
 use remuda_hub::heart::{self, HeartMonitor};
 use remuda_hub::hub::{self, Hub};
 use remuda_hub::run::{HeartDriver, HubDriver, News};
 use remuda_hub::store::OpenError;
+use remuda_hub::{EngineState, StoreKind};
 use remuda_net::connection_file::{self, FileError};
 use remuda_net::curve::KeyPair;
 use remuda_net::{Clock, Context, Driver, Kind, Mailbox, NetError, Profile, Security, Sender, address, drive, mailbox};
@@ -68,6 +68,9 @@ pub struct ControllerConfig {
     pub task: TaskConfig,
     /// Where task records are kept.
     pub store: StoreKind,
+    /// Whether the engines of an earlier controller that still run are registered again as soon as they answer. They
+    /// find this controller only on the ports of that one: see `reuse`.
+    pub restore: bool,
     /// Whether ports and key come from the files that are there, and the files stay at the end.
     pub reuse: bool,
 }
@@ -93,6 +96,7 @@ impl ControllerConfig {
             registration_timeout: None,
             task: TaskConfig::default(),
             store: StoreKind::default(),
+            restore: false,
             reuse: false,
         }
     }
@@ -256,6 +260,7 @@ impl Controller {
             session(),
             store,
         );
+        let engine_state_file = profile.engine_state_file();
         let tell = {
             let (task, mux, control) = (task_sender.clone(), mux_sender, control_sender);
             // Held so that the output relay, which gets no mail, ends together with the others.
@@ -275,6 +280,11 @@ impl Controller {
                         broadcast.send(BroadcastEvent::Unregistered { uuid: uuid.clone() });
                         control.send(RelayEvent::Unregistered { uuid });
                     }
+                    News::Engines(state) => {
+                        if let Err(error) = connection_file::write(&engine_state_file, &state) {
+                            tracing::warn!("{error}: `--restore` will not know these engines");
+                        }
+                    }
                     News::Resubmit { msg_id, body } => task.send(TaskEvent::Resubmit { msg_id, body }),
                     News::ForgetHeart(uuid) => heart_sender.send(heart::Event::Forget { heart: uuid }),
                 }
@@ -284,6 +294,11 @@ impl Controller {
         let to_hub = hub_sender.clone();
         let abort = move |msg_ids| task_sender.send(TaskEvent::Abort { msg_ids });
 
+        if config.restore
+            && let Some(state) = read_engines(&profile.engine_state_file())
+        {
+            hub_sender.send(hub::Event::Restore(state));
+        }
         let mut threads = vec![
             spawn("hub", hub_machine, HubDriver::new(registration, notification, tell), hub_mailbox, clock)?,
             spawn(
@@ -367,6 +382,21 @@ fn engine_addresses(file: &EngineConnection) -> Value {
         "mux": file.mux, "task": file.task, "iopub": file.iopub, "hb_ping": file.hb_ping, "hb_pong": file.hb_pong,
         "broadcast": file.broadcast,
     })
+}
+
+/// The engines of an earlier controller. Where they cannot be read, the log says why, and none are restored.
+fn read_engines(path: &Path) -> Option<EngineState> {
+    match connection_file::read::<EngineState>(path) {
+        Ok(state) => {
+            tracing::info!("waiting for {} engines of an earlier controller", state.engines.len());
+            Some(state)
+        }
+        Err(FileError::Missing { .. }) => None,
+        Err(error) => {
+            tracing::warn!("{error}: no engine is restored");
+            None
+        }
+    }
 }
 
 /// Runs a machine on a thread of its own. A machine that panics ends the process: its state is not to be believed, and

@@ -14,6 +14,7 @@ use remuda_proto::{
 use serde::Serialize;
 use serde_json::json;
 
+use crate::engine_state::EngineState;
 use crate::find;
 use crate::query;
 use crate::record::{Outcome, OutputPiece, TaskRecord};
@@ -24,6 +25,9 @@ use crate::tracking::{EngineKey, Tracking, Unexpected, Untracked};
 
 /// From the reply to a `shutdown_request` to the end of the process (`controller/hub.py: Hub.shutdown_request`).
 pub const SHUTDOWN_DELAY: Duration = Duration::from_secs(1);
+
+/// From a change of the registered engines until they are saved, so that many that come at once are saved once.
+pub const SAVE_ENGINES_AFTER: Duration = Duration::from_millis(100);
 
 /// How the hub behaves.
 #[derive(Clone, Debug)]
@@ -75,12 +79,15 @@ pub enum Event {
     NewHearts(Vec<EngineUuid>),
     /// The heart monitor: these hearts stopped.
     StoppedHearts(Vec<EngineUuid>),
+    /// These engines were registered with an earlier controller. Each is registered again once its heart beats, unless
+    /// that takes longer than a registration may.
+    Restore(EngineState),
     /// The process is told to end.
     Stop,
 }
 
 /// What the hub asks for. Where one event calls for several, they come in the order of these variants.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Tell the schedulers that an engine is registered, before anybody else can know.
     Joined {
@@ -117,6 +124,8 @@ pub enum Effect {
     },
     /// Publish a notification, without topic.
     Notify(Body),
+    /// Keep this for the next controller, in the place of what was kept before.
+    SaveEngines(EngineState),
     /// Something had no effect.
     Refused {
         /// Who sent it, if that is known.
@@ -149,6 +158,8 @@ pub struct Hub {
     /// Engines that left and whose direct requests are not given up yet, by ascending time of that. `tracking` knows
     /// them still; `registry` does not, unless their uuid or id came back.
     departed: VecDeque<Departed>,
+    /// When to save which engines are registered: set while that changed since they were saved.
+    save_at: Option<Instant>,
     /// When to end the process: set by a `shutdown_request`.
     pub(crate) exit_at: Option<Instant>,
 }
@@ -176,6 +187,7 @@ impl Hub {
             store,
             store_errors: 0,
             departed: VecDeque::new(),
+            save_at: None,
             exit_at: None,
         }
     }
@@ -204,6 +216,9 @@ impl Hub {
 
     /// Removes engines that are registered. Schedulers hear of all of them before anybody else hears of one.
     pub(crate) fn unregister(&mut self, now: Now, ids: &[EngineId], heart_stopped: bool, out: &mut Vec<Effect>) {
+        if !ids.is_empty() {
+            self.save_at.get_or_insert(now.instant + SAVE_ENGINES_AFTER);
+        }
         let gone: Vec<_> = ids.iter().filter_map(|id| self.registry.remove(*id)).collect();
         out.extend(gone.iter().map(|engine| Effect::Left { uuid: engine.uuid.clone(), id: engine.id }));
         if !heart_stopped {
@@ -239,6 +254,7 @@ impl Hub {
                 let engine = Engine { id: pending.id, uuid: uuid.clone(), announcement: pending.announcement, key };
                 let capability = engine.capability();
                 self.registry.insert(engine);
+                self.save_at.get_or_insert(now.instant + SAVE_ENGINES_AFTER);
                 out.push(Effect::Joined { uuid: uuid.clone(), id: pending.id, capability });
                 joined.push(EngineNotification { id: pending.id, uuid });
             } else if self.registry.by_uuid(uuid.as_str()).is_none() {
@@ -415,8 +431,15 @@ impl Hub {
         self.note_stored(flushed, out);
     }
 
+    fn save_engines(&mut self, out: &mut Vec<Effect>) {
+        if self.save_at.take().is_some() {
+            out.push(Effect::SaveEngines(self.registry.state()));
+        }
+    }
+
     /// Ends, with everything that is on record made to last.
     fn exit(&mut self, out: &mut Vec<Effect>) {
+        self.save_engines(out);
         self.flush(out);
         out.push(Effect::Exit);
     }
@@ -440,13 +463,17 @@ impl Machine for Hub {
             Event::Monitor(seen) => self.monitor(now, seen, out),
             Event::NewHearts(hearts) => self.new_hearts(now, hearts, out),
             Event::StoppedHearts(hearts) => self.stopped_hearts(now, &hearts, out),
+            Event::Restore(state) => self.registry.restore(state, now.instant + self.config.registration_timeout),
             Event::Stop => self.exit(out),
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
         let give_up = self.departed.front().map(|departed| departed.give_up_at);
-        [self.registry.deadline(), give_up, self.store.deadline(), self.exit_at].into_iter().flatten().min()
+        [self.registry.deadline(), give_up, self.store.deadline(), self.save_at, self.exit_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn on_deadline(&mut self, now: Now, out: &mut Vec<Effect>) {
@@ -454,6 +481,9 @@ impl Machine for Hub {
         self.give_up(now, out);
         if self.store.deadline().is_some_and(|at| at <= now.instant) {
             self.flush(out);
+        }
+        if self.save_at.is_some_and(|at| at <= now.instant) {
+            self.save_engines(out);
         }
         if self.exit_at.is_some_and(|at| at <= now.instant) {
             self.exit_at = None;

@@ -6,6 +6,7 @@
 //! stops, tasks still flow. Start with [`Hub`], which registers, tracks and answers, and [`HeartMonitor`], which runs
 //! on a thread of its own so that no query delays a beat.
 
+mod engine_state;
 pub mod find;
 pub mod heart;
 pub mod hub;
@@ -18,6 +19,7 @@ pub mod run;
 pub mod store;
 mod tracking;
 
+pub use engine_state::EngineState;
 pub use heart::HeartMonitor;
 pub use hub::{Config, Effect, Event, Hub};
 pub use registry::{MAX_ENGINES, MAX_REQUESTED_ID, MAX_UUID_BYTES};

@@ -6,6 +6,7 @@
 use remuda_proto::message::native::{Announcement, Capability};
 use remuda_proto::{EngineId, EngineUuid, Instant, Map};
 
+use crate::engine_state::EngineState;
 use crate::tracking::EngineKey;
 
 /// Most engines, pending ones included. More than a process has file descriptors for.
@@ -79,8 +80,7 @@ impl Registry {
         announcement: Option<Announcement>,
         stalls_at: Instant,
     ) -> Result<EngineId, RegistrationError> {
-        let bytes = uuid.as_str().as_bytes();
-        if bytes.is_empty() || bytes.len() > MAX_UUID_BYTES || bytes[0] == 0 {
+        if !is_identity(uuid) {
             return Err(RegistrationError::NoIdentity);
         }
         if self.engines.len() + self.pending.len() >= MAX_ENGINES {
@@ -92,6 +92,32 @@ impl Registry {
         }
         self.pending.insert(uuid.clone(), Pending { id, announcement, stalls_at });
         Ok(id)
+    }
+
+    /// Takes up the registrations of an earlier controller: each is pending until its heart is reported, as if the engine
+    /// had just asked for it. What cannot be, and what is registered or pending by now, is left out.
+    pub(crate) fn restore(&mut self, mut state: EngineState, stalls_at: Instant) {
+        for (id, uuid) in state.engines {
+            let used = self.engines.contains_key(&id) || self.pending.values().any(|pending| pending.id == id);
+            let known = self.by_uuid.contains_key(&uuid) || self.pending.contains_key(&uuid);
+            let room = self.engines.len() + self.pending.len() < MAX_ENGINES;
+            if is_identity(&uuid) && id.0 <= MAX_REQUESTED_ID && room && !used && !known {
+                let announcement = state.announcements.remove(&id);
+                self.next_id = self.next_id.max(id.0 + 1);
+                self.pending.insert(uuid, Pending { id, announcement, stalls_at });
+            }
+        }
+        self.next_id = self.next_id.max(state.next_id.min(MAX_REQUESTED_ID + 1));
+    }
+
+    /// What the next controller has to know.
+    pub(crate) fn state(&self) -> EngineState {
+        let announced = |engine: &Engine| Some((engine.id, engine.announcement.clone()?));
+        EngineState {
+            engines: self.engines.values().map(|engine| (engine.id, engine.uuid.clone())).collect(),
+            next_id: self.next_id,
+            announcements: self.engines.values().filter_map(announced).collect(),
+        }
     }
 
     /// Takes the pending registration of this uuid away, to be finished.
@@ -176,6 +202,12 @@ impl Registry {
         self.next_id = id.checked_add(1)?;
         Some(EngineId(id))
     }
+}
+
+/// Whether a socket can have that identity.
+fn is_identity(uuid: &EngineUuid) -> bool {
+    let bytes = uuid.as_str().as_bytes();
+    !bytes.is_empty() && bytes.len() <= MAX_UUID_BYTES && bytes[0] != 0
 }
 
 impl Engine {

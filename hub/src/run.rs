@@ -7,6 +7,7 @@ use remuda_net::{Driver, Input, Received, Refusals, Socket};
 use remuda_proto::message::native::Capability;
 use remuda_proto::{Body, EngineId, EngineUuid, Identity, MsgId, Now, monitor};
 
+use crate::engine_state::EngineState;
 use crate::heart::{self, HeartMonitor};
 use crate::hub::{self, Hub};
 
@@ -40,6 +41,8 @@ pub enum News {
         /// The request.
         body: Body,
     },
+    /// Which engines are registered, to be kept for the next controller.
+    Engines(EngineState),
     /// This heart is of no interest any more.
     ForgetHeart(EngineUuid),
 }
@@ -97,6 +100,7 @@ impl<F: FnMut(News)> Driver for HubDriver<F> {
             hub::Effect::Left { uuid, .. } => (self.tell)(News::Left { uuid }),
             hub::Effect::ForgetHeart(uuid) => (self.tell)(News::ForgetHeart(uuid)),
             hub::Effect::Resubmit { msg_id, body } => (self.tell)(News::Resubmit { msg_id, body }),
+            hub::Effect::SaveEngines(state) => (self.tell)(News::Engines(state)),
             hub::Effect::StoreFailed(error) => {
                 // A disk that is full fails ten times a second: the count says how often.
                 self.store_errors += 1;

@@ -97,6 +97,10 @@ impl Profile {
     pub fn client_file(&self) -> PathBuf {
         self.connection_file("client")
     }
+    /// `log/engines.json`, with the cluster's id after `engines` if it has one: which engines are registered.
+    pub fn engine_state_file(&self) -> PathBuf {
+        self.log().join(format!("engines{}.json", self.cluster_id))
+    }
     /// `ipcontroller-engine.json`, with the cluster's id if it has one.
     pub fn engine_file(&self) -> PathBuf {
         self.connection_file("engine")

@@ -7,6 +7,7 @@ plainly wrong there (docs/differences.md).
 from __future__ import annotations
 
 import fnmatch
+import json
 import random
 from datetime import timedelta
 
@@ -169,3 +170,18 @@ def test_a_query_that_makes_no_sense_says_why(rc):
             rc.db_query(query)
         assert caught.value.ename == ename
         assert what in caught.value.evalue
+
+
+@pytest.mark.remuda_only("stock's controller leaves children that hold the ports when it is killed")
+def test_engines_of_a_killed_controller_are_restored(start_cluster):
+    cluster = start_cluster("--reuse", engines=2)
+    before = cluster.engine_ids()
+    saved = cluster.profile_dir / "log" / "engines.json"
+    wait_for(lambda: saved.exists() and len(json.loads(saved.read_text())["engines"]) == 2, "both engines to be saved")
+    cluster.controller.signal(9)
+    cluster.controller.wait()
+    cluster.start_controller("--restore")
+    wait_for(lambda: cluster.engine_ids() == before, "both engines to be there again")
+    rc = cluster.client()
+    assert rc[:].apply_async(tasks.double, 4).get(60) == [8, 8]
+    assert rc.load_balanced_view().apply_async(tasks.double, 5).get(60) == 10

@@ -135,6 +135,10 @@ pub(crate) struct ControllerArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true",
           value_parser = switch, action = ArgAction::Set, hide_default_value = true, value_name = "BOOL", help_heading = "Connection files")]
     pub(crate) reuse: bool,
+    /// Wait for the engines of the controller that was here before, on its ports: they are registered again as soon as they answer
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true",
+          value_parser = switch, action = ArgAction::Set, hide_default_value = true, value_name = "BOOL", help_heading = "Connection files")]
+    pub(crate) restore: bool,
     /// Name of the clients' file, in the profile's `security` folder
     #[arg(long, value_name = "FILE", help_heading = "Connection files")]
     pub(crate) client_file: Option<PathBuf>,

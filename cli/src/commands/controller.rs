@@ -99,7 +99,9 @@ fn resolve(args: &ControllerArgs) -> Result<ControllerConfig, Failure> {
             ..TaskConfig::default()
         },
         store: store(args, &profile),
-        reuse: args.reuse,
+        restore: args.restore,
+        // As in stock: engines know no other ports than those that they have.
+        reuse: args.reuse || args.restore,
         ..defaults
     };
     Ok(config)

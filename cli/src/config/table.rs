@@ -180,6 +180,7 @@ const CONTROLLER: &[Setting] = &[
     set("SQLiteDB", "table", Same, Opt("sqlite-table", One)),
     set("MongoDB", "*", Same, Nothing(MONGO)),
     set("IPController", "reuse_files", Same, Opt("reuse", Switch)),
+    set("IPController", "restore_engines", Same, Opt("restore", Switch)),
     set("IPController", "client_json_file", Same, Opt("client-file", One)),
     set("IPController", "engine_json_file", Same, Opt("engine-file", One)),
     set("Session", "key", Same, Opt("key", One)),

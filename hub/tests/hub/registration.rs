@@ -212,3 +212,36 @@ fn a_registration_without_sense_is_not_granted() {
         assert!(evalue.contains(about), "{evalue}");
     }
 }
+
+#[test]
+fn engines_are_saved_once_for_many_changes_and_before_the_end() {
+    let mut story = Story::new();
+    story.engine("a");
+    story.engine_that(&json!({"uuid": "n", "remuda": {"version": "1", "functions": ["f"], "process": true}}));
+    assert_eq!(story.saved, []);
+    story.pass(Duration::from_secs(1));
+    let saved = serde_json::to_value(&story.saved[0]).unwrap();
+    assert_eq!(story.saved.len(), 1);
+    assert_eq!((&saved["engines"], &saved["next_id"]), (&json!({"0": "a", "1": "n"}), &json!(2)), "as stock writes it");
+    assert_eq!(saved["remuda"]["1"]["functions"], json!(["f"]));
+    story.query("unregistration_request", &json!({"id": 0}));
+    story.event(Event::Stop);
+    assert_eq!(serde_json::to_value(&story.saved[1]).unwrap()["engines"], json!({"1": "n"}));
+    story.pass(LONG);
+    assert_eq!(story.saved.len(), 2, "nothing changed");
+}
+
+#[test]
+fn restored_engines_are_registered_again_when_their_hearts_beat() {
+    let stock = json!({"engines": {"3": "a", "4": "b", "5": "", "4294967295": "c"}, "next_id": 9});
+    let mut story = Story::new();
+    assert_eq!(story.event(Event::Restore(serde_json::from_value(stock).unwrap())), []);
+    assert_eq!(story.engines(), json!({}), "nobody knows whether they live");
+    let out = story.event(Event::NewHearts(vec!["a".into()]));
+    assert!(matches!(&out[..], [Effect::Joined { id: EngineId(3), .. }, Effect::Notify(_)]), "{out:?}");
+    assert_eq!(story.engines(), json!({"3": "a"}));
+    story.pass(LONG);
+    story.event(Event::NewHearts(vec!["b".into(), "c".into()]));
+    assert_eq!(story.engines(), json!({"3": "a"}), "too late, and no engine at all");
+    assert_eq!(story.engine("d"), EngineId(9), "ids are not used again");
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use remuda_hub::store::{MemoryStore, TaskStore};
-use remuda_hub::{Config, Effect, Event, Hub, Limits};
+use remuda_hub::{Config, Effect, EngineState, Event, Hub, Limits};
 use remuda_proto::message::{Envelope, Header, MsgType, Status};
 use remuda_proto::monitor::{Monitor, Queue};
 use remuda_proto::{Body, Date, EngineId, Identity, Instant, Key, Machine, MsgId, Now, Packer, Refusal, Session};
@@ -17,6 +17,8 @@ pub(crate) struct Story {
     pub(crate) hub: Hub,
     pub(crate) now: Now,
     pub(crate) client: Session,
+    /// What was to be saved of engines, the last at the end.
+    pub(crate) saved: Vec<EngineState>,
     packer: Packer,
 }
 
@@ -62,6 +64,7 @@ impl Story {
             hub: Hub::new(config, session("hub"), store),
             now: Now { instant: Instant(1_000_000), date },
             client: session("client"),
+            saved: Vec::new(),
             packer,
         }
     }
@@ -70,7 +73,7 @@ impl Story {
         let mut out = Vec::new();
         self.hub.handle(self.now, event, &mut out);
         self.hub.check();
-        out
+        self.take_saved(out)
     }
 
     /// Time passes, and the hub is woken whenever it asks for it.
@@ -84,7 +87,18 @@ impl Story {
             assert_ne!(self.hub.deadline(), Some(at), "the deadline was met");
         }
         self.now.instant = end;
-        out
+        self.take_saved(out)
+    }
+
+    /// Puts what is saved of engines aside: most stories are not about that.
+    fn take_saved(&mut self, effects: Vec<Effect>) -> Vec<Effect> {
+        let (saved, others) = effects.into_iter().partition(|effect| matches!(effect, Effect::SaveEngines(_)));
+        let saved: Vec<_> = saved;
+        self.saved.extend(saved.into_iter().filter_map(|effect| match effect {
+            Effect::SaveEngines(state) => Some(state),
+            _ => None,
+        }));
+        others
     }
 
     pub(crate) fn message(&mut self, msg_type: &str, content: &Value) -> Body {

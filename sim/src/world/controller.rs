@@ -256,6 +256,8 @@ impl World {
             hub::Effect::Resubmit { msg_id, .. } => {
                 return Err(Violation::of("hub", &msg_id, "it repeats a task, and nobody asked for that"));
             }
+            // The controller is not restarted here.
+            hub::Effect::SaveEngines(_) => {}
             hub::Effect::StoreFailed(error) => {
                 return Err(Violation::new("hub", format!("records in memory: {error}")));
             }
