@@ -35,7 +35,7 @@ pub trait Driver {
     /// Takes the next message from socket `index`.
     fn receive(&mut self, index: usize, now: Now) -> Input<<Self::Machine as Machine>::Event>;
 
-    /// Whether to read from socket `index` at all for now. Asked once a turn, in which up to [`BATCH`] messages are taken.
+    /// Whether to read from socket `index` at all for now. Asked once a turn, in which up to 64 messages are taken.
     fn reads(&self, _index: usize) -> bool {
         true
     }

@@ -79,6 +79,32 @@ c.Session.key = b'of the file'
     assert connection["key"] == "of the file"
 
 
+@pytest.mark.remuda_only("it is about remuda's table of settings")
+@pytest.mark.parametrize("program", ["controller", "engine", "cluster start"])
+def test_every_setting_of_stock_is_in_the_table(program):
+    from ipyparallel.cluster.app import IPClusterEngines, IPClusterStart, IPClusterStop
+    from ipyparallel.controller.app import IPController
+    from ipyparallel.engine.app import IPEngine
+
+    command = [remuda_binary(), *program.split(), "--help-all"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    known = {row.split("`")[1] for row in printed.splitlines() if row.startswith("| `")}
+    assert len(known) > 50
+    names = {"BaseParallelApplication": "Application", "BaseIPythonApplication": "Application"}
+    names |= {app: "IPCluster" for app in ("IPClusterStart", "IPClusterEngines", "IPClusterStop")}
+    apps = {"controller": [IPController], "engine": [IPEngine]}
+    missing = set()
+    for app in apps.get(program, [IPClusterStart, IPClusterEngines, IPClusterStop]):
+        for cls in {app, *app().classes}:
+            for name, trait in cls.class_traits(config=True).items():
+                by_name = {f"{names.get(base.__name__, base.__name__)}.{name}" for base in cls.__mro__}
+                owner = trait.this_class.__name__
+                by_class = {f"{names.get(one, one)}.*" for one in (owner, cls.__name__)}
+                if not known & (by_name | by_class):
+                    missing.add(f"{cls.__name__}.{name}")
+    assert not missing
+
+
 def has_curve(kind):
     if kind == "stock":
         return True

@@ -118,8 +118,8 @@ impl Place {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(args).current_dir(self.folder()).stdin(Stdio::null());
-        for variable in ["IPP_PROFILE_DIR", "IPP_CLUSTER_ID", "IPP_SESSION_KEY", "IPP_CONNECTION_INFO"] {
-            command.env_remove(variable);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"IPP_")) {
+            command.env_remove(name);
         }
         command.env("IPYTHONDIR", self.folder().join("ipython"));
         command

@@ -69,9 +69,9 @@ pub(crate) struct ControllerArgs {
     /// Key with which messages are signed; empty: they are not [default: a new one] [env: `IPP_SESSION_KEY`]
     #[arg(long, value_name = "KEY", help_heading = "Security")]
     pub(crate) key: Option<String>,
-    /// File that holds the key
+    /// File that holds the key; empty: none
     #[arg(long, value_name = "FILE", help_heading = "Security")]
-    pub(crate) key_file: Option<PathBuf>,
+    pub(crate) key_file: Option<String>,
     /// How messages are packed: json, orjson or msgpack
     #[arg(long, default_value = "json", value_parser = packer, help_heading = "Security")]
     pub(crate) packer: Packer,

@@ -130,7 +130,7 @@ fn interface(
 
 /// The key that messages are signed with, where one is given: a file goes over text, since who names a file means it.
 fn key(args: &ControllerArgs) -> Result<Option<String>, Failure> {
-    let Some(path) = args.key_file.as_ref().filter(|path| !path.as_os_str().is_empty()) else {
+    let Some(path) = args.key_file.as_deref().filter(|path| !path.is_empty()).map(Path::new) else {
         return Ok(args.key.clone());
     };
     let text = fs::read_to_string(path).map_err(|error| {
@@ -219,6 +219,7 @@ mod tests {
         let words = format!("--key=k --key-file={}", file.path().display());
         assert_eq!(config(&words).ok().unwrap().key.as_deref(), Some("from the file"));
         assert!(config("--key-file=/nowhere/k").is_err());
+        assert_eq!(config("--key-file=/nowhere/k --key=new --key-file=").ok().unwrap().key.as_deref(), Some("new"));
     }
 
     #[test]

@@ -62,11 +62,13 @@ pub(crate) fn translate(program: Program, typed: impl IntoIterator<Item = OsStri
                 out.help_all = true;
                 continue;
             }
+            // Both go over a file that was named before.
             "--secure" if program == Program::Controller => {
                 out.words.push(format!("--key={}", remuda_net::random_session_id()).into());
                 out.words.push("--key-file=".into());
                 continue;
             }
+            "--no-secure" if program == Program::Controller => out.words.push("--key-file=".into()),
             _ => {}
         }
         let Some(setting) = find(program, option)? else {
@@ -193,7 +195,7 @@ mod tests {
             ("--Session.key=b'k'", "--key=k"),
             ("--Session.key=k", "--key=k"),
             ("--Session.key=", "--key="),
-            ("--no-secure", "--key="),
+            ("--no-secure", "--key-file= --key="),
             ("--Session.packer=msgpack", "--packer=msgpack"),
             ("--TaskScheduler.scheme_name=lru", "--scheme=lru"),
             ("--IPController.db_class=ipyparallel.controller.sqlitedb.SQLiteDB", "--db=sqlitedb"),
@@ -211,6 +213,13 @@ mod tests {
             assert_eq!(becomes(typed), ours, "{typed}");
             assert_eq!(controller(typed).unwrap().notes, [""; 0], "{typed}");
         }
+    }
+
+    #[test]
+    fn secure_makes_a_new_key_each_time() {
+        let (one, other) = (becomes("--secure"), becomes("--secure"));
+        assert!(one.starts_with("--key=") && one.ends_with(" --key-file="), "{one}");
+        assert_ne!(one, other);
     }
 
     #[test]
