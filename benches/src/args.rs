@@ -21,12 +21,14 @@ pub(crate) enum Command {
     Soak(SoakArgs),
     /// A controller without engines: processes and memory.
     Idle(IdleArgs),
+    /// Many engines at once: how long until all are registered, and is any lost?
+    Engines(EnginesArgs),
     /// (internal) The plain relay.
     #[command(hide = true)]
     Relay,
     /// (internal) Null engines.
-    #[command(hide = true)]
-    Engines,
+    #[command(hide = true, name = "null-engines")]
+    NullEngines,
     /// (internal) The client that makes the load.
     #[command(hide = true)]
     Client,
@@ -109,6 +111,19 @@ pub(crate) struct SoakArgs {
     /// Most tasks outstanding on one engine.
     #[arg(long, default_value_t = 1)]
     pub(crate) hwm: u32,
+    /// Most tasks outstanding in all, of which the controller holds all but those on engines; a row for each. [default: some
+    /// two thousand]
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub(crate) window: Vec<u64>,
+    #[command(flatten)]
+    pub(crate) of: ControllerArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct EnginesArgs {
+    /// How many engines; a row for each.
+    #[arg(long, value_delimiter = ',', default_value = "100,1000,2000", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) engines: Vec<u32>,
     #[command(flatten)]
     pub(crate) of: ControllerArgs,
 }

@@ -146,6 +146,7 @@ impl Controller {
         Ok(Self {
             running: Running::Relay(part),
             engines: EnginesConfig {
+                first: 0,
                 count,
                 task: at.task_engines,
                 mux: at.mux_engines,
@@ -188,6 +189,7 @@ impl Controller {
         let url = |interface: &str, port: u16| format!("{interface}:{port}");
         Ok(Self {
             engines: EnginesConfig {
+                first: 0,
                 count,
                 task: url(&engine.common.interface, engine.task),
                 mux: url(&engine.common.interface, engine.mux),

@@ -30,17 +30,18 @@ const ENGINES_PER_CONTEXT: usize = 160;
 pub(crate) fn run(config: &EnginesConfig) -> Result<()> {
     let contexts: Vec<Context> =
         (0..(config.count as usize).div_ceil(ENGINES_PER_CONTEXT)).map(|_| Context::new()).collect();
-    let context_of = |number: u32| &contexts[number as usize / ENGINES_PER_CONTEXT];
+    let numbers = config.first..config.first + config.count;
+    let context_of = |number: u32| &contexts[(number - config.first) as usize / ENGINES_PER_CONTEXT];
     let mut hearts = Vec::new();
     if let Some(connection) = &config.connection {
         ensure!(connection.common.packer()? == Packer::Json, "null engines speak JSON only");
         let registrars = register(config, connection, context_of)?;
-        for (number, registrar) in (0..).zip(registrars) {
+        for (number, registrar) in numbers.clone().zip(registrars) {
             hearts.push(Heart::new(context_of(number), connection, number, registrar)?);
         }
     }
     let mut shells = Vec::new();
-    for number in 0..config.count {
+    for number in numbers {
         let shell = Shell::new(context_of(number), config, number)?;
         if config.connection.is_none() {
             shell.announce()?;
@@ -63,7 +64,7 @@ fn register<'a>(
 ) -> Result<Vec<Socket>> {
     let address = address(connection, connection.common.registration);
     let mut registrars = Vec::new();
-    for number in 0..config.count {
+    for number in config.first..config.first + config.count {
         let uuid = engine_uuid(number);
         let socket = socket::unlimited(context_of(number), SocketType::DEALER, Some(uuid.as_str()))?;
         socket::connect(&socket, &address)?;

@@ -24,6 +24,7 @@ mod replies;
 mod report;
 mod socket;
 mod statistics;
+mod storm;
 mod table;
 
 use std::process::ExitCode;
@@ -38,7 +39,8 @@ fn main() -> ExitCode {
         Command::Soak(args) => table::soak(&args),
         Command::Idle(args) => idle::run(&args),
         Command::Relay => parts::serve("relay", relay::run),
-        Command::Engines => parts::serve("engines", engines::run),
+        Command::Engines(args) => storm::run(&args),
+        Command::NullEngines => parts::serve("null-engines", engines::run),
         Command::Client => client::run().map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {

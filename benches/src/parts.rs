@@ -21,6 +21,8 @@ pub(crate) struct RelayConfig {
 /// What the null engines are told.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct EnginesConfig {
+    /// Number of the first engine to be.
+    pub(crate) first: u32,
     /// How many engines to be.
     pub(crate) count: u32,
     /// Address of the task scheduler's side for engines.

@@ -150,8 +150,17 @@ fn render(out: &mut String, rows: &[RowRuns<'_>], machine: &str) -> std::fmt::Re
         } else {
             writeln!(
                 out,
-                "  {:<8}{:>9}  {:<19}{:>24}{:>9}{:>9}{:>10}{:>9}",
-                "", "tasks/s", "(least–most)", "CPU µs/task: controller", "client", "engines", "peak MB", "rest s",
+                "  {:<8}{:>9}  {:<19}{:>24}{:>9}{:>9}{:>10}{:>10}{:>10}{:>9}",
+                "",
+                "tasks/s",
+                "(least–most)",
+                "CPU µs/task: controller",
+                "client",
+                "engines",
+                "MB before",
+                "at most",
+                "after",
+                "rest s",
             )?;
         }
         for kind in [Kind::Relay, Kind::Remuda, Kind::Stock] {
@@ -200,14 +209,16 @@ fn line(out: &mut String, row: &RowRuns<'_>, kind: Kind) -> std::fmt::Result {
     let (least, most) = spread(of(&throughput)).unwrap_or_default();
     writeln!(
         out,
-        "  {:<8}{:>9.0}  {:<19}{:>24.1}{:>9.1}{:>9.1}{:>10.1}{:>9.1}",
+        "  {:<8}{:>9.0}  {:<19}{:>24.1}{:>9.1}{:>9.1}{:>10.1}{:>10.1}{:>10.1}{:>9.1}",
         kind.name(),
         middle(&throughput),
         format!("({least:.0}–{most:.0})"),
         middle(&cpu),
         middle(&|run| run.cpu_us_per_task.client),
         middle(&|run| run.cpu_us_per_task.engines),
+        middle(&|run| run.rss_before_bytes as f64 / 1e6),
         middle(&|run| run.peak_rss_bytes as f64 / 1e6),
+        middle(&|run| run.rss_after_bytes as f64 / 1e6),
         middle(&|run| run.settled_s),
     )
 }
@@ -297,6 +308,8 @@ mod tests {
             tasks_per_s,
             cpu_us_per_task: CpuPerTask { controller: 2.0, client: 1.0, engines: 1.0 },
             settled_s: 0.1,
+            rss_before_bytes: 4_000_000,
+            rss_after_bytes: 4_500_000,
             peak_rss_bytes: 5_000_000,
             processes: 1,
             payload_bytes: 64,

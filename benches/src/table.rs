@@ -99,6 +99,10 @@ pub(crate) struct Run {
     pub(crate) cpu_us_per_task: CpuPerTask,
     /// How long the controller worked on once the client had every reply, in seconds; 0.1 is as good as not at all.
     pub(crate) settled_s: f64,
+    /// Memory of the controller before the first task that is measured, in bytes.
+    pub(crate) rss_before_bytes: u64,
+    /// The same once it has come to rest after the last.
+    pub(crate) rss_after_bytes: u64,
     /// Most memory the controller's processes ever held, each at its own peak, in bytes.
     pub(crate) peak_rss_bytes: u64,
     /// How many processes the controller has.
@@ -168,8 +172,10 @@ pub(crate) fn soak(args: &SoakArgs) -> Result<ExitCode> {
     let tasks = Tasks { ours: args.tasks, stock: args.tasks };
     let candidates = line_up(&args.of, &[Kind::Relay, Kind::Remuda])?;
     let journal = Journal::open("soak", args.of.json.as_deref())?;
-    let rows = vec![Row::new(What::Balanced, args.engines, args.hwm)];
-    perform(&[Setup { rows }], &candidates, tasks, 1, journal)
+    let row = Row::new(What::Balanced, args.engines, args.hwm);
+    let rows = |window: u64| Setup { rows: vec![Row { window, ..row }] };
+    let windows = if args.window.is_empty() { vec![row.window] } else { args.window.clone() };
+    perform(&windows.into_iter().map(rows).collect::<Vec<_>>(), &candidates, tasks, 1, journal)
 }
 
 fn perform(
@@ -207,7 +213,7 @@ fn perform(
 fn run_setup(setup: &Setup, candidate: &Candidate, tasks: Tasks, round: u32, runs: &mut Vec<Run>) -> Result<()> {
     let (engines, hwm) = setup.shape();
     let controller = Controller::start(candidate, engines, hwm)?;
-    let null_engines = Part::start("engines", &controller.engines)?;
+    let null_engines = Part::start("null-engines", &controller.engines)?;
     null_engines.ready(READY)?;
     controller.knows_its_engines()?;
     let mut client = Part::start("client", &controller.client)?;
@@ -217,6 +223,7 @@ fn run_setup(setup: &Setup, candidate: &Candidate, tasks: Tasks, round: u32, run
         client.tell(&Order::Prepare(load))?;
         let Event::Warm = client.hear(LOAD)? else { bail!("the client did not warm up") };
         let trees = [controller.tree()?, client.tree()?, null_engines.tree()?];
+        let rss_before_bytes = trees[0].memory()?.rss;
         let before = [trees[0].settle()?, trees[1].cpu()?, trees[2].cpu()?];
         client.tell(&Order::Go)?;
         let Event::Done(outcome) = client.hear(LOAD)? else { bail!("the client did not finish") };
@@ -227,6 +234,7 @@ fn run_setup(setup: &Setup, candidate: &Candidate, tasks: Tasks, round: u32, run
         if !outcome.faults.none() {
             note(&format!("NOT SOUND: {:?}\n{}", outcome.faults, controller.last_words()));
         }
+        let memory = trees[0].memory()?;
         runs.push(Run {
             controller: candidate.kind.name(),
             row,
@@ -235,7 +243,9 @@ fn run_setup(setup: &Setup, candidate: &Candidate, tasks: Tasks, round: u32, run
             outcome,
             cpu_us_per_task: CpuPerTask { controller: spent(0), client: spent(1), engines: spent(2) },
             settled_s,
-            peak_rss_bytes: trees[0].memory()?.peak_rss,
+            rss_before_bytes,
+            rss_after_bytes: memory.rss,
+            peak_rss_bytes: memory.peak_rss,
             processes: trees[0].members()?.len(),
             payload_bytes: PAYLOAD_BYTES,
         });

@@ -1,0 +1,105 @@
+//! Many engines that register at once.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use crate::args::{EnginesArgs, Kind};
+use crate::child::{self, Part};
+use crate::controller::{Candidate, Controller, line_up};
+use crate::parts::{EnginesConfig, Event, Load, Order, Outcome, Route};
+use crate::report::{Journal, note, print};
+
+/// Engines in one process: each takes some twelve of the files that a process may have open.
+const PER_PROCESS: u32 = 500;
+/// How long all of it may take.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// What became of a storm.
+#[derive(Debug, Serialize)]
+struct Storm {
+    controller: &'static str,
+    engines: u32,
+    /// From the start of the engines' process until each has its registration granted, with its sockets connected.
+    granted_s: f64,
+    /// Until a client's list of engines has all of them; a heartbeat or two later, each of 250 ms.
+    known_s: f64,
+    /// Tasks sent to each engine by name that were not answered: engines that are listed and not there.
+    unanswered: u64,
+    rss_bytes: u64,
+}
+
+/// `remuda-bench engines`
+pub(crate) fn run(args: &EnginesArgs) -> Result<ExitCode> {
+    child::end_in_order()?;
+    child::allow_many_files();
+    let mut journal = Journal::open("engines", args.of.json.as_deref())?;
+    let mut text = format!(
+        "{}\n\n{:<8}{:>9}{:>12}{:>11}{:>8}{:>9}\n",
+        journal.machine(),
+        "storm",
+        "engines",
+        "granted s",
+        "known s",
+        "silent",
+        "RSS MB"
+    );
+    let mut sound = true;
+    for &engines in &args.engines {
+        for candidate in line_up(&args.of, &[Kind::Remuda])? {
+            if candidate.kind == Kind::Relay {
+                bail!("the plain relay registers nobody: leave it out");
+            }
+            note(&format!("{}, {engines} engines", candidate.kind.name()));
+            let storm = storm(&candidate, engines).with_context(|| format!("{engines} engines"))?;
+            sound &= storm.unanswered == 0;
+            journal.write(&storm)?;
+            writeln!(
+                text,
+                "{:<8}{:>9}{:>12.2}{:>11.2}{:>8}{:>9.1}",
+                storm.controller,
+                storm.engines,
+                storm.granted_s,
+                storm.known_s,
+                storm.unanswered,
+                storm.rss_bytes as f64 / 1e6
+            )?;
+        }
+    }
+    print(&text)?;
+    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn storm(candidate: &Candidate, engines: u32) -> Result<Storm> {
+    let controller = Controller::start(candidate, engines, 1)?;
+    let began = Instant::now();
+    let processes = (0..engines).step_by(PER_PROCESS as usize).map(|first| {
+        let count = PER_PROCESS.min(engines - first);
+        Part::start("null-engines", &EnginesConfig { first, count, ..controller.engines.clone() })
+    });
+    let null_engines = processes.collect::<Result<Vec<_>>>()?;
+    for part in &null_engines {
+        part.ready(PATIENCE).with_context(|| controller.last_words())?;
+    }
+    let granted_s = began.elapsed().as_secs_f64();
+    let mut client = Part::start("client", &controller.client)?;
+    client.ready(PATIENCE).with_context(|| controller.last_words())?;
+    let known_s = began.elapsed().as_secs_f64();
+    // The warm-up alone sends each engine two tasks.
+    client.tell(&Order::Prepare(Load { route: Route::Direct, tasks: u64::from(engines), window: 256 }))?;
+    let Event::Warm = client.hear(PATIENCE)? else { bail!("the client did not warm up") };
+    client.tell(&Order::Go)?;
+    let Event::Done(Outcome { faults, .. }) = client.hear(PATIENCE)? else { bail!("the client did not finish") };
+    let rss_bytes = controller.tree()?.memory()?.rss;
+    Ok(Storm {
+        controller: candidate.kind.name(),
+        engines,
+        granted_s,
+        known_s,
+        unanswered: faults.lost + faults.failed,
+        rss_bytes,
+    })
+}
