@@ -13,6 +13,11 @@ use std::process::ExitCode;
 
 use invocation::Read;
 
+/// Most of what is allocated here is freed by another thread: a request by the hub, when its record goes. The system's
+/// allocator makes the two wait for each other, and keeps for good what a long queue once took.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let outcome = match invocation::read(std::env::args_os()) {
         Ok(Read::Run(invocation)) => commands::run(*invocation),
