@@ -52,13 +52,15 @@ class Names:
 
     def message(self, message):
         header, metadata = self.value(message.header), self.value(message.metadata)
+        parent = self.value(message.parent_header)
         if metadata.get("is_coalescing"):
             # It is the reply of the engine that was done last, whichever that was.
             header["msg_id"] = header["session"] = metadata["engine"] = "<one of the engines>"
+            parent["msg_id"] = re.sub(r"_<engine \d+>$", "_<one of the engines>", parent["msg_id"])
         return {
             "type": message.type,
             "header": header,
-            "parent_header": self.value(message.parent_header),
+            "parent_header": parent,
             "metadata": metadata,
             "content": self.value(message.content),
             "buffers": self.value(message.buffers),

@@ -71,16 +71,29 @@ def play(kind, folder):
             recorder.close()
 
 
-@pytest.mark.deadline(400)
-def test_only_listed_differences_from_the_stock_controller_show(tmp_path):
-    assert len(STEPS) >= 40
-    found = differences(play("stock", tmp_path / "stock"), play("remuda", tmp_path / "remuda"))
+def compared(folder):
+    """What differs and is not listed, and what is listed and does not occur."""
+    folder.mkdir()
+    found = differences(play("stock", folder / "stock"), play("remuda", folder / "remuda"))
     unused = []
     for pattern, reason in EXPECTED:
         matched = [line for line in found if re.search(pattern, line)]
         found = [line for line in found if line not in matched]
         if not matched:
             unused.append(f"{pattern} ({reason})")
+    return found, unused
+
+
+@pytest.mark.deadline(400)
+def test_only_listed_differences_from_the_stock_controller_show(tmp_path):
+    assert len(STEPS) >= 40
+    found, unused = compared(tmp_path / "first")
+    if found or unused:
+        # Which of two engines is done first is chance, on either side: what counts shows twice.
+        again, unused_again = compared(tmp_path / "second")
+        print("\n".join(["in the first of two runs:", *found, *unused]))
+        found = [line for line in found if line in again]
+        unused = [line for line in unused if line in unused_again]
     report = []
     if found:
         report.append("\n".join([f"{len(found)} differences that are not listed:", *found]))
