@@ -1,10 +1,10 @@
 //! A multipart message: routing frames, the delimiter, signature, four packed parts, buffers.
 
 use std::fmt;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
+use triomphe::ThinArc;
 
 use crate::id::Identity;
 
@@ -15,7 +15,7 @@ pub const DELIMITER: &[u8] = b"<IDS|MSG>";
 /// a copy then costs less than an allocation and a reference count for each.
 pub const LARGE_FRAME_BYTES: usize = 16 * 1024;
 
-/// A builder that grew beyond this gives its memory away with the body.
+/// A builder that grew beyond this gives the rest of its memory back.
 const KEPT_BYTES: usize = 4 * LARGE_FRAME_BYTES;
 
 /// Most routing frames before the delimiter. The deepest legal path (broadcast) has a handful.
@@ -89,18 +89,22 @@ impl fmt::Debug for Frames {
 }
 
 /// Signature, header, parent header, metadata, content and buffers. Cheap to clone: the bytes are shared.
+///
+/// One allocation holds the small frames, end to end, and where they are.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Body(Arc<Inner>);
+pub struct Body(ThinArc<Places, u8>);
 
+/// Where the frames of a body are.
 #[derive(PartialEq, Eq)]
-struct Inner {
-    /// The small frames, end to end.
-    small: Box<[u8]>,
-    /// Where each frame ends in `small`; a large frame ends where it begins.
-    ends: SmallVec<[u32; 12]>,
-    /// The large frames by index, ascending.
-    large: Vec<(u32, Bytes)>,
+struct Places {
+    /// Where each frame ends among the small ones; a large frame ends where it begins.
+    ends: Ends,
+    /// The large frames by index, ascending. Most bodies have none.
+    large: Option<Box<[(u32, Bytes)]>>,
 }
+
+/// A stock client's task has eight frames.
+type Ends = SmallVec<[u32; 8]>;
 
 impl Body {
     /// The signature as sent: hex text, or empty when signing is off.
@@ -125,16 +129,16 @@ impl Body {
     }
     /// How many buffers follow the content.
     pub fn buffer_count(&self) -> usize {
-        self.0.ends.len().saturating_sub(MIN_PARTS)
+        self.places().ends.len().saturating_sub(MIN_PARTS)
     }
     /// The buffers in order.
     pub fn buffers(&self) -> impl Iterator<Item = &[u8]> {
-        (MIN_PARTS..self.0.ends.len()).map(|index| self.frame(index))
+        (MIN_PARTS..self.places().ends.len()).map(|index| self.frame(index))
     }
     /// Buffer `index`, shared where it is large and copied where it is small.
     pub fn buffer(&self, index: usize) -> Option<Bytes> {
         let index = index.checked_add(MIN_PARTS)?;
-        if index >= self.0.ends.len() {
+        if index >= self.places().ends.len() {
             return None;
         }
         Some(self.shared(index).cloned().unwrap_or_else(|| Bytes::copy_from_slice(self.frame(index))))
@@ -145,37 +149,40 @@ impl Body {
     }
     /// All frames in order, from the signature on.
     pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
-        (0..self.0.ends.len()).map(|index| self.frame(index))
+        (0..self.places().ends.len()).map(|index| self.frame(index))
     }
     /// How many frames there are, from the signature on: 5 or more.
     pub fn part_count(&self) -> usize {
-        self.0.ends.len()
+        self.places().ends.len()
     }
     /// Frame `index` if it is kept as a large one, so that a socket can send it without a copy.
     pub fn shared(&self, index: usize) -> Option<&Bytes> {
-        if self.0.large.is_empty() {
-            return None;
-        }
+        let large = self.places().large.as_ref()?;
         let index = u32::try_from(index).ok()?;
-        self.0.large.binary_search_by_key(&index, |(at, _)| *at).ok().map(|at| &self.0.large[at].1)
+        large.binary_search_by_key(&index, |(at, _)| *at).ok().map(|at| &large[at].1)
     }
     /// Size of all frames together, in bytes.
     pub fn size_bytes(&self) -> usize {
-        self.0.small.len() + self.0.large.iter().map(|(_, bytes)| bytes.len()).sum::<usize>()
+        let large = self.places().large.iter().flatten().map(|(_, bytes)| bytes.len()).sum::<usize>();
+        self.0.slice.len() + large
     }
     /// Size of the buffers alone, in bytes.
     pub fn buffer_bytes(&self) -> usize {
         self.buffers().map(<[u8]>::len).sum()
     }
 
+    fn places(&self) -> &Places {
+        &self.0.header.header
+    }
+
     /// Frame `index`, counted from the signature; empty when there is none.
     fn frame(&self, index: usize) -> &[u8] {
-        let Some(&end) = self.0.ends.get(index) else { return &[] };
+        let Some(&end) = self.places().ends.get(index) else { return &[] };
         if let Some(bytes) = self.shared(index) {
             return bytes;
         }
-        let start = if index == 0 { 0 } else { self.0.ends[index - 1] };
-        &self.0.small[start as usize..end as usize]
+        let start = if index == 0 { 0 } else { self.places().ends[index - 1] };
+        &self.0.slice[start as usize..end as usize]
     }
 }
 
@@ -194,9 +201,9 @@ impl fmt::Debug for Body {
 pub struct BodyBuilder {
     /// The small frames so far, end to end.
     small: Vec<u8>,
-    /// As in [`Inner`].
-    ends: SmallVec<[u32; 12]>,
-    /// As in [`Inner`].
+    /// As in [`Places`].
+    ends: Ends,
+    /// As in [`Places`].
     large: Vec<(u32, Bytes)>,
     too_large: bool,
 }
@@ -219,21 +226,19 @@ impl BodyBuilder {
 
     /// The body, if it has at least the signature and the four parts. Begins the next one in any case.
     pub fn finish(&mut self) -> Result<Body, FrameError> {
-        let (ends, large) = (std::mem::take(&mut self.ends), std::mem::take(&mut self.large));
-        let small = if self.small.len() > KEPT_BYTES {
-            std::mem::take(&mut self.small).into_boxed_slice()
+        let ends = std::mem::take(&mut self.ends);
+        let large = std::mem::take(&mut self.large);
+        let finished = if std::mem::take(&mut self.too_large) {
+            Err(FrameError::TooLarge)
+        } else if ends.len() < MIN_PARTS {
+            Err(FrameError::TooShort { parts: ends.len() })
         } else {
-            let small = Box::from(&self.small[..]);
-            self.small.clear();
-            small
+            let large = (!large.is_empty()).then(|| large.into_boxed_slice());
+            Ok(Body(ThinArc::from_header_and_slice(Places { ends, large }, &self.small)))
         };
-        if std::mem::take(&mut self.too_large) {
-            return Err(FrameError::TooLarge);
-        }
-        if ends.len() < MIN_PARTS {
-            return Err(FrameError::TooShort { parts: ends.len() });
-        }
-        Ok(Body(Arc::new(Inner { small, ends, large })))
+        self.small.clear();
+        self.small.shrink_to(KEPT_BYTES);
+        finished
     }
 
     fn push_large(&mut self, frame: Bytes) {

@@ -104,8 +104,7 @@ pub fn parent_msg_id(packer: Packer, body: &Body) -> Result<Option<MsgId>, PackE
         return Ok(None);
     }
     if packer == Packer::Json
-        && let Some([Some(msg_id)]) = scan::pick(body.parent_header(), ["msg_id"])
-        && let Some(msg_id) = scan::text(msg_id)
+        && let Some(msg_id) = scan::first(body.parent_header(), "msg_id").and_then(scan::text)
     {
         return Ok(Some(MsgId::from(msg_id)));
     }

@@ -38,6 +38,31 @@ pub(crate) fn pick<'a, const N: usize>(map: &'a [u8], keys: [&str; N]) -> Option
     }
 }
 
+/// The value of this key, as it stands in `map`; the first where it comes twice. What follows it is not looked at. `None` if
+/// it is not there, or not found by plain looking.
+pub(crate) fn first<'a>(map: &'a [u8], key: &str) -> Option<&'a [u8]> {
+    let mut scan = Scan { bytes: map, at: 0 };
+    scan.blank();
+    scan.take(b'{')?;
+    loop {
+        scan.blank();
+        let found = scan.string()?;
+        scan.blank();
+        scan.take(b':')?;
+        scan.blank();
+        let start = scan.at;
+        scan.value()?;
+        if found == key.as_bytes() {
+            return Some(&map[start..scan.at]);
+        }
+        if found.contains(&b'\\') {
+            return None;
+        }
+        scan.blank();
+        scan.take(b',')?;
+    }
+}
+
 /// The text that a picked value is, if it is one without escapes.
 pub(crate) fn text(value: &[u8]) -> Option<&str> {
     let [b'"', inner @ .., b'"'] = value else { return None };
@@ -146,6 +171,14 @@ mod tests {
         assert_eq!(pick(b"{}", ["a"]), Some([None]));
         assert_eq!(pick(br#"{"a":1,"a":2}"#, ["a"]), Some([Some(&b"2"[..])]));
         assert_eq!((text(br#""plain""#), text(br#""\u0041""#), text(b"5")), (Some("plain"), None, None));
+    }
+
+    #[test]
+    fn the_first_value_of_a_key_is_found_without_a_look_at_the_rest() {
+        assert_eq!(first(br#" {"a": [1, "]"], "b" : "x", and so on"#, "b"), Some(&br#""x""#[..]));
+        for map in ["{}", r#"{"a": 1}"#, r#"{"\u0062": 1, "b": 2}"#, "5", ""] {
+            assert_eq!(first(map.as_bytes(), "b"), None, "{map}");
+        }
     }
 
     #[test]
