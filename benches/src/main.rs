@@ -15,6 +15,7 @@ mod client;
 mod controller;
 mod engines;
 mod idle;
+mod instructions;
 mod machine;
 mod message;
 mod parts;
@@ -39,6 +40,8 @@ fn main() -> ExitCode {
         Command::Soak(args) => table::soak(&args),
         Command::Idle(args) => idle::run(&args),
         Command::Relay => parts::serve("relay", relay::run),
+        Command::Instructions(args) => instructions::run(&args),
+        Command::Count(args) => instructions::count(&args),
         Command::Engines(args) => storm::run(&args),
         Command::NullEngines => parts::serve("null-engines", engines::run),
         Command::Client => client::run().map(|()| ExitCode::SUCCESS),

@@ -7,6 +7,7 @@
 //! Three things that stock keeps for ever are not kept here: engines that left, the earlier engines of a task that was
 //! tried again, and records of output that belongs to no request.
 
+use indexmap::map::Entry;
 use remuda_proto::message::Status;
 use remuda_proto::message::content::DoneCounts;
 use remuda_proto::monitor::Queue;
@@ -124,11 +125,11 @@ impl Tracking {
 
     /// A task was sent to an engine; `None`: to one that is not registered any more.
     pub(crate) fn task_sent(&mut self, msg_id: &MsgId, engine: Option<EngineKey>) -> Result<(), Unexpected> {
-        let live = self.live.get(msg_id).copied().filter(|live| live.queue == Queue::Task).ok_or(Unexpected)?;
+        let live = self.live.get_mut(msg_id).filter(|live| live.queue == Queue::Task).ok_or(Unexpected)?;
         let place = engine.map_or(Place::Elsewhere, Place::On);
-        self.move_count(live.queue, live.place, false);
-        self.move_count(live.queue, place, true);
-        self.live.get_mut(msg_id).expect("just looked up").place = place;
+        let before = std::mem::replace(&mut live.place, place);
+        self.move_count(Queue::Task, before, false);
+        self.move_count(Queue::Task, place, true);
         Ok(())
     }
 
@@ -140,12 +141,15 @@ impl Tracking {
         engine: &EngineUuid,
         status: Status,
     ) -> Result<(), Unexpected> {
-        let live = self.live.get(msg_id).filter(|live| live.queue == queue && queue.is_direct()).ok_or(Unexpected)?;
+        let (at, _, live) = self.live.get_full(msg_id).ok_or(Unexpected)?;
         let Place::On(id) = live.place else { return Err(Unexpected) };
+        if live.queue != queue || !queue.is_direct() {
+            return Err(Unexpected);
+        }
         if self.engines.get(&id).is_none_or(|load| load.uuid != *engine) {
             return Err(Unexpected);
         }
-        self.finish(msg_id, Some(id), true, status);
+        self.finish(at, Some(id), true, status);
         Ok(())
     }
 
@@ -156,10 +160,11 @@ impl Tracking {
         engine: Option<EngineKey>,
         status: Status,
     ) -> Result<(), Unexpected> {
-        if self.live.get(msg_id).is_none_or(|live| live.queue != Queue::Task) {
+        let (at, _, live) = self.live.get_full(msg_id).ok_or(Unexpected)?;
+        if live.queue != Queue::Task {
             return Err(Unexpected);
         }
-        self.finish(msg_id, engine, status != Status::Aborted, status);
+        self.finish(at, engine, status != Status::Aborted, status);
         Ok(())
     }
 
@@ -178,7 +183,8 @@ impl Tracking {
             lost.sort_unstable();
         }
         for (_, msg_id, _) in &lost {
-            self.finish(msg_id, None, false, Status::Error);
+            let at = self.live.get_index_of(msg_id).expect("it was among the live ones");
+            self.finish(at, None, false, Status::Error);
         }
         for id in engines {
             self.engines.swap_remove(id);
@@ -274,20 +280,23 @@ impl Tracking {
     }
 
     fn add(&mut self, msg_id: &MsgId, queue: Queue, place: Place) -> Result<(), Untracked> {
-        if self.is_live(msg_id) || self.is_finished(msg_id) {
+        if self.is_finished(msg_id) {
             return Err(Untracked::Known);
         }
-        if self.live.len() >= MAX_LIVE_TASKS {
+        let count = self.live.len();
+        let Entry::Vacant(vacant) = self.live.entry(msg_id.clone()) else { return Err(Untracked::Known) };
+        if count >= MAX_LIVE_TASKS {
             return Err(Untracked::Full);
         }
-        self.live.insert(msg_id.clone(), Live { queue, place, seq: self.next_seq });
+        vacant.insert(Live { queue, place, seq: self.next_seq });
         self.next_seq += 1;
         self.move_count(queue, place, true);
         Ok(())
     }
 
-    fn finish(&mut self, msg_id: &MsgId, engine: Option<EngineKey>, counts: bool, status: Status) {
-        let (msg_id, live) = self.live.swap_remove_entry(msg_id).expect("only live requests finish");
+    /// The live request in place `at` ends.
+    fn finish(&mut self, at: usize, engine: Option<EngineKey>, counts: bool, status: Status) {
+        let (msg_id, live) = self.live.swap_remove_index(at).expect("only live requests finish");
         self.move_count(live.queue, live.place, false);
         let load = if counts { engine.and_then(|id| self.engines.get_mut(&id)) } else { None };
         let listed = load.is_some();

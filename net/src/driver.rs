@@ -54,10 +54,8 @@ pub trait Driver {
     /// Carries out one effect. `Break` ends the loop.
     fn perform(&mut self, effect: <Self::Machine as Machine>::Effect) -> ControlFlow<()>;
 
-    /// Carries out the effects of a turn, in order, and leaves none behind. `Break` ends the loop.
-    fn perform_all(&mut self, effects: &mut Vec<<Self::Machine as Machine>::Effect>) -> ControlFlow<()> {
-        effects.drain(..).try_for_each(|effect| self.perform(effect))
-    }
+    /// Takes out and carries out what goes before everything else among the effects of a turn.
+    fn before_perform(&mut self, _effects: &mut Vec<<Self::Machine as Machine>::Effect>) {}
 }
 
 /// Runs `machine` until an effect breaks off, or until every sender of the mailbox has gone.
@@ -104,7 +102,8 @@ pub fn drive<D: Driver>(
             machine.on_deadline(now, &mut effects);
             busy = true;
         }
-        if driver.perform_all(&mut effects).is_break() {
+        driver.before_perform(&mut effects);
+        if effects.drain(..).try_for_each(|effect| driver.perform(effect)).is_break() {
             return;
         }
         if !busy {

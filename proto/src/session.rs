@@ -110,21 +110,30 @@ fn hex_digit(value: u8) -> u8 {
 }
 
 /// Reads exactly a digest in lower-case hex, as Python compares the text.
+///
+/// Without a branch for each digit: which digits come is as good as random, and half of such branches are guessed wrong.
 fn from_hex(text: &[u8]) -> Option<[u8; DIGEST_BYTES]> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    if text.len() != 2 * DIGEST_BYTES {
-        return None;
-    }
+    let text: &[u8; 2 * DIGEST_BYTES] = text.try_into().ok()?;
     let mut digest = [0; DIGEST_BYTES];
-    for (at, pair) in text.chunks_exact(2).enumerate() {
-        digest[at] = digit(pair[0])? << 4 | digit(pair[1])?;
+    let mut seen = 0;
+    for (byte, pair) in digest.iter_mut().zip(text.chunks_exact(2)) {
+        let (high, low) = (HEX_VALUES[usize::from(pair[0])], HEX_VALUES[usize::from(pair[1])]);
+        seen |= high | low;
+        *byte = high << 4 | low & 15;
     }
-    Some(digest)
+    (seen < 16).then_some(digest)
 }
+
+/// The value of each lower-case hex digit, and 255 for what is none.
+const HEX_VALUES: [u8; 256] = {
+    let mut values = [u8::MAX; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[b"0123456789abcdef"[value as usize] as usize] = value;
+        value += 1;
+    }
+    values
+};
 
 /// Signatures that came before, so that a replayed message is refused. The oldest are forgotten beyond
 /// [`SEEN_SIGNATURES`]; Python forgets random ones (`jupyter_client/session.py: Session._cull_digest_history`).

@@ -38,15 +38,20 @@ impl<E: From<Monitor>> MonitorLink<E> {
     }
 
     /// Tells the hub what is to be told among the effects of a turn, all at once, before anything is sent: so the hub knows
-    /// of a request before its engine can have it. What is left is moved to `rest`, in order.
-    fn tell<F>(&self, effects: &mut Vec<F>, rest: &mut Vec<F>, sort: fn(F) -> For<F>) {
+    /// of a request before its engine can have it. What is for others stays, in order.
+    fn tell<F>(&self, effects: &mut Vec<F>, sort: fn(F) -> For<F>) {
         let mut told = Vec::with_capacity(effects.len());
-        for effect in effects.drain(..) {
-            match sort(effect) {
-                For::Hub(seen) => told.push(E::from(seen)),
-                For::Peers(effect) => rest.push(effect),
-            }
-        }
+        // Collected in place: no effect is moved to another allocation.
+        *effects = std::mem::take(effects)
+            .into_iter()
+            .filter_map(|effect| match sort(effect) {
+                For::Peers(effect) => Some(effect),
+                For::Hub(seen) => {
+                    told.push(E::from(seen));
+                    None
+                }
+            })
+            .collect();
         self.0.send_all(told.into_iter());
     }
 
@@ -96,19 +101,12 @@ pub struct TaskDriver<E> {
     monitor: MonitorLink<E>,
     /// Whether the machine wants nothing from clients for now.
     paused: bool,
-    /// Effects on their way; empty between turns.
-    rest: Vec<TaskEffect>,
 }
 
 impl<E: From<Monitor>> TaskDriver<E> {
     /// A driver over ROUTERs that are bound.
     pub fn new(clients: Socket, engines: Socket, monitor: MonitorLink<E>) -> Self {
-        Self {
-            sides: Sides::new(clients, engines, ["task", "task (engines)"]),
-            monitor,
-            paused: false,
-            rest: Vec::new(),
-        }
+        Self { sides: Sides::new(clients, engines, ["task", "task (engines)"]), monitor, paused: false }
     }
 }
 
@@ -167,15 +165,11 @@ impl<E: From<Monitor>> Driver for TaskDriver<E> {
         ControlFlow::Continue(())
     }
 
-    fn perform_all(&mut self, effects: &mut Vec<TaskEffect>) -> ControlFlow<()> {
-        let mut rest = std::mem::take(&mut self.rest);
-        self.monitor.tell(effects, &mut rest, |effect| match effect {
+    fn before_perform(&mut self, effects: &mut Vec<TaskEffect>) {
+        self.monitor.tell(effects, |effect| match effect {
             TaskEffect::Monitor(seen) => For::Hub(seen),
             other => For::Peers(other),
         });
-        let done = rest.drain(..).try_for_each(|effect| self.perform(effect));
-        self.rest = rest;
-        done
     }
 }
 
@@ -185,14 +179,12 @@ pub struct RelayDriver<E, A> {
     monitor: MonitorLink<E>,
     /// Takes the ids of tasks that a client wants aborted to the task scheduler.
     abort: A,
-    /// Effects on their way; empty between turns.
-    rest: Vec<RelayEffect>,
 }
 
 impl<E: From<Monitor>, A: FnMut(Vec<MsgId>)> RelayDriver<E, A> {
     /// A driver over ROUTERs that are bound. `names` are those of the client's and the engine's side, for the log.
     pub fn new(clients: Socket, engines: Socket, names: [&'static str; 2], monitor: MonitorLink<E>, abort: A) -> Self {
-        Self { sides: Sides::new(clients, engines, names), monitor, abort, rest: Vec::new() }
+        Self { sides: Sides::new(clients, engines, names), monitor, abort }
     }
 }
 
@@ -237,15 +229,11 @@ impl<E: From<Monitor>, A: FnMut(Vec<MsgId>)> Driver for RelayDriver<E, A> {
         ControlFlow::Continue(())
     }
 
-    fn perform_all(&mut self, effects: &mut Vec<RelayEffect>) -> ControlFlow<()> {
-        let mut rest = std::mem::take(&mut self.rest);
-        self.monitor.tell(effects, &mut rest, |effect| match effect {
+    fn before_perform(&mut self, effects: &mut Vec<RelayEffect>) {
+        self.monitor.tell(effects, |effect| match effect {
             RelayEffect::Monitor(seen) => For::Hub(seen),
             other => For::Peers(other),
         });
-        let done = rest.drain(..).try_for_each(|effect| self.perform(effect));
-        self.rest = rest;
-        done
     }
 }
 
@@ -253,14 +241,12 @@ impl<E: From<Monitor>, A: FnMut(Vec<MsgId>)> Driver for RelayDriver<E, A> {
 pub struct BroadcastDriver<E> {
     sides: Sides,
     monitor: MonitorLink<E>,
-    /// Effects on their way; empty between turns.
-    rest: Vec<BroadcastEffect>,
 }
 
 impl<E: From<Monitor>> BroadcastDriver<E> {
     /// A driver over ROUTERs that are bound.
     pub fn new(clients: Socket, engines: Socket, monitor: MonitorLink<E>) -> Self {
-        Self { sides: Sides::new(clients, engines, ["broadcast", "broadcast (engines)"]), monitor, rest: Vec::new() }
+        Self { sides: Sides::new(clients, engines, ["broadcast", "broadcast (engines)"]), monitor }
     }
 }
 
@@ -306,15 +292,11 @@ impl<E: From<Monitor>> Driver for BroadcastDriver<E> {
         ControlFlow::Continue(())
     }
 
-    fn perform_all(&mut self, effects: &mut Vec<BroadcastEffect>) -> ControlFlow<()> {
-        let mut rest = std::mem::take(&mut self.rest);
-        self.monitor.tell(effects, &mut rest, |effect| match effect {
+    fn before_perform(&mut self, effects: &mut Vec<BroadcastEffect>) {
+        self.monitor.tell(effects, |effect| match effect {
             BroadcastEffect::Monitor(seen) => For::Hub(seen),
             other => For::Peers(other),
         });
-        let done = rest.drain(..).try_for_each(|effect| self.perform(effect));
-        self.rest = rest;
-        done
     }
 }
 
@@ -361,6 +343,13 @@ impl<E: From<Monitor>> Driver for OutputDriver<E> {
                 Input::Dropped
             }
         }
+    }
+
+    fn before_perform(&mut self, effects: &mut Vec<OutputEffect>) {
+        self.monitor.tell(effects, |effect| match effect {
+            OutputEffect::Monitor(seen) => For::Hub(seen),
+            other => For::Peers(other),
+        });
     }
 
     fn perform(&mut self, effect: OutputEffect) -> ControlFlow<()> {

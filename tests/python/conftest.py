@@ -13,7 +13,8 @@ import os
 import signal
 
 import pytest
-from harness import DEADLINE, Cluster, Hung, remuda_binary
+import tasks
+from harness import DEADLINE, Cluster, Hung, remuda_binary, wait_for
 
 os.environ["IPP_NONINTERACTIVE"] = "1"  # no progress bars
 
@@ -135,6 +136,13 @@ def rc(shared):
     yield client
     shared.clients.remove(client)
     client.close()
+
+
+@pytest.fixture
+def hearing(rc):
+    """The same client, once it hears what engines publish: that takes effect some time after it is connected."""
+    wait_for(lambda: rc[0].apply_async(tasks.speak, "?").wait_for_output(1), "the client to hear an engine")
+    return rc
 
 
 class Gate:

@@ -39,8 +39,8 @@ def test_a_failing_task_fails_its_own_call_only(rc):
     assert results[1].ename == "ZeroDivisionError"
 
 
-def test_output_of_a_balanced_task(rc):
-    result = rc.load_balanced_view().apply_async(tasks.speak, "ho")
+def test_output_of_a_balanced_task(hearing):
+    result = hearing.load_balanced_view().apply_async(tasks.speak, "ho")
     result.get(60)
     assert result.wait_for_output(60)
     assert result.stdout == "ho\n"

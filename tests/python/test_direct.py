@@ -55,16 +55,16 @@ def test_map_keeps_the_order(view):
     assert view.map(tasks.double, range(100)) == [2 * n for n in range(100)]
 
 
-def test_output_of_engines_comes_with_the_result(rc):
-    result = rc[:].apply_async(tasks.speak, "hi there")
+def test_output_of_engines_comes_with_the_result(hearing):
+    result = hearing[:].apply_async(tasks.speak, "hi there")
     assert result.get(60) == ["hi there"] * 2
     assert result.wait_for_output(60)
     assert result.stdout == ["hi there\n"] * 2
     assert result.stderr == ["HI THERE\n"] * 2
 
 
-def test_output_of_executed_code(rc):
-    result = rc[0].execute("print('one'); 1 + 1", silent=False, block=False)
+def test_output_of_executed_code(hearing):
+    result = hearing[0].execute("print('one'); 1 + 1", silent=False, block=False)
     result.get(60)
     assert result.wait_for_output(60)
     assert result.stdout == "one\n"
