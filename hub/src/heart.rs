@@ -47,8 +47,8 @@ pub enum Event {
 pub enum Effect {
     /// Publish this one frame to all hearts, without topic or signature.
     Ping(Vec<u8>),
-    /// Tell the hub: these answered for the first time.
-    NewHearts(Vec<EngineUuid>),
+    /// Tell the hub: these answered for the first time, pings that were sent at these times.
+    NewHearts(Vec<(EngineUuid, Instant)>),
     /// Tell the hub: these failed.
     StoppedHearts(Vec<EngineUuid>),
     /// A pong that counts for nothing.
@@ -72,15 +72,23 @@ pub struct HeartMonitor {
     /// When to beat next.
     next_beat: Instant,
     /// The ping of the last beat; empty before the first.
-    current: Vec<u8>,
-    /// The ping before that; empty before the second beat. Differs from `current` unless both are empty.
-    previous: Vec<u8>,
+    current: Ping,
+    /// The ping before that; empty before the second beat. Differs from `current` unless both are empty, and is older.
+    previous: Ping,
     /// Known hearts, and how many beats each has missed since it last answered: never more than `max_misses`.
     hearts: Map<EngineUuid, u32>,
     /// Known hearts that answered since the last beat. Subset of `hearts`.
     answered: Set<EngineUuid>,
-    /// Unknown hearts that answered since the last beat. Disjoint from `hearts`; at most [`MAX_NEW_HEARTS`].
-    new: Set<EngineUuid>,
+    /// Unknown hearts that answered since the last beat, and when the last ping that they answered was sent. Disjoint from
+    /// `hearts`; at most [`MAX_NEW_HEARTS`].
+    new: Map<EngineUuid, Instant>,
+}
+
+/// A ping that was sent.
+#[derive(Debug, Default)]
+struct Ping {
+    payload: Vec<u8>,
+    at: Instant,
 }
 
 impl HeartMonitor {
@@ -91,11 +99,11 @@ impl HeartMonitor {
             max_misses: config.max_misses,
             started: now,
             next_beat: now,
-            current: Vec::new(),
-            previous: Vec::new(),
+            current: Ping::default(),
+            previous: Ping::default(),
             hearts: Map::default(),
             answered: Set::default(),
-            new: Set::default(),
+            new: Map::default(),
         }
     }
 
@@ -110,13 +118,15 @@ impl HeartMonitor {
             return;
         };
         // An answer to an older ping says nothing of now; neither do bytes that were never a ping.
-        if payload.is_empty() || (payload != self.current && payload != self.previous) {
+        let pings = [&self.previous, &self.current];
+        let Some(pinged) = pings.iter().find(|ping| ping.payload == payload).filter(|_| !payload.is_empty()) else {
             return;
-        }
+        };
         if self.hearts.contains_key(&uuid) {
             self.answered.insert(uuid);
         } else if self.new.len() < MAX_NEW_HEARTS {
-            self.new.insert(uuid);
+            let last = self.new.entry(uuid).or_insert(pinged.at);
+            *last = pinged.at.max(*last);
         } else {
             out.push(Effect::Refused { refusal: Refusal::UnknownEngine(heart.clone()), from: heart });
         }
@@ -142,7 +152,7 @@ impl HeartMonitor {
             true
         });
         let new: Vec<_> = std::mem::take(&mut self.new).into_iter().collect();
-        self.hearts.extend(new.iter().map(|uuid| (uuid.clone(), 0)));
+        self.hearts.extend(new.iter().map(|(uuid, _)| (uuid.clone(), 0)));
         if !new.is_empty() {
             out.push(Effect::NewHearts(new));
         }
@@ -151,7 +161,7 @@ impl HeartMonitor {
         }
         let lifetime = now.since(self.started);
         let ping = format!("{}.{:09}", lifetime.as_secs(), lifetime.subsec_nanos()).into_bytes();
-        self.previous = std::mem::replace(&mut self.current, ping.clone());
+        self.previous = std::mem::replace(&mut self.current, Ping { payload: ping.clone(), at: now });
         out.push(Effect::Ping(ping));
         // In step with the first beat, unless steps were missed: those are gone, and are not made up for.
         self.next_beat = if late < self.period { self.next_beat + self.period } else { now + self.period };
@@ -186,12 +196,14 @@ impl Machine for HeartMonitor {
     fn check(&self) {
         assert!(!self.period.is_zero());
         assert!(self.next_beat >= self.started);
-        assert!(self.current.is_empty() || self.current != self.previous, "two pings alike: {:?}", self.current);
+        let (current, previous) = (&self.current, &self.previous);
+        let differ = current.payload != previous.payload && current.at >= previous.at;
+        assert!(current.payload.is_empty() || differ, "two pings alike: {current:?} {previous:?}");
         assert!(self.new.len() <= MAX_NEW_HEARTS, "{} new hearts", self.new.len());
         for uuid in &self.answered {
             assert!(self.hearts.contains_key(uuid), "`{uuid}` answered but is not known");
         }
-        for uuid in &self.new {
+        for uuid in self.new.keys() {
             assert!(!self.hearts.contains_key(uuid), "`{uuid}` is both new and known");
         }
         for (uuid, misses) in &self.hearts {
@@ -256,8 +268,9 @@ mod tests {
         Now { instant: Instant(nanos), ..Now::default() }
     }
 
-    fn new(uuid: &str) -> Vec<Effect> {
-        vec![Effect::NewHearts(vec![uuid.into()])]
+    /// A heart is new that answered the ping sent at this time.
+    fn new(uuid: &str, pinged: Instant) -> Vec<Effect> {
+        vec![Effect::NewHearts(vec![(uuid.into(), pinged)])]
     }
 
     fn stopped(uuid: &str) -> Vec<Effect> {
@@ -280,7 +293,7 @@ mod tests {
     fn a_new_heart_is_reported_once_at_the_next_beat() {
         let mut story = Story::new();
         story.answer("e");
-        assert_eq!(story.beat(), new("e"));
+        assert_eq!(story.beat(), new("e", Instant(7)));
         story.answer("e");
         assert_eq!(story.beat(), []);
     }
@@ -291,7 +304,7 @@ mod tests {
         let first = story.ping.clone();
         story.beat();
         story.pong("e", &first);
-        assert_eq!(story.beat(), new("e"));
+        assert_eq!(story.beat(), new("e", Instant(7)), "the ping that it answered, not the last one");
         story.pong("f", &first);
         story.pong("g", b"made up");
         story.pong("h", b"");
@@ -323,7 +336,8 @@ mod tests {
         assert_eq!(story.beat(), stopped("e"));
         assert_eq!(story.beat(), []);
         story.answer("e");
-        assert_eq!(story.beat(), new("e"), "it may come back");
+        let pinged = story.now.instant;
+        assert_eq!(story.beat(), new("e", pinged), "it may come back");
     }
 
     #[test]
@@ -359,7 +373,8 @@ mod tests {
             assert_eq!(story.beat(), [], "its silence is not reported");
         }
         story.answer("e");
-        assert_eq!(story.beat(), new("e"));
+        let pinged = story.now.instant;
+        assert_eq!(story.beat(), new("e", pinged));
     }
 
     #[test]

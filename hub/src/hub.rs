@@ -75,8 +75,8 @@ pub enum Event {
     },
     /// A scheduler saw something. A request must be reported before its engine can get it.
     Monitor(Monitor),
-    /// The heart monitor: these hearts beat.
-    NewHearts(Vec<EngineUuid>),
+    /// The heart monitor: these hearts beat, and answered pings that were sent at these times.
+    NewHearts(Vec<(EngineUuid, Instant)>),
     /// The heart monitor: these hearts stopped.
     StoppedHearts(Vec<EngineUuid>),
     /// These engines were registered with an earlier controller. Each is registered again once its heart beats, unless
@@ -158,6 +158,9 @@ pub struct Hub {
     /// Engines that left and whose direct requests are not given up yet, by ascending time of that. `tracking` knows
     /// them still; `registry` does not, unless their uuid or id came back.
     departed: VecDeque<Departed>,
+    /// When the hub last looked how long it has waited for hearts of pending registrations and for replies of `departed`:
+    /// `None` exactly while it waits for neither.
+    looked_at: Option<Instant>,
     /// When to save which engines are registered: set while that changed since they were saved.
     save_at: Option<Instant>,
     /// When to end the process: set by a `shutdown_request`.
@@ -187,6 +190,7 @@ impl Hub {
             store,
             store_errors: 0,
             departed: VecDeque::new(),
+            looked_at: None,
             save_at: None,
             exit_at: None,
         }
@@ -245,11 +249,11 @@ impl Hub {
         }
     }
 
-    fn new_hearts(&mut self, now: Now, hearts: Vec<EngineUuid>, out: &mut Vec<Effect>) {
+    fn new_hearts(&mut self, now: Now, hearts: Vec<(EngineUuid, Instant)>, out: &mut Vec<Effect>) {
         let mut joined = Vec::new();
         let mut unexpected = Vec::new();
-        for uuid in hearts {
-            if let Some(pending) = self.registry.take_pending(&uuid) {
+        for (uuid, pinged) in hearts {
+            if let Some(pending) = self.registry.take_pending(&uuid, pinged) {
                 let key = self.tracking.engine_joined(uuid.clone());
                 let engine = Engine { id: pending.id, uuid: uuid.clone(), announcement: pending.announcement, key };
                 let capability = engine.capability();
@@ -258,7 +262,7 @@ impl Hub {
                 out.push(Effect::Joined { uuid: uuid.clone(), id: pending.id, capability });
                 joined.push(EngineNotification { id: pending.id, uuid });
             } else if self.registry.by_uuid(uuid.as_str()).is_none() {
-                // It beats but did not register, or not in time. Stock never hears of it again; here it is new at each
+                // It beats but did not register, or not in time, or what was heard is from its life before. Stock never hears of it again; here it is new at each
                 // beat, so that its registration completes whenever it comes.
                 unexpected.push(uuid);
             }
@@ -426,6 +430,25 @@ impl Hub {
 }
 
 impl Hub {
+    /// How often the hub looks, while it waits for hearts or late replies.
+    fn look_every(&self) -> Duration {
+        Duration::from_millis(self.config.heart_period_ms.max(1))
+    }
+
+    /// Time in which the hub itself did not run is no time that others took: a process that was stopped, or a machine that
+    /// was suspended, must not give up engines whose hearts it could not hear.
+    fn look(&mut self, now: Instant) {
+        if let Some(looked_at) = self.looked_at {
+            let since = now.since(looked_at);
+            if since > self.look_every() * 2 {
+                self.registry.postpone(since);
+                self.departed.iter_mut().for_each(|departed| departed.give_up_at = departed.give_up_at + since);
+            }
+        }
+        let waits = self.registry.deadline().is_some() || !self.departed.is_empty();
+        self.looked_at = waits.then_some(now);
+    }
+
     fn flush(&mut self, out: &mut Vec<Effect>) {
         let flushed = self.store.flush();
         self.note_stored(flushed, out);
@@ -458,6 +481,7 @@ impl Machine for Hub {
     type Effect = Effect;
 
     fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
+        self.look(now.instant);
         match event {
             Event::Query { from, body } => query::answer(self, now, from, body, out),
             Event::Monitor(seen) => self.monitor(now, seen, out),
@@ -466,19 +490,23 @@ impl Machine for Hub {
             Event::Restore(state) => self.registry.restore(state, now.instant + self.config.registration_timeout),
             Event::Stop => self.exit(out),
         }
+        self.look(now.instant);
     }
 
     fn deadline(&self) -> Option<Instant> {
         let give_up = self.departed.front().map(|departed| departed.give_up_at);
-        [self.registry.deadline(), give_up, self.store.deadline(), self.save_at, self.exit_at]
+        let look = self.looked_at.map(|looked_at| looked_at + self.look_every());
+        [self.registry.deadline(), give_up, look, self.store.deadline(), self.save_at, self.exit_at]
             .into_iter()
             .flatten()
             .min()
     }
 
     fn on_deadline(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.look(now.instant);
         self.registry.purge_stalled(now.instant);
         self.give_up(now, out);
+        self.look(now.instant);
         if self.store.deadline().is_some_and(|at| at <= now.instant) {
             self.flush(out);
         }
@@ -498,6 +526,8 @@ impl Machine for Hub {
         for engine in self.registry.engines() {
             assert!(self.tracking.counts(engine.key).is_some(), "engine {} is not tracked", engine.id);
         }
+        let waits = self.registry.deadline().is_some() || !self.departed.is_empty();
+        assert_eq!(self.looked_at.is_some(), waits, "it looks after what it waits for, and only then");
         let mut last = None;
         for departed in &self.departed {
             assert!(self.tracking.counts(departed.key).is_some(), "engine {} is not tracked any more", departed.id);

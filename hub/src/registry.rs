@@ -3,6 +3,8 @@
 //! A registration is pending from its request until the engine's heart is reported; only then do others hear of the
 //! engine, since what they send would be lost before its sockets are connected.
 
+use std::time::Duration;
+
 use remuda_proto::message::native::{Announcement, Capability};
 use remuda_proto::{EngineId, EngineUuid, Instant, Map};
 
@@ -53,6 +55,9 @@ pub(crate) struct Pending {
     pub(crate) id: EngineId,
     /// What it says of itself; `None` for a stock engine.
     pub(crate) announcement: Option<Announcement>,
+    /// When it asked. Its sockets are connected after that, the heart last: who answers an older ping is a namesake that is
+    /// gone.
+    since: Instant,
     /// When it is given up.
     stalls_at: Instant,
 }
@@ -78,6 +83,7 @@ impl Registry {
         uuid: &EngineUuid,
         requested: Option<EngineId>,
         announcement: Option<Announcement>,
+        since: Instant,
         stalls_at: Instant,
     ) -> Result<EngineId, RegistrationError> {
         if !is_identity(uuid) {
@@ -90,7 +96,7 @@ impl Registry {
         if self.by_uuid.contains_key(uuid) || self.pending.contains_key(uuid) {
             return Err(RegistrationError::InUse(uuid.clone()));
         }
-        self.pending.insert(uuid.clone(), Pending { id, announcement, stalls_at });
+        self.pending.insert(uuid.clone(), Pending { id, announcement, since, stalls_at });
         Ok(id)
     }
 
@@ -104,7 +110,9 @@ impl Registry {
             if is_identity(&uuid) && id.0 <= MAX_REQUESTED_ID && room && !used && !known {
                 let announcement = state.announcements.remove(&id);
                 self.next_id = self.next_id.max(id.0 + 1);
-                self.pending.insert(uuid, Pending { id, announcement, stalls_at });
+                // It is connected already.
+                let since = Instant(0);
+                self.pending.insert(uuid, Pending { id, announcement, since, stalls_at });
             }
         }
         self.next_id = self.next_id.max(state.next_id.min(MAX_REQUESTED_ID + 1));
@@ -120,8 +128,9 @@ impl Registry {
         }
     }
 
-    /// Takes the pending registration of this uuid away, to be finished.
-    pub(crate) fn take_pending(&mut self, uuid: &EngineUuid) -> Option<Pending> {
+    /// Takes the pending registration of this uuid away, to be finished, if its heart answered a ping that was sent then.
+    pub(crate) fn take_pending(&mut self, uuid: &EngineUuid, pinged: Instant) -> Option<Pending> {
+        self.pending.get(uuid).filter(|pending| pending.since <= pinged)?;
         self.pending.shift_remove(uuid)
     }
 
@@ -135,6 +144,11 @@ impl Registry {
     /// Gives up the registrations whose hearts were not reported in time.
     pub(crate) fn purge_stalled(&mut self, now: Instant) {
         self.pending.retain(|_, pending| pending.stalls_at > now);
+    }
+
+    /// Gives all registrations that are pending this much longer.
+    pub(crate) fn postpone(&mut self, by: Duration) {
+        self.pending.values_mut().for_each(|pending| pending.stalls_at = pending.stalls_at + by);
     }
 
     /// When the next registration stalls.

@@ -36,7 +36,9 @@ pub(super) fn register(hub: &mut Hub, now: Now, query: &Query, out: &mut Vec<Eff
     let stalls_at = now.instant + hub.config.registration_timeout;
     let begun = read(query).and_then(|request| {
         let Request { uuid, id, announcement } = request;
-        hub.registry.begin(&uuid, id, announcement, stalls_at).map_err(|error| Denied::Registration(to_remote(&error)))
+        hub.registry
+            .begin(&uuid, id, announcement, now.instant, stalls_at)
+            .map_err(|error| Denied::Registration(to_remote(&error)))
     });
     let body = match begun {
         Ok(id) => {

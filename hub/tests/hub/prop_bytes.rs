@@ -109,7 +109,7 @@ proptest! {
                     let body = story.client.sign_parts(parts.each_ref().map(Vec::as_slice), []);
                     story.event(Event::Query { from: from(), body });
                 }
-                Step::Beat(uuid) => drop(story.event(Event::NewHearts(vec![uuid.into()]))),
+                Step::Beat(uuid) => drop(story.beat(&[&uuid])),
                 Step::Stop(uuid) => drop(story.event(Event::StoppedHearts(vec![uuid.into()]))),
                 Step::Publish(msg_type, engine, content) => {
                     story.publishes(msg_type, &engine, Some("a"), &content);

@@ -26,7 +26,7 @@ fn an_engine_is_announced_when_its_heart_beats_and_not_before() {
     assert_eq!(answer.content, json!({"id": 0, "status": "ok", "hb_period": 3000, "connection_info": {"mux": 3}}));
     assert_eq!(story.engines(), json!({}));
 
-    let out = story.event(Event::NewHearts(vec!["e-1".into()]));
+    let out = story.beat(&["e-1"]);
     let joined = Effect::Joined { uuid: "e-1".into(), id: EngineId(0), capability: Capability::stock() };
     assert_eq!(out[0], joined, "schedulers hear of it first");
     assert_eq!(notified(&story, &out[1]), ("registration_notification".into(), json!({"id": 0, "uuid": "e-1"})));
@@ -42,7 +42,7 @@ fn all_schedulers_hear_of_all_engines_before_anybody_is_notified() {
     for uuid in ["a", "b"] {
         story.ask("registration_request", &json!({"uuid": uuid}));
     }
-    let out = story.event(Event::NewHearts(vec!["a".into(), "stray".into(), "b".into()]));
+    let out = story.beat(&["a", "stray", "b"]);
     assert!(
         matches!(
             &out[..],
@@ -111,9 +111,43 @@ fn a_registration_whose_heart_never_beats_is_dropped() {
     story.ask("registration_request", &json!({"uuid": "a"}));
     assert_eq!(story.pass(Duration::from_secs(30)), []);
     assert_eq!(story.hub.deadline(), None);
-    let late = story.event(Event::NewHearts(vec!["a".into()]));
+    let late = story.beat(&["a"]);
     assert_eq!(late, [Effect::ForgetHeart("a".into())], "so that a second registration can complete");
     assert_eq!(story.engine("a"), EngineId(1), "the first id is spent");
+}
+
+#[test]
+fn a_heart_that_answers_an_older_ping_than_its_registration_is_that_of_a_namesake() {
+    let mut story = Story::new();
+    let before = story.now.instant;
+    story.pass(Duration::from_secs(1));
+    story.ask("registration_request", &json!({"uuid": "a"}));
+    let stale = story.event(Event::NewHearts(vec![("a".into(), before)]));
+    assert_eq!(stale, [Effect::ForgetHeart("a".into())], "so that it is new when it answers a fresh one");
+    assert_eq!(story.engines(), json!({}));
+    let joined = story.beat(&["a"]);
+    assert!(matches!(&joined[..], [Effect::Joined { .. }, Effect::Notify(_)]), "{joined:?}");
+}
+
+#[test]
+fn a_hub_that_stood_still_gives_up_no_registration() {
+    let mut story = Story::new();
+    story.ask("registration_request", &json!({"uuid": "a"}));
+    story.pass(Duration::from_secs(5));
+    // Not woken in time: it was stopped, and so heard no hearts.
+    story.now.instant = story.now.instant + LONG;
+    let mut out = Vec::new();
+    story.hub.on_deadline(story.now, &mut out);
+    story.hub.check();
+    assert_eq!(out, []);
+    assert_eq!(story.pass(Duration::from_secs(20)), [], "what is left of the 30 seconds");
+    let joined = story.beat(&["a"]);
+    assert!(matches!(&joined[..], [Effect::Joined { .. }, Effect::Notify(_)]), "{joined:?}");
+
+    story.ask("registration_request", &json!({"uuid": "b"}));
+    story.pass(Duration::from_secs(31));
+    let late = story.beat(&["b"]);
+    assert_eq!(late, [Effect::ForgetHeart("b".into())], "while it runs, its patience ends");
 }
 
 #[test]
@@ -144,7 +178,7 @@ fn a_pending_registration_can_be_cancelled() {
     story.ask("registration_request", &json!({"uuid": "a"}));
     let out = story.query("unregistration_request", &json!({"id": 0}));
     assert_eq!(out, [Effect::ForgetHeart("a".into())]);
-    assert_eq!(story.event(Event::NewHearts(vec!["a".into()])), [Effect::ForgetHeart("a".into())]);
+    assert_eq!(story.beat(&["a"]), [Effect::ForgetHeart("a".into())]);
     assert_eq!(story.engines(), json!({}));
 }
 
@@ -176,7 +210,7 @@ fn a_native_engine_says_what_it_can_run() {
     let mut story = Story::new();
     let announced = json!({"version": "0.1.0", "host": "h", "pid": 7, "functions": ["mul"], "process": true});
     story.ask("registration_request", &json!({"uuid": "n", "remuda": announced}));
-    let out = story.event(Event::NewHearts(vec!["n".into()]));
+    let out = story.beat(&["n"]);
     let Effect::Joined { capability, .. } = &out[0] else { panic!("{out:?}") };
     assert!(!capability.python && capability.process && capability.functions.contains("mul"));
 }
@@ -237,11 +271,11 @@ fn restored_engines_are_registered_again_when_their_hearts_beat() {
     let mut story = Story::new();
     assert_eq!(story.event(Event::Restore(serde_json::from_value(stock).unwrap())), []);
     assert_eq!(story.engines(), json!({}), "nobody knows whether they live");
-    let out = story.event(Event::NewHearts(vec!["a".into()]));
+    let out = story.beat(&["a"]);
     assert!(matches!(&out[..], [Effect::Joined { id: EngineId(3), .. }, Effect::Notify(_)]), "{out:?}");
     assert_eq!(story.engines(), json!({"3": "a"}));
     story.pass(LONG);
-    story.event(Event::NewHearts(vec!["b".into(), "c".into()]));
+    story.beat(&["b", "c"]);
     assert_eq!(story.engines(), json!({"3": "a"}), "too late, and no engine at all");
     assert_eq!(story.engine("d"), EngineId(9), "ids are not used again");
 }

@@ -76,6 +76,12 @@ impl Story {
         self.take_saved(out)
     }
 
+    /// These hearts answer a ping that is sent now.
+    pub(crate) fn beat(&mut self, hearts: &[&str]) -> Vec<Effect> {
+        let pinged = self.now.instant;
+        self.event(Event::NewHearts(hearts.iter().map(|uuid| ((*uuid).into(), pinged)).collect()))
+    }
+
     /// Time passes, and the hub is woken whenever it asks for it.
     pub(crate) fn pass(&mut self, time: Duration) -> Vec<Effect> {
         let end = self.now.instant + time;
@@ -139,7 +145,7 @@ impl Story {
         let answer = self.ask("registration_request", content);
         let id = EngineId(u32::try_from(answer.content["id"].as_u64().expect("granted")).unwrap());
         let uuid = content["uuid"].as_str().unwrap();
-        let out = self.event(Event::NewHearts(vec![uuid.into()]));
+        let out = self.beat(&[uuid]);
         assert!(matches!(&out[..], [Effect::Joined { .. }, Effect::Notify(_)]), "{out:?}");
         id
     }
