@@ -172,7 +172,9 @@ impl Broadcast {
             return Err(Refusal::NoTarget);
         }
         let header: Header = packer.unpack(body.header())?;
-        let Value::Object(wire) = packer.unpack(body.metadata())? else { return Err(Refusal::NoTarget) };
+        let Value::Object(mut wire) = packer.unpack(body.metadata())? else { return Err(Refusal::NoTarget) };
+        // Each copy has a target of its own in their place.
+        wire.insert("targets".to_owned(), Value::Null);
         let targets: Map<EngineUuid, EngineId> = metadata.targets.into_iter().collect();
         if metadata.is_coalescing {
             self.collect(now, client, &envelope, body, &targets, out);
