@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use remuda_proto::message::native::Capability;
 use remuda_proto::{Body, EngineUuid, Identity, Key, Machine, MsgId, Now, Packer, Session, SessionId};
@@ -261,4 +261,83 @@ fn a_task_leaves_the_middle_of_a_long_queue_at_the_same_cost() {
         abort.max(world.scheduler.work() - before)
     });
     assert_flat("abort and timeout", small, large);
+}
+
+#[test]
+fn the_end_of_a_task_that_100_000_wait_for_costs_the_same_for_each_of_them() {
+    let [small, large] = [10, 100_000].map(|waiting| {
+        let mut world = World::new(Scheme::LeastLoad, 1, 2);
+        world.submit(&json!({}));
+        let (engine, first) = world.sent();
+        let wait = json!({"after": [first.to_string()]});
+        let mut most = (0..waiting).map(|_| world.submit(&wait)).max().unwrap();
+        assert_eq!(world.scheduler.counts().waiting, waiting);
+        most = most.max(world.ok(&engine, first).div_ceil(waiting as u64));
+        for _ in 0..4 {
+            for (engine, id) in world.running.clone() {
+                most = most.max(world.ok(&engine, id));
+            }
+        }
+        assert_eq!(world.scheduler.len(), waiting - 8);
+        most
+    });
+    assert_flat("one for many", small, large);
+}
+
+#[test]
+fn a_chain_of_100_000_goes_link_by_link_and_breaks_at_once() {
+    const LINKS: usize = 100_000;
+    let chain = || {
+        let mut world = World::new(Scheme::LeastLoad, 1, 2);
+        let mut most = world.submit(&json!({}));
+        let (engine, _) = world.sent();
+        for link in 1..LINKS {
+            most = most.max(world.submit(&json!({"after": [(link - 1).to_string()]})));
+        }
+        (world, engine, most)
+    };
+    let (mut world, mut engine, mut most) = chain();
+    for link in 0..LINKS {
+        most = most.max(world.ok(&engine, link));
+        if link + 1 < LINKS {
+            let (next, id) = world.sent();
+            assert_eq!(id, link + 1);
+            engine = next;
+        }
+    }
+    assert!(world.scheduler.is_idle());
+    assert!(most <= FEW, "{most} steps");
+
+    // When the first link fails none of the others can run: they all end in that event.
+    let (mut world, engine, _) = chain();
+    let steps = world.answer(&engine, 0, &json!({"status": "error"}));
+    let told = world.out.iter().filter(|effect| matches!(effect, TaskEffect::ToClient { .. })).count();
+    assert_eq!((told, world.scheduler.len()), (LINKS, 0));
+    assert!(steps <= FEW * LINKS as u64, "{steps} steps");
+}
+
+#[test]
+fn a_task_of_1_000_layers_costs_what_one_of_10_layers_costs() {
+    const WIDTH: usize = 100;
+    let [small, large] = [10, 1_000].map(|layers| {
+        let mut world = World::new(Scheme::LeastLoad, 1, WIDTH);
+        let mut sent = VecDeque::new();
+        let mut most = 0;
+        for task in 0..layers * WIDTH {
+            let (layer, at) = (task / WIDTH, task % WIDTH);
+            // Three of the layer before.
+            let after = [0, 1, 7].map(|by| (layer * WIDTH).checked_sub(WIDTH).map(|first| first + (at + by) % WIDTH));
+            let after: Vec<String> = after.into_iter().flatten().map(|id| id.to_string()).collect();
+            most = most.max(world.submit(&json!({"after": after})));
+            sent.extend(world.out.iter().filter_map(to_engine));
+        }
+        while let Some((engine, id)) = sent.pop_front() {
+            most = most.max(world.ok(&engine, id));
+            sent.extend(world.out.iter().filter_map(to_engine));
+        }
+        assert!(world.scheduler.is_idle(), "{:?}", world.scheduler.counts());
+        most
+    });
+    // Each has three before it and three after it.
+    assert!(large <= 3 * FEW && large <= small + 4, "{small} steps became {large}");
 }

@@ -29,6 +29,8 @@ enum Op {
         retries: u32,
         timeout_s: Option<u8>,
         need: usize,
+        /// The hub repeats it: nobody is sent its reply, and the hub is told.
+        by_hub: bool,
     },
     /// An engine answers one of the tasks that it has.
     Answer {
@@ -54,8 +56,10 @@ enum Op {
     Abort {
         tasks: Vec<u8>,
     },
-    Resubmit {
+    /// Another task under an id that was used before.
+    SameId {
         task: u8,
+        by_hub: bool,
     },
 }
 
@@ -93,16 +97,18 @@ fn op() -> impl Strategy<Value = Op> {
     let need = prop_oneof![6 => Just(0), 1 => Just(1_usize), 1 => Just(2_usize)];
     let serves = prop_oneof![3 => Just([true, false, false]), 1 => Just([true; 3]), 1 => any::<[bool; 3]>()];
     prop_oneof![
-        12 => (ids(), ids(), targets, 0..3_u32, timeout, need).prop_map(|(after, follow, targets, retries, timeout_s, need)| {
-            Op::Submit { after, follow, targets, retries, timeout_s, need }
-        }),
+        12 => (ids(), ids(), targets, 0..3_u32, timeout, need, prop::bool::weighted(0.15)).prop_map(
+            |(after, follow, targets, retries, timeout_s, need, by_hub)| {
+                Op::Submit { after, follow, targets, retries, timeout_s, need, by_hub }
+            },
+        ),
         12 => (any::<u8>(), outcome()).prop_map(|(which, outcome)| Op::Answer { which, outcome }),
         1 => (0..6_u8, any::<u8>(), outcome()).prop_map(|(engine, task, outcome)| Op::Stray { engine, task, outcome }),
         4 => (0..6_u8, serves).prop_map(|(engine, serves)| Op::Join { engine, serves }),
         2 => (0..6_u8).prop_map(|engine| Op::Leave { engine }),
         2 => (0..4_u8).prop_map(|seconds| Op::Pass { seconds }),
         1 => prop::collection::vec(any::<u8>(), 0..4).prop_map(|tasks| Op::Abort { tasks }),
-        1 => any::<u8>().prop_map(|task| Op::Resubmit { task }),
+        1 => (any::<u8>(), any::<bool>()).prop_map(|(task, by_hub)| Op::SameId { task, by_hub }),
     ]
 }
 
@@ -116,6 +122,8 @@ struct Both {
     tasks: usize,
     /// The tasks that were answered, to see that none is twice.
     answered: BTreeSet<String>,
+    /// The tasks that the hub repeated.
+    of_hub: BTreeSet<String>,
 }
 
 fn identity(text: &str) -> Identity {
@@ -138,6 +146,7 @@ impl Both {
             now: Now::default(),
             tasks: 0,
             answered: BTreeSet::new(),
+            of_hub: BTreeSet::new(),
         }
     }
 
@@ -159,26 +168,24 @@ impl Both {
         let (mut sent, mut said) = (Vec::new(), Vec::new());
         for effect in out {
             match effect {
-                TaskEffect::ToEngine { engine, body, .. } => {
+                TaskEffect::ToEngine { engine, client, body } => {
                     let header: Value = serde_json::from_slice(body.header()).unwrap();
-                    did.sent.push((header["msg_id"].as_str().unwrap().to_owned(), engine.to_string()));
+                    let id = header["msg_id"].as_str().unwrap().to_owned();
+                    assert_eq!(*client == identity("client"), !self.of_hub.contains(&id), "{client} for {id}");
+                    did.sent.push((id, engine.to_string()));
                 }
                 TaskEffect::ToClient { client, body, .. } => {
                     assert_eq!(*client, identity("client"));
-                    self.signer.key().verify(body).unwrap();
-                    let parent: Value = serde_json::from_slice(body.parent_header()).unwrap();
-                    let header: Value = serde_json::from_slice(body.header()).unwrap();
-                    let content: Value = serde_json::from_slice(body.content()).unwrap();
-                    let id = parent["msg_id"].as_str().unwrap().to_owned();
-                    let status = content["status"].as_str().unwrap();
-                    let ours = header["session"] == "scheduler";
-                    let word = match content["ename"].as_str() {
-                        Some(ename) if ours => ename.to_owned(),
-                        _ if ours => format!("{status} by the scheduler"),
-                        _ => status.to_owned(),
-                    };
+                    let (id, status, word) = self.read_reply(body);
+                    assert!(!self.of_hub.contains(&id), "{id} has no client");
                     assert!(self.answered.insert(id.clone()), "{id} was answered twice");
-                    said.push((id.clone(), status.to_owned()));
+                    said.push((id.clone(), status));
+                    did.answered.insert((id, word));
+                }
+                TaskEffect::Monitor(Monitor::Reply { msg_id, body, .. }) if self.of_hub.contains(msg_id.as_str()) => {
+                    let (id, _, word) = self.read_reply(body);
+                    assert_eq!(id, msg_id.as_str(), "the hub is told of another reply");
+                    assert!(self.answered.insert(id.clone()), "{id} was answered twice");
                     did.answered.insert((id, word));
                 }
                 TaskEffect::Monitor(Monitor::Destination { msg_id, engine }) => {
@@ -201,6 +208,23 @@ impl Both {
         did
     }
 
+    /// Whose reply it is, its status, and what it comes to.
+    fn read_reply(&self, body: &Body) -> (String, String, String) {
+        self.signer.key().verify(body).unwrap();
+        let parent: Value = serde_json::from_slice(body.parent_header()).unwrap();
+        let header: Value = serde_json::from_slice(body.header()).unwrap();
+        let content: Value = serde_json::from_slice(body.content()).unwrap();
+        let id = parent["msg_id"].as_str().unwrap().to_owned();
+        let status = content["status"].as_str().unwrap().to_owned();
+        let ours = header["session"] == "scheduler";
+        let word = match content["ename"].as_str() {
+            Some(ename) if ours => ename.to_owned(),
+            _ if ours => format!("{status} by the scheduler"),
+            _ => status.clone(),
+        };
+        (id, status, word)
+    }
+
     fn compare(&mut self, did: &Did, expected: &Did) {
         self.scheduler.check();
         assert_eq!(did, expected, "scheduler, then model");
@@ -213,7 +237,8 @@ impl Both {
         assert_eq!(real, loads);
     }
 
-    fn submit(&mut self, task: Submission) {
+    /// A request for a task.
+    fn request(&self, task: &Submission) -> Body {
         let dependency = |dependency: &Dependency| {
             let Dependency { ids, all, success, failure } = dependency;
             json!({"dependencies": ids, "all": all, "success": success, "failure": failure})
@@ -227,7 +252,38 @@ impl Both {
             _ => json!({}),
         };
         let header = json!({"msg_id": task.id, "msg_type": "apply_request"});
-        let body = self.body(&header, &json!({}), &metadata, &content);
+        self.body(&header, &json!({}), &metadata, &content)
+    }
+
+    fn repeat(&mut self, task: Submission) {
+        let body = self.request(&task);
+        self.of_hub.insert(task.id.clone());
+        let out = self.handle(TaskEvent::Resubmit { msg_id: MsgId::from(&*task.id), body });
+        let told = out.iter().any(|effect| matches!(effect, TaskEffect::Monitor(Monitor::Request { .. })));
+        assert!(!told, "the hub knows of it: {out:?}");
+        let did = self.did(&out);
+        let expected = self.model.submit(self.now.instant, task, &did);
+        self.compare(&did, &expected);
+    }
+
+    /// The hub repeats a task under an id that is taken: it is told why that cannot be, and nothing else happens.
+    fn repeat_in_vain(&mut self, task: &Submission) {
+        let body = self.request(task);
+        let out = self.handle(TaskEvent::Resubmit { msg_id: MsgId::from(&*task.id), body });
+        let [
+            TaskEffect::Monitor(Monitor::Reply { msg_id, engine: None, status: Status::Error, body, .. }),
+            TaskEffect::Refused { refusal: Refusal::Resubmitted(_), .. },
+        ] = &out[..]
+        else {
+            panic!("{out:?}")
+        };
+        assert_eq!(msg_id.as_str(), task.id);
+        assert_eq!(self.read_reply(body).2, "RuntimeError");
+        self.compare(&Did::default(), &Did::default());
+    }
+
+    fn submit(&mut self, task: Submission) {
+        let body = self.request(&task);
         let out = self.handle(TaskEvent::Submit { client: identity("client"), body });
         let again =
             out.iter().any(|effect| matches!(effect, TaskEffect::Refused { refusal: Refusal::Resubmitted(_), .. }));
@@ -287,7 +343,7 @@ impl Both {
     fn play(&mut self, op: Op) {
         let newest = self.tasks;
         match op {
-            Op::Submit { after, follow, targets, retries, timeout_s, need } => {
+            Op::Submit { after, follow, targets, retries, timeout_s, need, by_hub } => {
                 self.tasks += 1;
                 let dependency = |ids: Ids| Dependency {
                     ids: ids.back.iter().map(|back| before(newest, *back)).collect(),
@@ -301,7 +357,7 @@ impl Both {
                     dependency.ids.sort();
                     dependency.ids.dedup();
                 }
-                self.submit(Submission {
+                let task = Submission {
                     id: format!("t{newest}"),
                     need: NEEDS[need],
                     after,
@@ -310,7 +366,8 @@ impl Both {
                     retries,
                     // 0 would be none at all.
                     timeout: timeout_s.map(|seconds| Duration::from_millis(u64::from(seconds) * 1000 + 500)),
-                });
+                };
+                if by_hub { self.repeat(task) } else { self.submit(task) }
             }
             Op::Answer { which, outcome } => {
                 let running = self.model.running();
@@ -339,9 +396,9 @@ impl Both {
                 let expected = self.model.abort(self.now.instant, &ids, &did);
                 self.compare(&did, &expected);
             }
-            Op::Resubmit { task } if newest > 0 => {
+            Op::SameId { task, by_hub } if newest > 0 => {
                 let nothing = || Dependency { ids: Vec::new(), all: true, success: true, failure: false };
-                self.submit(Submission {
+                let task = Submission {
                     id: format!("t{}", usize::from(task) % newest),
                     need: NEEDS[0],
                     after: nothing(),
@@ -349,9 +406,10 @@ impl Both {
                     targets: Vec::new(),
                     retries: 0,
                     timeout: None,
-                });
+                };
+                if by_hub { self.repeat_in_vain(&task) } else { self.submit(task) }
             }
-            Op::Resubmit { .. } => {}
+            Op::SameId { .. } => {}
         }
     }
 
