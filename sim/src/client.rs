@@ -1,13 +1,14 @@
 //! A client: what it knows, and the messages that it makes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use remuda_proto::message::content::{ConnectionReply, EngineNotification};
-use remuda_proto::{Body, EngineId, EngineUuid, Envelope, Key, MsgId, MsgType, Now, Packer, Session, SessionId};
+use remuda_proto::{Body, EngineId, EngineUuid, Envelope, Key, MsgId, MsgType, Now, Packer, Session, SessionId, Set};
 use serde_json::{Value, json};
 
 use crate::dice::Dice;
+use crate::network::{Channel, Payload};
 use crate::parameters::{FUNCTIONS, Parameters};
 use crate::work::Script;
 
@@ -17,9 +18,17 @@ pub(crate) struct ClientNode {
     /// The engines that it has heard of and not lost.
     pub(crate) engines: BTreeMap<EngineId, EngineUuid>,
     /// All engines that it has ever heard of.
-    pub(crate) heard_of: Vec<EngineUuid>,
+    pub(crate) heard_of: Set<EngineUuid>,
     /// Its tasks.
     pub(crate) tasks: Vec<MsgId>,
+    /// Its requests that did not go to the task scheduler, and the copies of its broadcasts.
+    pub(crate) others: Vec<MsgId>,
+    /// Whether it is gone.
+    pub(crate) is_gone: bool,
+    /// Whether it reads nothing for now.
+    pub(crate) is_deaf: bool,
+    /// What came while it read nothing.
+    pub(crate) held: VecDeque<(Channel, Payload)>,
     /// Its messages to the task scheduler, to send them again.
     pub(crate) sent: Vec<Body>,
     /// How much it has still to do.
@@ -37,7 +46,18 @@ pub(crate) struct Wish {
 impl ClientNode {
     pub(crate) fn new(number: u32, key: Key, packer: Packer, acts: u64) -> Self {
         let session = Session::new(SessionId::from(format!("client-{number}")), "sim", key, packer, 1);
-        Self { session, engines: BTreeMap::new(), heard_of: Vec::new(), tasks: Vec::new(), sent: Vec::new(), acts }
+        Self {
+            session,
+            engines: BTreeMap::new(),
+            heard_of: Set::default(),
+            tasks: Vec::new(),
+            others: Vec::new(),
+            is_gone: false,
+            is_deaf: false,
+            held: VecDeque::new(),
+            sent: Vec::new(),
+            acts,
+        }
     }
 
     /// A message of any kind.
@@ -143,7 +163,7 @@ impl ClientNode {
 
     fn hear_of(&mut self, uuid: &EngineUuid) {
         if !self.heard_of.contains(uuid) {
-            self.heard_of.push(uuid.clone());
+            self.heard_of.insert(uuid.clone());
         }
     }
 }

@@ -63,6 +63,15 @@ impl<E> Clock<E> {
         self.stepped_us += by_us;
     }
 
+    /// Time passes until then.
+    ///
+    /// # Panics
+    /// If something is to happen before.
+    pub fn pass_to(&mut self, at: Instant) {
+        assert!(self.next_at().is_none_or(|next| next >= at), "something happens before {at:?}");
+        self.now = self.now.max(at);
+    }
+
     /// When the next thing happens.
     pub fn next_at(&self) -> Option<Instant> {
         self.queue.peek().map(|Reverse(entry)| entry.at)

@@ -67,6 +67,10 @@ pub(crate) struct EngineNode {
     pub(crate) wakes_at: Option<Instant>,
     /// What it has run so far.
     pub(crate) runs: u64,
+    /// Since when its heart could be heard: it was connected, and did not stand still. `None`: it cannot.
+    pub(crate) audible_since: Option<Instant>,
+    /// Whether it ever stood still.
+    pub(crate) stood_still: bool,
 }
 
 impl EngineNode {
@@ -115,6 +119,8 @@ impl EngineNode {
             last_reply: None,
             wakes_at: None,
             runs: 0,
+            audible_since: None,
+            stood_still: false,
         }
     }
 
@@ -152,11 +158,13 @@ pub(crate) fn socket_identity(channel: Channel) -> Identity {
     Identity::from(match channel {
         Channel::Task => &b"task_out"[..],
         Channel::Mux => b"mux_out",
+        Channel::Broadcast => b"broadcast_out",
         _ => b"control_out",
     })
 }
 
 /// The channel of the socket that the engine's ROUTER calls by this name.
 pub(crate) fn socket_channel(identity: &Identity) -> Option<Channel> {
-    [Channel::Task, Channel::Mux, Channel::Control].into_iter().find(|channel| socket_identity(*channel) == *identity)
+    let channels = [Channel::Task, Channel::Mux, Channel::Control, Channel::Broadcast];
+    channels.into_iter().find(|channel| socket_identity(*channel) == *identity)
 }

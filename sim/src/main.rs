@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use remuda_sim::run::{Failure, Plan, run_logged, run_seed};
+use remuda_sim::scale::Scale;
 use remuda_sim::{FaultLevel, Parameters, Report, canary};
 
 /// Prints a line. Whoever reads may have had enough.
@@ -26,6 +27,7 @@ macro_rules! say {
 /// A seed gives the same run each time. Exits with 0 if all is well, with 1 if something was wrong, and with 2 if the
 /// command line was.
 #[derive(Debug, Parser)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 #[command(name = "remuda-sim", version)]
 struct Args {
     /// Run this many seeds, one after the other
@@ -49,7 +51,19 @@ struct Args {
     /// Print everything that happens in a run of one seed
     #[arg(long, requires = "seed")]
     log: bool,
-    /// Check that the checkers notice task schedulers that are broken on purpose
+    /// Also print how often each kind of act, fault and task was there
+    #[arg(long)]
+    coverage: bool,
+    /// Run one large cluster, with faults, and print how long that took and how much memory
+    #[arg(long, conflicts_with_all = ["seed", "seeds", "canary"])]
+    scale: bool,
+    /// How many engines the large cluster has
+    #[arg(long, value_name = "N", default_value_t = 10_000, requires = "scale")]
+    engines: u32,
+    /// How many tasks the large cluster is sent
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, requires = "scale")]
+    tasks: u64,
+    /// Check that the checkers notice machines that are broken on purpose
     #[arg(long)]
     canary: bool,
 }
@@ -64,6 +78,8 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let well = if args.canary {
         check_canary()
+    } else if args.scale {
+        large(&Scale { seed: args.first, engines: args.engines, tasks: args.tasks })
     } else if let Some(seed) = args.seed {
         one(&args, seed)
     } else {
@@ -84,7 +100,7 @@ fn one(args: &Args, seed: u64) -> bool {
     };
     match outcome {
         Ok(report) => {
-            let Report { steps, tasks, direct, faults, lost, time, ref endings, digest } = report;
+            let Report { steps, tasks, direct, faults, lost, time, ref endings, digest, .. } = report;
             say!(
                 "seed {seed} passed: {steps} steps, {tasks} tasks, {direct} direct requests, {faults} faults, {lost} messages \
                  lost, {:.1} s of virtual time, digest {digest:016x}",
@@ -98,6 +114,49 @@ fn one(args: &Args, seed: u64) -> bool {
             false
         }
     }
+}
+
+/// Runs one large cluster.
+fn large(scale: &Scale) -> bool {
+    let began = Instant::now();
+    let outcome = scale.run();
+    let took = began.elapsed();
+    match outcome {
+        Ok(report) => {
+            say!(
+                "{} engines, {} tasks, {} steps, {} faults, {} messages lost, {:.0} s of virtual time",
+                scale.engines,
+                report.tasks,
+                report.steps,
+                report.faults,
+                report.lost,
+                report.time.as_secs_f64()
+            );
+            say!("tasks: {}", listed(&report.endings));
+            say!(
+                "passed in {:.1} s of real time, most memory {}, digest {:016x}",
+                took.as_secs_f64(),
+                most_memory().unwrap_or_else(|| "unknown".to_owned()),
+                report.digest
+            );
+            true
+        }
+        Err(violation) => {
+            say!("failed after {:.1} s: [{}] {}", took.as_secs_f64(), violation.checker, violation.reason);
+            violation.msg_ids.iter().take(20).for_each(|msg_id| say!("  `{msg_id}`"));
+            let Scale { seed, engines, tasks } = scale;
+            say!("run it again: remuda-sim --scale --first {seed} --engines {engines} --tasks {tasks}");
+            false
+        }
+    }
+}
+
+/// The most memory that this process ever had, where the system tells.
+fn most_memory() -> Option<String> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(format!("{} MiB", kib / 1024))
 }
 
 /// Adds up the runs of many seeds.
@@ -121,13 +180,14 @@ impl Sum {
                 failure.report
             }
         };
-        let Report { steps, tasks, direct, faults, lost, time, endings, digest } = report;
+        let Report { steps, tasks, direct, faults, lost, time, endings, coverage, digest } = report;
         let sum = &mut self.report;
         (sum.steps, sum.tasks, sum.direct) = (sum.steps + steps, sum.tasks + tasks, sum.direct + direct);
         (sum.faults, sum.lost, sum.time) = (sum.faults + faults, sum.lost + lost, sum.time + time);
         for (ending, count) in endings {
             *sum.endings.entry(ending).or_default() += count;
         }
+        sum.coverage.merge(&coverage);
         sum.digest = sum.digest.rotate_left(1) ^ digest;
     }
 }
@@ -172,6 +232,9 @@ fn many(args: &Args, seeds: u64) -> bool {
         report.digest
     );
     say!("tasks: {}", listed(&report.endings));
+    if args.coverage {
+        say!("how often what was done:\n{}", report.coverage);
+    }
     for seed in &failed {
         say!("failed: {}", args.plan(*seed).command());
     }

@@ -3,7 +3,7 @@
 //! Whole messages, in order on each connection, never twice. They are lost when a peer is gone, when a ROUTER knows no
 //! such identity (yet, or any more), and when a PUB's subscriber is late.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use remuda_proto::{Body, Identity, Idents, Instant};
@@ -35,6 +35,8 @@ pub enum Channel {
     Mux,
     /// Control requests.
     Control,
+    /// Requests to several engines at once.
+    Broadcast,
     /// Output of engines.
     Output,
     /// Pings, a PUB.
@@ -45,10 +47,13 @@ pub enum Channel {
 
 impl Channel {
     /// The channels that an engine connects once it is registered.
-    pub const OF_ENGINES: [Self; 6] = [Self::Task, Self::Mux, Self::Control, Self::Output, Self::Ping, Self::Pong];
+    pub const OF_ENGINES: [Self; 7] =
+        [Self::Task, Self::Mux, Self::Control, Self::Broadcast, Self::Output, Self::Ping, Self::Pong];
     /// The channels of a client.
-    pub const OF_CLIENTS: [Self; 6] =
-        [Self::Query, Self::Notification, Self::Task, Self::Mux, Self::Control, Self::Output];
+    pub const OF_CLIENTS: [Self; 7] =
+        [Self::Query, Self::Notification, Self::Task, Self::Mux, Self::Control, Self::Broadcast, Self::Output];
+    /// The channels that bring an engine's heart its pings and take its answers.
+    pub const OF_HEARTS: [Self; 2] = [Self::Ping, Self::Pong];
 }
 
 /// What a message carries.
@@ -78,6 +83,8 @@ struct Connection {
     last: [Instant; 2],
     /// What would arrive at or after these times is lost: to the controller, to the peer.
     cut_at: [Option<Instant>; 2],
+    /// When it last broke and was made again: what was on its way then is lost.
+    broke_at: Option<Instant>,
     /// Added to each delay of what goes to the peer.
     lag: Duration,
 }
@@ -86,6 +93,8 @@ struct Connection {
 #[derive(Debug)]
 pub struct Network {
     connections: BTreeMap<(Peer, Channel), Connection>,
+    /// The keys of `connections`, by channel.
+    peers: BTreeMap<Channel, BTreeSet<Peer>>,
     latency: Latency,
     dice: Dice,
     /// How many messages were lost.
@@ -95,15 +104,30 @@ pub struct Network {
 impl Network {
     /// No connections yet.
     pub fn new(latency: Latency, dice: Dice) -> Self {
-        Self { connections: BTreeMap::new(), latency, dice, lost: 0 }
+        Self { connections: BTreeMap::new(), peers: BTreeMap::new(), latency, dice, lost: 0 }
     }
 
     /// A peer connects to a socket; it takes a moment until the socket knows of it. Returns when that is.
     pub fn connect(&mut self, now: Instant, peer: Peer, channel: Channel) -> Instant {
         let up_at = now + self.delay() + self.delay();
-        let connection = Connection { up_at, last: [up_at; 2], cut_at: [None; 2], lag: Duration::ZERO };
+        let connection = Connection { up_at, last: [up_at; 2], cut_at: [None; 2], broke_at: None, lag: Duration::ZERO };
         self.connections.insert((peer, channel), connection);
+        self.peers.entry(channel).or_default().insert(peer);
         up_at
+    }
+
+    /// A connection breaks, and the peer connects again under the same identity: what was on its way either way is lost,
+    /// and what the controller sends until it is up. Returns when that is; `None`: there is no such connection.
+    pub fn reconnect(&mut self, now: Instant, peer: Peer, channel: Channel) -> Option<Instant> {
+        let after = self.delay() + self.delay();
+        let connection = self.connections.get_mut(&(peer, channel))?;
+        if connection.cut_at != [None; 2] {
+            return None;
+        }
+        let up_at = now.max(connection.up_at) + after;
+        (connection.up_at, connection.broke_at) = (up_at, Some(now));
+        connection.last = connection.last.map(|last| last.max(up_at));
+        Some(up_at)
     }
 
     /// When a message that is sent now arrives; `None`: it is lost at once.
@@ -126,10 +150,13 @@ impl Network {
         arrival
     }
 
-    /// Whether what was to arrive now does arrive.
-    pub fn arrives(&mut self, now: Instant, peer: Peer, channel: Channel, way: Way) -> bool {
-        let cut = self.connections.get(&(peer, channel)).and_then(|connection| connection.cut_at[way as usize]);
-        let arrives = cut.is_none_or(|cut| now < cut);
+    /// Whether what was sent then, and was to arrive now, does arrive.
+    pub fn arrives(&mut self, now: Instant, sent: Instant, peer: Peer, channel: Channel, way: Way) -> bool {
+        let arrives = self.connections.get(&(peer, channel)).is_none_or(|connection| {
+            // What is sent at the moment of the break goes to the new connection, or nowhere.
+            let broke = connection.broke_at.is_some_and(|broke| sent < broke && broke <= now);
+            !broke && connection.cut_at[way as usize].is_none_or(|cut| now < cut)
+        });
         self.lost += u64::from(!arrives);
         arrives
     }
@@ -168,7 +195,7 @@ impl Network {
 
     /// The peers that a PUB has on this channel.
     pub fn peers(&self, channel: Channel) -> Vec<Peer> {
-        self.connections.keys().filter(|(_, at)| *at == channel).map(|(peer, _)| *peer).collect()
+        self.peers.get(&channel).into_iter().flatten().copied().collect()
     }
 
     fn delay(&mut self) -> Duration {
@@ -233,8 +260,11 @@ mod tests {
         assert!(network.send(later, PEER, Channel::Task, Way::Out).is_some());
         network.close(later, PEER);
         assert_eq!(network.send(later, PEER, Channel::Task, Way::Out), None);
-        assert!(!network.arrives(later, PEER, Channel::Task, Way::Out));
-        assert!(network.arrives(later, PEER, Channel::Task, Way::In), "what was sent before a clean end arrives");
+        assert!(!network.arrives(later, later, PEER, Channel::Task, Way::Out));
+        assert!(
+            network.arrives(later, later, PEER, Channel::Task, Way::In),
+            "what was sent before a clean end arrives"
+        );
     }
 
     #[test]
@@ -242,8 +272,25 @@ mod tests {
         let mut network = network();
         network.connect(Instant(0), PEER, Channel::Task);
         network.kill(Instant(1_000_000_000), PEER);
-        assert!(!network.arrives(Instant(2_000_000_000), PEER, Channel::Task, Way::In));
-        assert!(network.arrives(Instant(999_999_999), PEER, Channel::Task, Way::In));
+        assert!(!network.arrives(Instant(2_000_000_000), Instant(0), PEER, Channel::Task, Way::In));
+        assert!(network.arrives(Instant(999_999_999), Instant(0), PEER, Channel::Task, Way::In));
+    }
+
+    #[test]
+    fn a_connection_that_broke_loses_what_was_on_its_way_and_nothing_that_the_peer_sends_afterwards() {
+        let mut network = network();
+        network.connect(Instant(0), PEER, Channel::Task);
+        let now = Instant(1_000_000_000);
+        let before = network.send(now, PEER, Channel::Task, Way::Out).unwrap();
+        let broke = Instant(now.0 + 1);
+        let up_at = network.reconnect(broke, PEER, Channel::Task).unwrap();
+        assert!(!network.arrives(before, now, PEER, Channel::Task, Way::Out));
+        assert_eq!(network.send(broke, PEER, Channel::Task, Way::Out), None);
+        let waits = network.send(broke, PEER, Channel::Task, Way::In).unwrap();
+        assert!(waits >= up_at && network.arrives(waits, broke, PEER, Channel::Task, Way::In));
+        assert!(network.send(up_at, PEER, Channel::Task, Way::Out).is_some());
+        network.close(up_at, PEER);
+        assert_eq!(network.reconnect(up_at, PEER, Channel::Task), None, "it is gone");
     }
 
     #[test]

@@ -86,11 +86,23 @@ pub enum Fault {
     Return,
     /// A client goes, and waits for nothing any more.
     ClientGoes,
+    /// All threads of the controller stand still, as under SIGSTOP, often for longer than hearts have to answer.
+    ControllerStops,
+    /// Every client sends many tasks at once.
+    Burst,
+    /// Many engines start at once.
+    Storm,
+    /// A client reads nothing for a while.
+    Deaf,
+    /// The connections of a client break, and are made again.
+    ClientReconnects,
+    /// The connections of an engine's heart break, and are made again.
+    HeartReconnects,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 19] = [
         Self::KillTold,
         Self::KillSilent,
         Self::Leave,
@@ -104,6 +116,12 @@ impl Fault {
         Self::StrayReply,
         Self::Return,
         Self::ClientGoes,
+        Self::ControllerStops,
+        Self::Burst,
+        Self::Storm,
+        Self::Deaf,
+        Self::ClientReconnects,
+        Self::HeartReconnects,
     ];
 }
 
@@ -138,11 +156,17 @@ pub enum Act {
     Query,
     /// Tells an engine to end.
     Shutdown,
+    /// A request to several engines at once, each of which answers for itself.
+    Broadcast,
+    /// The same, with all answers in one.
+    Coalesce,
+    /// Asks the hub to run requests once more.
+    Resubmit,
 }
 
 impl Act {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Task,
         Self::Map,
         Self::After,
@@ -157,6 +181,9 @@ impl Act {
         Self::SameId,
         Self::Query,
         Self::Shutdown,
+        Self::Broadcast,
+        Self::Coalesce,
+        Self::Resubmit,
     ];
 }
 
@@ -207,6 +234,12 @@ pub struct Parameters {
     pub clients: u32,
     /// How much each client does.
     pub acts: u64,
+    /// Fewest and most tasks of a map.
+    pub map_size: (u64, u64),
+    /// Tasks of a client after which it does nothing more.
+    pub most_tasks: usize,
+    /// Engines beyond which no fault starts one.
+    pub max_engines: usize,
     /// What it does.
     pub act_weights: Vec<(Act, u64)>,
     /// Time between two things that a client does, on average.
@@ -287,6 +320,9 @@ impl Parameters {
         // Without logic there is no limit either.
         let hwm = if scheme == Scheme::Pure { 0 } else { hwm };
         let heart_period = *dice.pick(&[ms(300), ms(1000), ms(3000)]);
+        let acts = *dice.pick(&[3, 10, 10, 25, 40]);
+        // Over the whole time, so that there are engines to act on, or as fast as can be.
+        let spread = calm_at / u32::try_from(acts).unwrap_or(1);
         let often =
             if level == FaultLevel::All { ms(200) } else { *dice.pick(&[ms(200), ms(1000), ms(4000), ms(15_000)]) };
         Self {
@@ -298,16 +334,19 @@ impl Parameters {
             heart_period,
             max_misses: *dice.pick(&[1, 2, 3, 10]),
             // A healthy engine takes two periods, and some.
-            registration_timeout: *dice.pick(&[heart_period * 4, ms(30_000)]),
+            registration_timeout: *dice.pick(&[heart_period * 4, heart_period * 8, ms(30_000)]),
             records: !dice.percent(10),
             packer: if dice.percent(20) { Packer::Msgpack } else { Packer::Json },
             latency,
             engines,
             kinds,
             clients: u32::try_from(dice.between(1, 4)).unwrap_or(1),
-            acts: *dice.pick(&[3, 10, 10, 25, 40]),
+            acts,
+            map_size: (2, 30),
+            most_tasks: usize::MAX,
+            max_engines: 16,
             act_weights,
-            pause: *dice.pick(&[ms(0), ms(10), ms(100), ms(500)]),
+            pause: *dice.pick(&[ms(0), ms(10), ms(100), spread, spread]),
             task_time: *dice.pick(&[ms(1), ms(20), ms(200), ms(1000)]),
             fail_percent: *dice.pick(&[0, 0, 10, 40]),
             unmet_percent: *dice.pick(&[0, 0, 10, 40]),
@@ -339,6 +378,9 @@ impl Parameters {
             kinds: vec![(Kind::Stock, 1)],
             clients: 1,
             acts: 0,
+            map_size: (2, 30),
+            most_tasks: usize::MAX,
+            max_engines: 16,
             act_weights: Vec::new(),
             pause: ms(0),
             task_time: ms(10),
@@ -352,6 +394,12 @@ impl Parameters {
             rejoin_percent: 0,
             calm_at: Duration::from_secs(24 * 3600),
         }
+    }
+
+    /// The longest time in which a ping is sent and answered, but for faults.
+    pub fn round_trip(&self) -> Duration {
+        let Latency { high, spike_percent, spike, .. } = self.latency;
+        (high + if spike_percent > 0 { spike } else { Duration::ZERO }) * 2
     }
 
     /// How long a heart that stopped may go unnoticed at most.

@@ -4,6 +4,9 @@ use std::collections::VecDeque;
 
 use remuda_proto::{Instant, Machine};
 
+/// Most messages that a thread takes from one socket before the other has its turn, and its deadline (`net/src/driver.rs`).
+const BATCH: u32 = 64;
+
 /// Which thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PartName {
@@ -19,11 +22,14 @@ pub enum PartName {
     Control,
     /// The relay of output.
     Output,
+    /// The broadcast scheduler.
+    Broadcast,
 }
 
 impl PartName {
     /// All threads.
-    pub const ALL: [Self; 6] = [Self::Hub, Self::Heart, Self::Task, Self::Mux, Self::Control, Self::Output];
+    pub const ALL: [Self; 7] =
+        [Self::Hub, Self::Heart, Self::Task, Self::Mux, Self::Control, Self::Output, Self::Broadcast];
 }
 
 /// What a machine is to be given next.
@@ -55,6 +61,9 @@ pub struct Part<M: Machine> {
     pub turn_at: Option<Instant>,
     /// How often it was given something.
     pub steps: u64,
+    /// How many messages it may still take from its sockets before it looks at its deadline: towards clients, towards
+    /// engines.
+    left: [u32; 2],
 }
 
 impl<M: Machine> Part<M> {
@@ -69,6 +78,7 @@ impl<M: Machine> Part<M> {
             busy_until: Instant(0),
             turn_at: None,
             steps: 0,
+            left: [BATCH; 2],
         }
     }
 
@@ -87,18 +97,37 @@ impl<M: Machine> Part<M> {
 
     /// What the machine is to be given now.
     pub fn next(&mut self, now: Instant) -> Option<Input<M::Event>> {
-        let mut event = self.mail.pop_front();
-        if event.is_none() && !self.paused {
-            event = self.clients.pop_front();
-        }
-        let event = event.or_else(|| self.engines.pop_front());
-        let input = match event {
+        let is_due = |part: &Self| part.machine.deadline().is_some_and(|deadline| deadline <= now);
+        let input = match self.take() {
             Some(event) => Input::Event(event),
-            None if self.machine.deadline().is_some_and(|deadline| deadline <= now) => Input::Deadline,
-            None => return None,
+            None if is_due(self) => {
+                self.left = [BATCH; 2];
+                Input::Deadline
+            }
+            None => {
+                self.left = [BATCH; 2];
+                Input::Event(self.take()?)
+            }
         };
         self.steps += 1;
         Some(input)
+    }
+
+    fn take(&mut self) -> Option<M::Event> {
+        if let Some(event) = self.mail.pop_front() {
+            return Some(event);
+        }
+        let reads = [!self.paused, true];
+        for (side, queue) in [&mut self.clients, &mut self.engines].into_iter().enumerate() {
+            if self.left[side] > 0
+                && reads[side]
+                && let Some(event) = queue.pop_front()
+            {
+                self.left[side] -= 1;
+                return Some(event);
+            }
+        }
+        None
     }
 
     /// When it has to take its next turn, if it needs until `wake` to wake; `None`: it has nothing to do. Never before

@@ -6,7 +6,7 @@ use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 use crate::checker::Violation;
-use crate::log::Line;
+use crate::log::{Line, story};
 use crate::parameters::{FaultLevel, Parameters};
 use crate::tamper::Tampering;
 use crate::world::{Options, Report, World};
@@ -74,8 +74,8 @@ impl fmt::Display for Failure {
         }
         for msg_id in msg_ids.iter().take(STORIES) {
             writeln!(f, "the story of `{msg_id}`:")?;
-            let about = self.lines.iter().filter(|line| line.msg_id.as_ref() == Some(msg_id));
-            about.take(STORY_LINES).try_for_each(|line| writeln!(f, "  {line}"))?;
+            let told = story(&self.lines, msg_id);
+            told.iter().take(STORY_LINES).try_for_each(|line| writeln!(f, "  {line}"))?;
         }
         write!(f, "run it again: {} --log", self.plan.command())
     }

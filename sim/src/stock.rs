@@ -89,13 +89,14 @@ impl StockEngine {
                 (status, serde_json::to_value(error.content()).expect("an error is plain data"), Vec::new())
             }
         };
+        let asked: Value = self.session.packer().unpack(request.body.metadata()).unwrap_or_default();
         let metadata = ReplyMetadata {
             started: started.to_string(),
             dependencies_met: !unmet,
             engine: self.uuid.clone(),
-            is_broadcast: false,
-            is_coalescing: false,
-            original_msg_id: String::new(),
+            is_broadcast: asked["is_broadcast"] == true,
+            is_coalescing: asked["is_coalescing"] == true,
+            original_msg_id: asked["original_msg_id"].as_str().unwrap_or_default().to_owned(),
             label: None,
             status,
             engine_info: None,

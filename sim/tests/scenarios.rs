@@ -169,3 +169,88 @@ fn a_direct_request_to_an_engine_that_left_is_answered() {
     assert_eq!(story.reply(&second).as_deref(), Some("IndexError"));
     story.settle();
 }
+
+#[test]
+fn a_controller_that_stood_still_drops_no_engine_and_loses_no_task() {
+    let mut story = Scenario::default();
+    let [first, second] = story.engines([Kind::Stock, Kind::Native]);
+    let short = story.submit(&Job::python(ms(100)));
+    let program = story.submit(&Job::program(s(60)));
+    story.run_for(ms(50));
+    // An engine that is about to register when it happens.
+    let third = story.start(Kind::Stock);
+    story.run_for(ms(20));
+    story.stop_controller(s(40));
+    story.run_for(s(39));
+    assert_eq!(story.reply(&short), None, "nobody takes it from the engine");
+    story.run_for(s(6));
+    assert_eq!(story.reply(&short).as_deref(), Some("ok"));
+    assert_eq!(story.reply(&program), None);
+    for engine in [first, second, third] {
+        assert!(story.is_registered(engine), "{engine:?}");
+    }
+    story.run_for(s(20));
+    assert_eq!(story.reply(&program).as_deref(), Some("ok"));
+    story.settle();
+}
+
+#[test]
+fn an_engine_that_comes_back_under_its_uuid_gets_tasks_once_it_is_connected_and_not_before() {
+    let mut story = Scenario::default();
+    let [engine] = story.engines([Kind::Stock]);
+    // Answers of its heart wait for the controller while it ends and starts again.
+    story.stop_controller(s(3));
+    story.run_for(s(1));
+    story.kill(engine);
+    story.run_for(ms(500));
+    let again = story.start_again(engine);
+    let task = story.submit(&Job::python(ms(10)));
+    story.run_for(s(6));
+    assert_eq!(story.tried(&task), [again]);
+    assert_eq!(story.reply(&task).as_deref(), Some("ok"));
+    story.settle();
+}
+
+#[test]
+fn a_broadcast_is_answered_in_one_with_what_each_engine_said() {
+    let mut story = Scenario::default();
+    let engines = story.engines([Kind::Stock; 3]);
+    let all = story.coalesce(&engines);
+    story.run_for(s(1));
+    assert_eq!((story.reply(&all).as_deref(), story.buffers(&all)), (Some("ok"), Some(3)));
+    story.kill(engines[1]);
+    story.run_for(s(1));
+    let fewer = story.coalesce(&engines);
+    story.run_for(s(1));
+    assert_eq!(story.reply(&fewer).as_deref(), Some("IndexError"));
+    story.settle();
+}
+
+#[test]
+fn a_task_that_the_hub_repeats_has_a_life_of_its_own() {
+    let mut story = Scenario::default();
+    story.engines([Kind::Stock, Kind::Stock]);
+    let task = story.submit(&Job::python(ms(10)));
+    story.run_for(s(1));
+    story.resubmit(&[&task]);
+    story.run_for(s(1));
+    let [first, again] = story.tasks() else { panic!("{:?}", story.tasks()) };
+    assert_eq!(*first, task);
+    assert_eq!(story.tried(again).len(), 1);
+    assert_eq!(story.reply(again), None, "its reply is for who asks the hub");
+    story.settle();
+}
+
+#[test]
+fn a_client_that_reads_nothing_gets_all_that_came_when_it_reads() {
+    let mut story = Scenario::new(|parameters| parameters.hwm = 10);
+    story.engines([Kind::Stock]);
+    story.deafen();
+    let tasks: Vec<_> = (0..50).map(|_| story.submit(&Job::python(ms(10)))).collect();
+    story.run_for(s(5));
+    assert!(tasks.iter().all(|task| story.reply(task).is_none()));
+    assert!(tasks.iter().all(|task| story.tried(task).len() == 1), "they ran all the same");
+    story.read();
+    assert!(tasks.iter().all(|task| story.reply(task).as_deref() == Some("ok")));
+    story.settle();
+}

@@ -1,6 +1,8 @@
 //! Whole runs: the same seed twice, seeds that hold, and schedulers that are broken on purpose.
 
+use remuda_sim::coverage::Coverage;
 use remuda_sim::run::Plan;
+use remuda_sim::scale::Scale;
 use remuda_sim::{FaultLevel, Tampering, canary, run_seed};
 
 #[test]
@@ -17,15 +19,34 @@ fn seeds_give_different_runs() {
     assert_ne!(digest(1), digest(2));
 }
 
+/// Fails also when a kind of act, fault or task is never there: then nothing would be known of it.
 #[test]
-fn nothing_is_wrong_with_any_seed_whatever_the_faults() {
+fn nothing_is_wrong_with_any_seed_whatever_the_faults_and_seeds_do_everything_that_can_be_done() {
+    let mut coverage = Coverage::default();
     for (level, seeds) in [(FaultLevel::Some, 100), (FaultLevel::None, 30), (FaultLevel::All, 30)] {
         for seed in 1..=seeds {
-            if let Err(failure) = run_seed(Plan { faults: level, ..Plan::new(seed) }) {
-                panic!("{failure}");
+            match run_seed(Plan { faults: level, ..Plan::new(seed) }) {
+                Ok(report) => coverage.merge(&report.coverage),
+                Err(failure) => panic!("{failure}"),
             }
         }
     }
+    let missing: Vec<_> = coverage.counts().into_iter().filter(|(_, count)| *count == 0).collect();
+    assert!(missing.is_empty(), "{missing:?} of\n{coverage}");
+}
+
+#[test]
+fn a_large_cluster_settles_and_every_task_that_was_sent_is_answered() {
+    let scale = Scale { seed: 1, engines: 150, tasks: 2_000 };
+    let report = scale.run().unwrap_or_else(|violation| panic!("{violation:?}"));
+    let answered: u64 = report
+        .endings
+        .iter()
+        .filter(|(word, _)| !["stranded", "tried again"].contains(&&***word))
+        .map(|(_, n)| n)
+        .sum();
+    assert!(report.tasks >= 2_000 && answered == report.tasks, "{report:?}");
+    assert!(report.faults > 0, "{report:?}");
 }
 
 #[test]

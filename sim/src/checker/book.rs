@@ -7,12 +7,13 @@ use remuda_proto::message::metadata::{ReplyEnvelope, TaskMetadata};
 use remuda_proto::message::native::{Capability, Need};
 use remuda_proto::message::parent_msg_id;
 use remuda_proto::monitor::{Monitor, Queue};
-use remuda_proto::{Body, EngineUuid, Envelope, Identity, Instant, MsgId, Now, Session, Status};
+use remuda_proto::{Body, EngineUuid, Envelope, Identity, Instant, MsgId, MsgType, Now, Session, Status};
 use remuda_scheduler::{TaskEffect, TaskEvent};
 use serde_json::Value;
 
 use super::follow::Places;
 use super::{Verdict, Violation};
+use crate::coverage::Coverage;
 
 /// What the task scheduler was told of itself.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct Rules {
     pub hwm: u32,
     /// How long a stranded task waits.
     pub grace: Duration,
+    /// Look at all tasks that wait after each so many events only: 1, but for runs in which that would take too long.
+    pub every: u64,
 }
 
 /// Where a task is, as far as the traffic shows.
@@ -44,7 +47,8 @@ pub(super) enum Place {
 #[derive(Clone, Debug)]
 pub(super) struct Task {
     pub(super) msg_id: MsgId,
-    pub(super) client: Identity,
+    /// `None`: the hub repeats it, and its reply is for the hub alone.
+    pub(super) client: Option<Identity>,
     pub(super) body: Body,
     /// `None`: it makes no sense.
     pub(super) metadata: Option<TaskMetadata>,
@@ -93,6 +97,8 @@ pub struct TaskBook {
     /// Those of `tasks` without a final reply.
     pub(super) live: BTreeSet<MsgId>,
     pub(super) engines: BTreeMap<EngineUuid, Engine>,
+    /// The tasks of `live` whose engines left, by engine.
+    stranded: BTreeMap<EngineUuid, BTreeSet<MsgId>>,
     /// Counts events.
     seq: u64,
     /// The reply that the event in hand brought.
@@ -103,6 +109,8 @@ pub struct TaskBook {
     replied: Vec<(MsgId, Body)>,
     sent: Vec<(MsgId, EngineUuid)>,
     told: Vec<Monitor>,
+    /// How many tasks were of which kind (see [`crate::coverage::FEATURES`]).
+    coverage: Coverage,
     /// The task that the event in hand brought, if it was accepted.
     submitted: Option<MsgId>,
     paused: bool,
@@ -116,6 +124,7 @@ impl TaskBook {
             tasks: BTreeMap::new(),
             live: BTreeSet::new(),
             engines: BTreeMap::new(),
+            stranded: BTreeMap::new(),
             seq: 0,
             arrived: None,
             abort: BTreeSet::new(),
@@ -123,8 +132,14 @@ impl TaskBook {
             sent: Vec::new(),
             told: Vec::new(),
             submitted: None,
+            coverage: Coverage::default(),
             paused: false,
         }
+    }
+
+    /// How many tasks were of which kind.
+    pub fn coverage(&self) -> &Coverage {
+        &self.coverage
     }
 
     /// How many tasks were accepted.
@@ -176,6 +191,11 @@ impl TaskBook {
         endings
     }
 
+    /// The request of a task.
+    pub fn request(&self, msg_id: &MsgId) -> Option<&Body> {
+        self.tasks.get(msg_id).map(|task| &task.body)
+    }
+
     /// The engines that got a task, in order.
     pub fn tried(&self, msg_id: &MsgId) -> &[EngineUuid] {
         self.tasks.get(msg_id).map_or(&[], |task| &task.tried)
@@ -196,13 +216,15 @@ impl TaskBook {
         self.told.clear();
         self.submitted = None;
         match event {
-            TaskEvent::Submit { client, body } => self.submit(now, client, body),
-            // No client asks for that, and the world fails when the hub does it.
-            TaskEvent::Resubmit { .. } => {}
+            TaskEvent::Submit { client, body } => {
+                self.submitted = self.submit(now, Some(client), body);
+            }
+            // The hub knows of it already.
+            TaskEvent::Resubmit { body, .. } => _ = self.submit(now, None, body),
             TaskEvent::Result { engine, body, .. } => self.result(now, engine, body),
             TaskEvent::Registered { uuid, capability } => {
                 // One that comes back still has what it had, until the grace time of that is over.
-                let has = self.live.iter().filter(|msg_id| self.is_with(msg_id, uuid)).cloned().collect();
+                let has = self.stranded.get(uuid).cloned().unwrap_or_default();
                 self.engines.entry(uuid.clone()).or_insert(Engine { capability: capability.clone(), has });
             }
             TaskEvent::Unregistered { uuid } => {
@@ -211,6 +233,7 @@ impl TaskBook {
                     if matches!(task.place, Place::Assigned { .. }) {
                         task.place = Place::Stranded { engine: uuid.clone(), since: now.instant };
                         task.was_stranded = true;
+                        self.stranded.entry(uuid.clone()).or_default().insert(msg_id);
                     }
                 }
             }
@@ -231,8 +254,8 @@ impl TaskBook {
         self.event(now, &nothing);
         // A stranded task whose time is over has failed once more, whatever is done about it.
         let mut again = Vec::new();
-        for msg_id in &self.live {
-            let Some(task) = self.tasks.get_mut(msg_id) else { continue };
+        for msg_id in self.stranded.values().flatten() {
+            let task = self.tasks.get_mut(msg_id).expect("engines have only tasks");
             let Place::Stranded { since, .. } = task.place else { continue };
             if since + self.rules.grace > now.instant {
                 continue;
@@ -264,16 +287,26 @@ impl TaskBook {
                 self.sent.push((msg_id, engine));
             }
             TaskEffect::ToClient { client, engine, body } => {
-                let (msg_id, ended) = self.check_reply(now, client, engine.as_ref(), body)?;
-                self.release(&msg_id);
-                let task = self.tasks.get_mut(&msg_id).expect("it was checked");
-                task.place = Place::Done;
-                task.ended = Some(ended);
-                task.reply = Some(body.clone());
-                self.live.remove(&msg_id);
-                self.replied.push((msg_id, body.clone()));
+                let (msg_id, ended) = self.check_reply(now, Some(client), engine.as_ref(), body)?;
+                self.end(msg_id, ended, body);
             }
-            TaskEffect::Monitor(seen) => self.told.push(seen.clone()),
+            TaskEffect::Monitor(seen) => {
+                if let Monitor::Reply { queue: Queue::Task, msg_id, engine, body, .. } = seen
+                    && self.tasks.get(msg_id).is_some_and(|task| task.client.is_none())
+                {
+                    let engine = engine.as_ref().map(EngineUuid::identity);
+                    let (answered, ended) = self.check_reply(now, None, engine.as_ref(), body)?;
+                    if answered != *msg_id {
+                        return Err(Violation::of(
+                            "reply",
+                            msg_id,
+                            format!("the hub is told what answers `{answered}`"),
+                        ));
+                    }
+                    self.end(answered, ended, body);
+                }
+                self.told.push(seen.clone());
+            }
             TaskEffect::Refused { .. } => {}
             TaskEffect::PauseIntake | TaskEffect::ResumeIntake => {
                 let pauses = matches!(effect, TaskEffect::PauseIntake);
@@ -281,6 +314,7 @@ impl TaskBook {
                     return Err(Violation::new("intake", format!("paused was {} already", self.paused)));
                 }
                 self.paused = pauses;
+                self.coverage.add("intake paused", u64::from(pauses));
             }
         }
         Ok(())
@@ -299,19 +333,34 @@ impl TaskBook {
             return Err(Violation::of("abort", msg_id, "it was queued and is not wanted, but was not answered"));
         }
         self.check_told()?;
-        self.check_idle()
+        if self.is_thorough() { self.check_idle() } else { Ok(()) }
     }
 
-    fn submit(&mut self, now: Now, client: &Identity, body: &Body) {
+    /// Whether all tasks that wait are looked at after this event.
+    pub(super) fn is_thorough(&self) -> bool {
+        self.seq.is_multiple_of(self.rules.every)
+    }
+
+    /// A task had its final reply.
+    fn end(&mut self, msg_id: MsgId, ended: (bool, Option<EngineUuid>), body: &Body) {
+        self.release(&msg_id);
+        let task = self.tasks.get_mut(&msg_id).expect("it was checked");
+        task.place = Place::Done;
+        task.ended = Some(ended);
+        task.reply = Some(body.clone());
+        self.live.remove(&msg_id);
+        self.replied.push((msg_id, body.clone()));
+    }
+
+    /// A task came; its id, if it is accepted.
+    fn submit(&mut self, now: Now, client: Option<&Identity>, body: &Body) -> Option<MsgId> {
         let Rules { session, .. } = &self.rules;
-        if session.key().verify(body).is_err() {
-            return;
-        }
+        session.key().verify(body).ok()?;
         let packer = session.packer();
-        let Ok(envelope) = Envelope::read(packer, body) else { return };
+        let envelope = Envelope::read(packer, body).ok()?;
         let msg_id = envelope.msg_id.clone();
         if self.tasks.contains_key(&msg_id) || !envelope.msg_type.as_str().ends_with("_request") {
-            return;
+            return None;
         }
         let metadata =
             if self.rules.pure { Some(TaskMetadata::default()) } else { TaskMetadata::read(packer, body).ok() };
@@ -319,11 +368,26 @@ impl TaskBook {
             metadata.after.ids.iter().chain(&metadata.follow.ids).any(|id| !self.tasks.contains_key(id))
         });
         let need = Need::read(packer, &envelope.msg_type, body);
+        let kinds = metadata.as_ref().map(|metadata| {
+            [
+                ("task after others", !metadata.after.is_empty()),
+                ("task that follows others", !metadata.follow.is_empty()),
+                ("task for named engines", !metadata.targets.is_empty()),
+                ("task with a timeout", metadata.timeout().is_some()),
+                ("task with retries", metadata.retries() > 0),
+            ]
+        });
+        let kinds = kinds.into_iter().flatten().chain([
+            ("task without metadata that makes sense", metadata.is_none()),
+            ("task with code", envelope.msg_type == MsgType::ExecuteRequest),
+            ("task of a program or native function", need != Need::Python),
+            ("task repeated by the hub", client.is_none()),
+        ]);
+        kinds.filter(|(_, is)| *is).for_each(|(kind, _)| self.coverage.add(kind, 1));
         self.live.insert(msg_id.clone());
-        self.submitted = Some(msg_id.clone());
         let task = Task {
             msg_id: msg_id.clone(),
-            client: client.clone(),
+            client: client.cloned(),
             body: body.clone(),
             metadata,
             need,
@@ -336,7 +400,8 @@ impl TaskBook {
             was_stranded: false,
             reply: None,
         };
-        self.tasks.insert(msg_id, task);
+        self.tasks.insert(msg_id.clone(), task);
+        Some(msg_id)
     }
 
     fn result(&mut self, now: Now, engine: &Identity, body: &Body) {
@@ -377,6 +442,14 @@ impl TaskBook {
 
     /// The engine that has a task has it no more.
     fn release(&mut self, msg_id: &MsgId) {
+        if let Place::Stranded { engine, .. } = &self.tasks[msg_id].place
+            && let Some(of_engine) = self.stranded.get_mut(engine)
+        {
+            of_engine.remove(msg_id);
+            if of_engine.is_empty() {
+                self.stranded.remove(&engine.clone());
+            }
+        }
         if let Place::Assigned { engine } | Place::Stranded { engine, .. } = &self.tasks[msg_id].place
             && let Some(engine) = self.engines.get_mut(engine)
         {
@@ -417,6 +490,9 @@ impl TaskBook {
     /// # Errors
     /// What is left.
     pub fn check_overdue(&self, now: Now) -> Verdict {
+        if !self.is_thorough() {
+            return Ok(());
+        }
         for task in self.live.iter().map(|msg_id| &self.tasks[msg_id]) {
             let over = match &task.place {
                 Place::Queued { since, .. } => {
@@ -435,12 +511,14 @@ impl TaskBook {
 
     /// No task waits for an engine that could take it.
     fn check_idle(&self) -> Verdict {
+        let live = self.live.iter().map(|msg_id| &self.tasks[msg_id]);
+        let queued: Vec<_> = live.filter(|task| matches!(task.place, Place::Queued { .. })).collect();
         for (uuid, engine) in &self.engines {
             if !self.has_room(engine) {
                 continue;
             }
-            for task in self.live.iter().map(|msg_id| &self.tasks[msg_id]) {
-                if matches!(task.place, Place::Queued { .. }) && self.may_run(task, uuid, engine) {
+            for task in &queued {
+                if self.may_run(task, uuid, engine) {
                     return Err(Violation::of(
                         "idle",
                         &task.msg_id,

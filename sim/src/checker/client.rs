@@ -1,9 +1,10 @@
 //! What clients sent, and what they got for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use remuda_proto::message::parent_msg_id;
 use remuda_proto::{Body, EngineUuid, MsgId, Session};
+use serde_json::Value;
 
 use super::{Verdict, Violation};
 use crate::network::Channel;
@@ -13,12 +14,19 @@ use crate::network::Channel;
 pub enum Answer {
     /// One reply.
     One,
-    /// One reply, unless this engine goes; then one or none.
-    FromEngine(EngineUuid),
+    /// One reply, unless one of these engines goes; then one or none.
+    FromEngines(Vec<EngineUuid>),
     /// One reply at most.
     Perhaps,
     /// Nothing.
     None,
+}
+
+impl Answer {
+    /// Whether a reply has to come.
+    fn is_due(&self) -> bool {
+        matches!(self, Self::One | Self::FromEngines(_))
+    }
 }
 
 /// A message that a client sent.
@@ -32,6 +40,8 @@ pub struct Sent {
     pub answer: Answer,
     /// What came.
     pub reply: Option<Body>,
+    /// Whether it answers for several engines at once.
+    is_whole: bool,
 }
 
 /// What clients sent, and what they got for it.
@@ -41,18 +51,25 @@ pub struct ClientBook {
     sent: BTreeMap<MsgId, Sent>,
     /// How many of `sent` wait for a reply that has to come.
     waiting: usize,
+    /// Which of `sent` may have to be answered by an engine.
+    by_engine: BTreeMap<EngineUuid, BTreeSet<MsgId>>,
 }
 
 impl ClientBook {
     /// A book without entries.
     pub fn new(session: Session) -> Self {
-        Self { session, sent: BTreeMap::new(), waiting: 0 }
+        Self { session, sent: BTreeMap::new(), waiting: 0, by_engine: BTreeMap::new() }
     }
 
     /// A client sends something under an id that is new.
     pub fn send(&mut self, client: u32, channel: Channel, msg_id: MsgId, answer: Answer) {
-        self.waiting += usize::from(matches!(answer, Answer::One | Answer::FromEngine(_)));
-        let before = self.sent.insert(msg_id, Sent { client, channel, answer, reply: None });
+        self.waiting += usize::from(answer.is_due());
+        if let Answer::FromEngines(engines) = &answer {
+            for uuid in engines {
+                self.by_engine.entry(uuid.clone()).or_default().insert(msg_id.clone());
+            }
+        }
+        let before = self.sent.insert(msg_id, Sent { client, channel, answer, reply: None, is_whole: false });
         assert!(before.is_none(), "client {client} uses an id twice: {before:?}");
     }
 
@@ -61,9 +78,11 @@ impl ClientBook {
         if let Err(error) = self.session.key().verify(body) {
             return Err(Violation::new("client", format!("client {client} got what does not verify: {error}")));
         }
-        let Ok(Some(msg_id)) = parent_msg_id(self.session.packer(), body) else {
+        let Ok(Some(parent)) = parent_msg_id(self.session.packer(), body) else {
             return Err(Violation::new("client", format!("client {client} got what answers nothing: {body:?}")));
         };
+        let is_whole = channel == Channel::Broadcast && !self.sent.contains_key(&parent);
+        let msg_id = if is_whole { self.original(body).unwrap_or(parent) } else { parent };
         let Some(sent) = self.sent.get_mut(&msg_id) else {
             return Err(Violation::of("client", &msg_id, format!("client {client} got a reply to what nobody sent")));
         };
@@ -79,7 +98,7 @@ impl ClientBook {
             return Err(Violation::of("client", &msg_id, format!("client {client} got two replies")));
         }
         // Engines send back the id of what they ran, so that a result that belongs to another task shows.
-        let is_result = matches!(channel, Channel::Task | Channel::Mux);
+        let is_result = matches!(channel, Channel::Task | Channel::Mux | Channel::Broadcast) && !is_whole;
         let ran = body.buffers().next().filter(|_| is_result).and_then(|buffer| std::str::from_utf8(buffer).ok());
         if ran.is_some_and(|ran| ran.starts_with("ran ") && ran != format!("ran {msg_id}")) {
             return Err(Violation::of(
@@ -89,27 +108,37 @@ impl ClientBook {
             ));
         }
         sent.reply = Some(body.clone());
-        self.waiting -= usize::from(matches!(sent.answer, Answer::One | Answer::FromEngine(_)));
+        sent.is_whole = is_whole;
+        self.waiting -= usize::from(sent.answer.is_due());
         Ok(msg_id)
+    }
+
+    /// The broadcast whose copies a message answers in one.
+    fn original(&self, body: &Body) -> Option<MsgId> {
+        let metadata: Value = self.session.packer().unpack(body.metadata()).ok()?;
+        let original = metadata["original_msg_id"].as_str().filter(|_| metadata["is_coalescing"] == true)?;
+        Some(MsgId::from(original))
     }
 
     /// An engine is gone: what it was asked may stay without an answer.
     pub fn engine_gone(&mut self, uuid: &EngineUuid) {
-        for sent in self.sent.values_mut() {
-            if matches!(&sent.answer, Answer::FromEngine(engine) if engine == uuid) {
-                self.waiting -= usize::from(sent.reply.is_none());
-                sent.answer = Answer::Perhaps;
-            }
+        for msg_id in self.by_engine.remove(uuid).unwrap_or_default() {
+            self.release(&msg_id);
         }
     }
 
-    /// A client is gone: what it asked may stay without an answer.
+    /// A client is gone, or its connections broke: what it asked may stay without an answer.
     pub fn client_gone(&mut self, client: u32) {
-        for sent in self.sent.values_mut() {
-            if sent.client == client && matches!(sent.answer, Answer::One | Answer::FromEngine(_)) {
-                self.waiting -= usize::from(sent.reply.is_none());
-                sent.answer = Answer::Perhaps;
-            }
+        let its = self.sent.iter().filter(|(_, sent)| sent.client == client && sent.reply.is_none());
+        let ids: Vec<_> = its.map(|(msg_id, _)| msg_id.clone()).collect();
+        ids.iter().for_each(|msg_id| self.release(msg_id));
+    }
+
+    fn release(&mut self, msg_id: &MsgId) {
+        let sent = self.sent.get_mut(msg_id).expect("it is listed because it was sent");
+        if sent.answer.is_due() {
+            self.waiting -= usize::from(sent.reply.is_none());
+            sent.answer = Answer::Perhaps;
         }
     }
 
@@ -120,11 +149,17 @@ impl ClientBook {
 
     /// The messages that wait for a reply that has to come.
     pub fn unanswered(&self) -> Vec<MsgId> {
-        let due = self
-            .sent
-            .iter()
-            .filter(|(_, sent)| sent.reply.is_none() && matches!(sent.answer, Answer::One | Answer::FromEngine(_)));
+        let due = self.sent.iter().filter(|(_, sent)| sent.reply.is_none() && sent.answer.is_due());
         due.map(|(msg_id, _)| msg_id.clone()).collect()
+    }
+
+    /// The direct requests and single broadcasts that engines answered which never went.
+    pub fn answered_by_engines(&self) -> impl Iterator<Item = &MsgId> {
+        let by_engine = self.sent.iter().filter(|(_, sent)| {
+            let is_direct = matches!(sent.channel, Channel::Mux | Channel::Broadcast);
+            is_direct && sent.reply.is_some() && matches!(sent.answer, Answer::FromEngines(_))
+        });
+        by_engine.filter(|(_, sent)| !sent.is_whole).map(|(msg_id, _)| msg_id)
     }
 
     /// All that was sent on a channel.

@@ -1,6 +1,6 @@
 //! Whether what the hub says in the end is what clients saw.
 
-use remuda_proto::{Body, Packer};
+use remuda_proto::{Body, MsgId, Packer};
 use serde_json::Value;
 
 use super::{ClientBook, TaskBook, Verdict, Violation};
@@ -33,9 +33,10 @@ pub(crate) fn check_queues(content: &Value, book: &TaskBook, only_tasks: bool) -
     Ok(())
 }
 
-/// The result of each task is what its client was sent.
+/// The result of each of these tasks is what its client was sent. `asked`: in ascending order.
 pub(crate) fn check_results(
     packer: Packer,
+    asked: &[MsgId],
     content: &Value,
     body: &Body,
     book: &TaskBook,
@@ -45,9 +46,9 @@ pub(crate) fn check_results(
         return Err(Violation::new("records", format!("results of tasks that ended are refused: {content}")));
     }
     let mut buffers = body.buffers();
-    // Buffers come in the order of the ids, which is that of the book.
-    for (msg_id, _) in book.ended() {
-        let Some(reply) = book.reply(msg_id) else { continue };
+    // Buffers come in the order of the ids.
+    for msg_id in asked {
+        let Some(reply) = book.reply(msg_id).or_else(|| clients.reply(msg_id)) else { continue };
         if clients.reply(msg_id).is_some_and(|got| got != reply) {
             return Err(Violation::of("client", msg_id, "its client got another reply than was sent"));
         }

@@ -1,9 +1,10 @@
 //! The checkers: outside the cores, they know only what went over the network, and what must be true of it.
 //!
-//! None of them asks a core what it thinks. [`TaskBook`] watches the sockets of the task scheduler, [`ClientBook`] what
-//! clients sent and got.
+//! None of them asks a core what it thinks. [`TaskBook`] watches the sockets of the task scheduler, [`BroadcastBook`] those
+//! of the broadcast scheduler, [`ClientBook`] what clients sent and got.
 
 mod book;
+mod broadcast;
 mod client;
 mod follow;
 pub(crate) mod hub;
@@ -11,6 +12,8 @@ mod reply;
 mod send;
 
 pub use book::{Rules, TaskBook};
+pub use broadcast::BroadcastBook;
+pub(crate) use broadcast::copy_id;
 pub use client::{Answer, ClientBook};
 
 use remuda_proto::MsgId;

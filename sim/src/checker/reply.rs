@@ -10,37 +10,39 @@ use super::book::{Place, Task, TaskBook};
 use super::follow::Places;
 
 impl TaskBook {
-    /// The task, whether it succeeded, and where it ran, if all is well.
+    /// The task, whether it succeeded, and where it ran, if all is well. `client`: who is sent it; `None`: the hub.
     pub(super) fn check_reply(
         &self,
         now: Now,
-        client: &Identity,
+        client: Option<&Identity>,
         engine: Option<&Identity>,
         body: &Body,
     ) -> Result<(MsgId, (bool, Option<EngineUuid>)), Violation> {
         let session = &self.rules.session;
+        let name = client.map_or_else(|| "the hub".to_owned(), |client| format!("client {client}"));
         let parent = parent_msg_id(session.packer(), body).ok().flatten();
         let Some(msg_id) = parent else {
-            return Err(Violation::new("reply", format!("{client} is sent what answers nothing: {body:?}")));
+            return Err(Violation::new("reply", format!("{name} is sent what answers nothing: {body:?}")));
         };
         let wrong = |checker, reason: String| Err(Violation::of(checker, &msg_id, reason));
         if let Err(error) = session.key().verify(body) {
-            return wrong("signature", format!("{client} is sent a reply that does not verify: {error}"));
+            return wrong("signature", format!("{name} is sent a reply that does not verify: {error}"));
         }
         let Some(task) = self.tasks.get(&msg_id) else {
-            return wrong("reply", format!("{client} is sent a reply to a task that nobody submitted"));
+            return wrong("reply", format!("{name} is sent a reply to a task that nobody submitted"));
         };
         if task.place == Place::Done {
-            return wrong("one reply", format!("{client} is sent a second reply to it"));
+            return wrong("one reply", format!("{name} is sent a second reply to it"));
         }
-        if task.client != *client {
-            return wrong("reply", format!("{client} is sent its reply, but it came from {}", task.client));
+        if task.client.as_ref() != client {
+            return wrong("reply", format!("{name} is sent its reply, but it came from {:?}", task.client));
         }
         if let Some(arrived) = self.arrived.as_ref().filter(|arrived| arrived.body == *body) {
             if arrived.msg_id != msg_id || !arrived.is_final {
-                return wrong("retries", format!("{client} is sent a reply that is not the last one: {body:?}"));
+                return wrong("retries", format!("{name} is sent a reply that is not the last one: {body:?}"));
             }
-            if engine != Some(&arrived.engine.identity()).filter(|_| !self.rules.pure) {
+            // The hub is always told which engine it was.
+            if engine != Some(&arrived.engine.identity()).filter(|_| !self.rules.pure || client.is_none()) {
                 return wrong("reply", format!("its reply is said to come from {engine:?}, not `{}`", arrived.engine));
             }
             return Ok((msg_id, (arrived.status == Status::Ok, Some(arrived.engine.clone()))));
@@ -54,7 +56,7 @@ impl TaskBook {
             return Ok((msg_id, (false, None)));
         }
         let Some(error) = error else {
-            return wrong("reply", format!("{client} is sent what did not come from its engine: {content}"));
+            return wrong("reply", format!("{name} is sent what did not come from its engine: {content}"));
         };
         match self.why_not(now, task, engine, &error) {
             Ok(ran) => Ok((msg_id, (false, ran))),

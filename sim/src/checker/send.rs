@@ -25,8 +25,11 @@ impl TaskBook {
         if task.body != *body {
             return wrong("send", format!("`{engine}` is sent other bytes than the client sent"));
         }
-        if task.client != *client {
-            return wrong("send", format!("`{engine}` is told of client {client}, but it came from {}", task.client));
+        // What the hub repeats is in the name of nobody who could be sent anything.
+        let is_client = |name: &Identity| name.as_bytes().first().is_none_or(|first| *first == 0);
+        let is_right = task.client.as_ref().map_or_else(|| !is_client(client), |submitted| submitted == client);
+        if !is_right {
+            return wrong("send", format!("`{engine}` is told of client {client}, but it came from {:?}", task.client));
         }
         if self.arrived.as_ref().is_some_and(|arrived| arrived.msg_id == msg_id && arrived.is_final) {
             let failures = format!("{} failures of {} retries", task.failures, task.retries());
@@ -70,7 +73,9 @@ impl TaskBook {
             let counts = format!("{} failures of {} retries, {} unmet", task.failures, task.retries(), task.unmet);
             return wrong("retries", format!("attempt {} after {counts}", attempts + 1));
         }
-        if let Some(first) = self.skipped(task, uuid) {
+        if self.is_thorough()
+            && let Some(first) = self.skipped(task, uuid)
+        {
             return wrong("order", format!("`{uuid}` is sent it before `{}`, which was queued first", first.msg_id));
         }
         Ok((msg_id, uuid.clone()))

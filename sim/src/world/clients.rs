@@ -1,11 +1,13 @@
 //! What clients do, and what they get.
 
+use std::collections::BTreeSet;
+
 use remuda_proto::message::content::ConnectionReply;
-use remuda_proto::{Body, EngineUuid, Idents, Key, MsgId, MsgType, Session, SessionId};
+use remuda_proto::{Body, EngineId, EngineUuid, Idents, Key, MsgId, MsgType, Session, SessionId};
 use serde_json::{Value, json};
 
 use super::{Happening, Phase, World};
-use crate::checker::{Answer, Verdict, Violation};
+use crate::checker::{Answer, Verdict, Violation, copy_id};
 use crate::client::{ClientNode, Wish};
 use crate::engine::Life;
 use crate::network::{Channel, Payload, Peer, Way};
@@ -22,13 +24,18 @@ impl World {
 
     /// A client goes: whatever it waits for may be lost.
     pub(super) fn client_goes(&mut self, client: u32) {
-        self.clients[client as usize].acts = 0;
+        let node = &mut self.clients[client as usize];
+        (node.acts, node.is_gone) = (0, true);
         self.sent.client_gone(client);
         self.network.close(self.clock.instant(), Peer::Client(client));
     }
 
     /// A message reaches a client.
     pub(super) fn client_receives(&mut self, client: u32, channel: Channel, payload: Payload) -> Verdict {
+        if self.clients[client as usize].is_deaf {
+            self.clients[client as usize].held.push_back((channel, payload));
+            return Ok(());
+        }
         let Payload::Message(_, body) = payload else { return Ok(()) };
         let now = self.clock.instant();
         match channel {
@@ -37,7 +44,7 @@ impl World {
             }
             Channel::Output => {}
             _ => {
-                self.log.message(now, 13, &body, || format!("client {client} <- {channel:?}"));
+                self.log.message(now, 13, &body, || format!("client {client} gets on {channel:?}"));
                 let msg_id = self.sent.receive(client, channel, &body)?;
                 if channel == Channel::Query {
                     self.answered(client, &msg_id, &body)?;
@@ -45,6 +52,30 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// A client that read nothing reads again: first what came meanwhile.
+    pub(super) fn client_reads(&mut self, client: u32) -> Verdict {
+        let node = &mut self.clients[client as usize];
+        node.is_deaf = false;
+        let held = std::mem::take(&mut node.held);
+        held.into_iter().try_for_each(|(channel, payload)| self.client_receives(client, channel, payload))
+    }
+
+    /// The connections of a client break, and are made again: what was on its way is lost.
+    pub(super) fn client_reconnects(&mut self, client: u32) -> bool {
+        let now = self.clock.instant();
+        if self.clients[client as usize].is_gone {
+            return false;
+        }
+        for channel in Channel::OF_CLIENTS {
+            self.network.reconnect(now, Peer::Client(client), channel);
+        }
+        self.log.all(now, format_args!("client {client} connects again"));
+        self.sent.client_gone(client);
+        // It may have missed what was told of engines.
+        self.ask(client, MsgType::ConnectionRequest, &json!({}));
+        true
     }
 
     fn answered(&mut self, client: u32, msg_id: &MsgId, body: &Body) -> Verdict {
@@ -55,6 +86,15 @@ impl World {
             self.clients[client as usize].listed(&reply);
         }
         let content: Value = self.parameters.packer.unpack(body.content()).unwrap_or_default();
+        for (old, again) in content["resubmitted"].as_object().into_iter().flatten() {
+            let again = MsgId::from(again.as_str().unwrap_or_default());
+            self.log.about(
+                self.clock.instant(),
+                &again,
+                format_args!("client {client} learns that `{again}` repeats `{old}`"),
+            );
+            self.clients[client as usize].tasks.push(again);
+        }
         match content["status"].as_str() {
             Some("ok" | "error") => Ok(()),
             _ => Err(Violation::of("hub", msg_id, format!("its answer has no status: {content}"))),
@@ -63,18 +103,28 @@ impl World {
 
     /// A client does the next thing.
     pub(super) fn act(&mut self, client: u32) {
-        if self.phase != Phase::Busy || self.clients[client as usize].acts == 0 {
+        let node = &self.clients[client as usize];
+        if self.phase != Phase::Busy || node.acts == 0 || node.tasks.len() >= self.parameters.most_tasks {
             return;
         }
         self.clients[client as usize].acts -= 1;
         let act = self.dice.workload.weighted(&self.parameters.act_weights).unwrap_or(Act::Task);
         self.log.note(self.clock.instant(), format_args!("client {client}: {act:?}"));
+        if self.does(client, act) {
+            *self.coverage.acts.entry(act).or_default() += 1;
+        }
+        let pause = self.dice.workload.around(self.parameters.pause);
+        self.clock.after(pause, Happening::Act(client));
+    }
+
+    /// Returns whether there was something to act on.
+    fn does(&mut self, client: u32, act: Act) -> bool {
         match act {
             Act::Task => self.submit(client, &Wish::default()),
             Act::Map => {
-                for _ in 0..self.dice.workload.between(2, 30) {
-                    self.submit(client, &Wish::default());
-                }
+                let (fewest, most) = self.parameters.map_size;
+                let tasks = self.dice.workload.between(fewest, most);
+                self.burst(client, tasks);
             }
             Act::After => {
                 let after = self.some_dependency(client);
@@ -91,11 +141,8 @@ impl World {
                 self.submit(client, &Wish { after, targets, ..Wish::default() });
             }
             Act::Direct => {
-                let engines: Vec<_> = self.clients[client as usize].engines.values().cloned().collect();
-                if !engines.is_empty() {
-                    let uuid = self.dice.workload.pick(&engines).clone();
-                    self.direct(client, Some(&uuid));
-                }
+                let Some(uuid) = self.any_engine(client) else { return false };
+                self.direct(client, Some(&uuid));
             }
             Act::DirectNowhere => {
                 let uuid = self.dice.workload.percent(50).then(|| EngineUuid::from("nobody"));
@@ -104,23 +151,40 @@ impl World {
             Act::Abort => {
                 let tasks = self.clients[client as usize].tasks.clone();
                 let ids = ClientNode::some_of(&tasks, &mut self.dice.workload);
-                self.abort(client, &ids);
+                return self.abort(client, &ids);
             }
             Act::BadMetadata => self.bad_metadata(client),
             Act::Garbage => self.garbage(client),
-            Act::Replay => self.replay(client),
-            Act::SameId => self.same_id(client),
+            Act::Replay => return self.replay(client),
+            Act::SameId => return self.same_id(client),
             Act::Query => self.query(client),
             Act::Shutdown => {
-                let engines: Vec<_> = self.clients[client as usize].engines.values().cloned().collect();
-                if !engines.is_empty() {
-                    let uuid = self.dice.workload.pick(&engines).clone();
-                    self.control(client, &uuid, MsgType::ShutdownRequest, &json!({"restart": false}));
-                }
+                let Some(uuid) = self.any_engine(client) else { return false };
+                self.control(client, &uuid, MsgType::ShutdownRequest, &json!({"restart": false}));
+            }
+            Act::Broadcast | Act::Coalesce => return self.broadcast(client, act == Act::Coalesce),
+            Act::Resubmit => {
+                let node = &self.clients[client as usize];
+                let ids: Vec<_> = node.tasks.iter().chain(&node.others).cloned().collect();
+                let ids = ClientNode::some_of(&ids, &mut self.dice.workload);
+                return self.resubmit(client, &ids);
             }
         }
-        let pause = self.dice.workload.around(self.parameters.pause);
-        self.clock.after(pause, Happening::Act(client));
+        true
+    }
+
+    /// An engine that the client believes to be there.
+    fn any_engine(&mut self, client: u32) -> Option<EngineUuid> {
+        let engines: Vec<_> = self.clients[client as usize].engines.values().cloned().collect();
+        (!engines.is_empty()).then(|| self.dice.workload.pick(&engines).clone())
+    }
+
+    /// Sends many tasks at once.
+    pub(super) fn burst(&mut self, client: u32, tasks: u64) {
+        let tasks = if self.clients[client as usize].is_gone { 0 } else { tasks };
+        for _ in 0..tasks {
+            self.submit(client, &Wish::default());
+        }
     }
 
     fn submit(&mut self, client: u32, wish: &Wish) {
@@ -141,28 +205,103 @@ impl World {
         let (now, parameters) = (self.clock.now(), &self.parameters);
         let metadata = if self.dice.workload.percent(5) { json!("nonsense") } else { json!({"label": null}) };
         let (msg_id, body) = self.clients[client as usize].work(now, &metadata, parameters, &mut self.dice.workload);
-        let number = uuid.and_then(|uuid| self.number_of(uuid));
-        let lives = number.is_some_and(|number| self.engines[number as usize].life != Life::Gone);
-        let answer = match uuid {
-            Some(uuid) if lives && self.is_registered(uuid) => Answer::FromEngine(uuid.clone()),
-            Some(_) if number.is_some() => Answer::Perhaps,
-            _ => Answer::One,
-        };
+        let answer = self.answer_of(uuid);
         self.direct += 1;
+        self.clients[client as usize].others.push(msg_id.clone());
         self.sent.send(client, Channel::Mux, msg_id.clone(), answer);
         self.client_sends(client, Channel::Mux, uuid.into_iter().map(EngineUuid::identity).collect(), body);
         msg_id
     }
 
-    /// Tells all engines, as a stock client does.
-    pub(super) fn abort(&mut self, client: u32, ids: &[MsgId]) {
+    /// What may be expected of an engine; `None`: of nobody.
+    fn answer_of(&self, uuid: Option<&EngineUuid>) -> Answer {
+        let number = uuid.and_then(|uuid| self.number_of(uuid));
+        let lives = number.is_some_and(|number| self.engines[number as usize].life != Life::Gone);
+        match uuid {
+            Some(uuid) if lives && self.is_registered(uuid) => Answer::FromEngines(vec![uuid.clone()]),
+            Some(_) if number.is_some() => Answer::Perhaps,
+            _ => Answer::One,
+        }
+    }
+
+    /// Sends a request to several engines at once (`client/view.py: BroadcastView`). Returns whether there are any.
+    pub(super) fn broadcast(&mut self, client: u32, coalesces: bool) -> bool {
+        let mut targets: Vec<(EngineUuid, EngineId)> =
+            self.clients[client as usize].engines.iter().map(|(id, uuid)| (uuid.clone(), *id)).collect();
+        if targets.is_empty() {
+            return false;
+        }
+        // One that came back may be known under two ids.
+        let mut known = BTreeSet::new();
+        targets.retain(|(uuid, _)| known.insert(uuid.clone()));
+        let dice = &mut self.dice.workload;
+        let some = dice.between(1, targets.len() as u64 * 2);
+        targets.truncate(usize::try_from(some).unwrap_or(usize::MAX));
+        if dice.percent(10) {
+            targets.push((EngineUuid::from("nobody"), EngineId(4711)));
+        }
+        if dice.percent(3) {
+            targets.clear();
+        }
+        self.broadcast_to(client, &targets, coalesces);
+        true
+    }
+
+    /// Sends a request to these engines at once. Returns its id.
+    pub(super) fn broadcast_to(&mut self, client: u32, targets: &[(EngineUuid, EngineId)], coalesces: bool) -> MsgId {
+        let (now, parameters) = (self.clock.now(), &self.parameters);
+        let metadata = json!({"targets": targets, "is_broadcast": true, "is_coalescing": coalesces});
+        let (msg_id, body) = self.clients[client as usize].work(now, &metadata, parameters, &mut self.dice.workload);
+        let answers: Vec<_> = targets.iter().map(|(uuid, _)| (uuid, self.answer_of(Some(uuid)))).collect();
+        if coalesces || targets.is_empty() {
+            let mut engines = Vec::new();
+            let mut answer = Answer::One;
+            for (_, of_one) in answers {
+                match of_one {
+                    Answer::FromEngines(mut of_one) => engines.append(&mut of_one),
+                    Answer::One => {}
+                    Answer::Perhaps | Answer::None => answer = Answer::Perhaps,
+                }
+            }
+            if answer == Answer::One && !engines.is_empty() {
+                answer = Answer::FromEngines(engines);
+            }
+            self.sent.send(client, Channel::Broadcast, msg_id.clone(), answer);
+        } else {
+            for (uuid, answer) in answers {
+                self.sent.send(client, Channel::Broadcast, copy_id(&msg_id, uuid), answer);
+            }
+        }
+        let copies = targets.iter().map(|(uuid, _)| copy_id(&msg_id, uuid));
+        self.clients[client as usize].others.extend(copies);
+        self.direct += 1;
+        self.client_sends(client, Channel::Broadcast, Idents::new(), body);
+        msg_id
+    }
+
+    /// Asks the hub to run requests once more. Returns whether there are any.
+    pub(super) fn resubmit(&mut self, client: u32, ids: &[MsgId]) -> bool {
+        let ids: BTreeSet<_> = ids.iter().collect();
         if ids.is_empty() {
-            return;
+            return false;
+        }
+        for id in &ids {
+            *self.to_repeat.entry((*id).clone()).or_default() += 1;
+        }
+        self.ask(client, MsgType::ResubmitRequest, &json!({"msg_ids": ids}));
+        true
+    }
+
+    /// Tells all engines, as a stock client does. Returns whether there was anything to tell, and anybody.
+    pub(super) fn abort(&mut self, client: u32, ids: &[MsgId]) -> bool {
+        if ids.is_empty() {
+            return false;
         }
         let engines: Vec<_> = self.clients[client as usize].engines.values().cloned().collect();
-        for uuid in engines {
-            self.control(client, &uuid, MsgType::AbortRequest, &json!({"msg_ids": ids}));
+        for uuid in &engines {
+            self.control(client, uuid, MsgType::AbortRequest, &json!({"msg_ids": ids}));
         }
+        !engines.is_empty()
     }
 
     fn control(&mut self, client: u32, uuid: &EngineUuid, msg_type: MsgType, content: &Value) {
@@ -182,6 +321,11 @@ impl World {
     }
 
     fn client_sends(&mut self, client: u32, channel: Channel, idents: Idents, body: Body) {
+        let packer = self.parameters.packer;
+        self.log.message(self.clock.instant(), 18, &body, || {
+            let metadata: Value = packer.unpack(body.metadata()).unwrap_or_default();
+            format!("client {client} sends on {channel:?}, with {metadata}")
+        });
         self.send(Peer::Client(client), channel, Way::In, Payload::Message(idents, body));
     }
 
@@ -198,9 +342,9 @@ impl World {
     fn some_engines(&mut self, client: u32) -> Vec<EngineUuid> {
         let (client, dice) = (&self.clients[client as usize], &mut self.dice.workload);
         let known: Vec<_> = client.engines.values().cloned().collect();
-        let from = if known.is_empty() || dice.percent(10) { &client.heard_of } else { &known };
+        let from = if known.is_empty() || dice.percent(10) { client.heard_of.iter().cloned().collect() } else { known };
         let count = if from.is_empty() { 0 } else { dice.between(1, 3) };
-        (0..count).map(|_| dice.pick(from).clone()).collect()
+        (0..count).map(|_| dice.pick(&from).clone()).collect()
     }
 
     fn bad_metadata(&mut self, client: u32) {
@@ -248,33 +392,36 @@ impl World {
     }
 
     /// The same bytes again. From another client only once the scheduler has had them: else this one would be the first.
-    fn replay(&mut self, client: u32) {
+    fn replay(&mut self, client: u32) -> bool {
         let whose = self.dice.workload.index(self.clients.len());
         let sent = &self.clients[whose].sent;
         if sent.is_empty() {
-            return;
+            return false;
         }
         let at = self.dice.workload.index(sent.len());
         let body = sent[at].clone();
         let accepted = remuda_proto::Envelope::read(self.parameters.packer, &body)
             .is_ok_and(|envelope| self.book.knows(&envelope.msg_id));
-        if whose == client as usize || accepted {
+        let sends = whose == client as usize || accepted;
+        if sends {
             self.client_sends(client, Channel::Task, Idents::new(), body);
         }
+        sends
     }
 
     /// Another task under an id of this client's.
-    fn same_id(&mut self, client: u32) {
+    fn same_id(&mut self, client: u32) -> bool {
         let now = self.clock.now();
         let node = &mut self.clients[client as usize];
         if node.tasks.is_empty() {
-            return;
+            return false;
         }
         let msg_id = self.dice.workload.pick(&node.tasks).clone();
         let mut header = node.session.header(now.date, MsgType::ApplyRequest);
         header.msg_id = msg_id;
         let body = node.session.assemble(&header, None, &json!({"label": "again"}), &json!({}), &[]);
         self.client_sends(client, Channel::Task, Idents::new(), body.expect("plain data can be packed"));
+        true
     }
 
     fn query(&mut self, client: u32) {

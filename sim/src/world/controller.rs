@@ -4,7 +4,9 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use remuda_hub::{heart, hub};
-use remuda_proto::{Body, Frames, Identity, Idents, Instant, Machine, Now};
+use remuda_proto::message::parent_msg_id;
+use remuda_proto::{Body, EngineUuid, Frames, Identity, Idents, Instant, Machine, MsgId, Now};
+use remuda_scheduler::broadcast::{BroadcastEffect, BroadcastEvent};
 use remuda_scheduler::{OutputEffect, OutputEvent, RelayEffect, RelayEvent, TaskEffect, TaskEvent};
 
 use super::{Happening, World};
@@ -30,6 +32,7 @@ impl World {
             PartName::Mux => plan(&mut self.mux, now, wake),
             PartName::Control => plan(&mut self.control, now, wake),
             PartName::Output => plan(&mut self.output, now, wake),
+            PartName::Broadcast => plan(&mut self.broadcast, now, wake),
         };
         if let Some(at) = planned {
             self.clock.schedule(at, Happening::Turn(name));
@@ -67,24 +70,30 @@ impl World {
                 idle_call(&mut self.$part, now, name)?;
             }};
         }
-        match name {
-            PartName::Hub => turn!(hub, hub_does, ?),
-            PartName::Heart => turn!(heart, heart_does),
-            PartName::Task => {
-                if !comes_now(&mut self.task, now.instant) {
+        macro_rules! watched {
+            ($part:ident, $step:ident) => {{
+                if !comes_now(&mut self.$part, now.instant) {
                     self.plan(name);
                     return Ok(());
                 }
-                while let Some(input) = self.task.next(now.instant) {
-                    self.task_step(now, input)?;
+                while let Some(input) = self.$part.next(now.instant) {
+                    self.$step(now, input)?;
                     left -= 1;
                     if left == 0 {
                         return Err(circles(name));
                     }
                 }
+                idle_call(&mut self.$part, now, name)?;
+            }};
+        }
+        match name {
+            PartName::Hub => turn!(hub, hub_does, ?),
+            PartName::Heart => turn!(heart, heart_does, ?),
+            PartName::Task => {
+                watched!(task, task_step);
                 self.book.check_overdue(now)?;
-                idle_call(&mut self.task, now, name)?;
             }
+            PartName::Broadcast => watched!(broadcast, broadcast_step),
             PartName::Mux => turn!(mux, relay_does),
             PartName::Control => turn!(control, relay_does),
             PartName::Output => turn!(output, output_does),
@@ -103,7 +112,7 @@ impl World {
                 self.task.machine.handle(now, event, &mut out);
             }
             Input::Deadline => {
-                self.log.note(now.instant, "task: its deadline comes");
+                self.log.all(now.instant, "the task scheduler's deadline comes");
                 self.book.deadline(now);
                 self.task.machine.on_deadline(now, &mut out);
             }
@@ -119,15 +128,74 @@ impl World {
         Ok(())
     }
 
+    /// The broadcast scheduler does one thing, and the checker watches.
+    fn broadcast_step(&mut self, now: Now, input: Input<BroadcastEvent>) -> Verdict {
+        let mut out = Vec::new();
+        match input {
+            Input::Event(event) => {
+                let at = now.instant;
+                match &event {
+                    BroadcastEvent::FromClient { client, body } => {
+                        self.log.message(at, 14, body, || format!("the broadcast scheduler gets from client {client}"));
+                    }
+                    BroadcastEvent::FromEngine { engine, body, .. } => {
+                        self.log.message(at, 15, body, || format!("the broadcast scheduler gets from `{engine}`"));
+                    }
+                    BroadcastEvent::Registered { .. } | BroadcastEvent::Unregistered { .. } => {}
+                }
+                self.broadcasts.event(&event);
+                self.broadcast.machine.handle(now, event, &mut out);
+            }
+            Input::Deadline => self.broadcast.machine.on_deadline(now, &mut out),
+        }
+        for effect in out {
+            self.broadcasts.effect(&effect)?;
+            match effect {
+                BroadcastEffect::ToEngine { engine, client, body } => {
+                    self.log.to_engine(now.instant, 16, &body, &engine, "the broadcast scheduler");
+                    self.route_to_engine(Channel::Broadcast, &engine, Idents::from_iter([client]), body);
+                }
+                BroadcastEffect::ToClient { client, body } => {
+                    let place = || format!("the broadcast scheduler sends to client {client}");
+                    self.log.message(now.instant, 17, &body, place);
+                    self.route_to_client(Channel::Broadcast, &client, Idents::new(), body);
+                }
+                BroadcastEffect::Monitor(seen) => self.tell_hub(hub::Event::Monitor(seen)),
+                BroadcastEffect::Refused { from, refusal } => self.refused(PartName::Broadcast, &from, &refusal),
+            }
+        }
+        self.broadcasts.after()?;
+        if self.broadcast.steps.is_multiple_of(self.options.check_every.max(1)) {
+            self.broadcast.machine.check();
+        }
+        Ok(())
+    }
+
     fn note_task_event(&mut self, event: &TaskEvent) {
         let at = self.clock.instant();
         match event {
-            TaskEvent::Submit { client, body } => self.log.message(at, 1, body, || format!("task <- client {client}")),
-            TaskEvent::Resubmit { body, .. } => self.log.message(at, 1, body, || "task <- hub".to_owned()),
-            TaskEvent::Result { engine, body, .. } => self.log.message(at, 2, body, || format!("task <- `{engine}`")),
-            TaskEvent::Registered { uuid, .. } => self.log.note(at, format_args!("task: `{uuid}` joins")),
-            TaskEvent::Unregistered { uuid } => self.log.note(at, format_args!("task: `{uuid}` leaves")),
-            TaskEvent::Abort { msg_ids } => self.log.note(at, format_args!("task: abort {msg_ids:?}")),
+            TaskEvent::Submit { client, body } => {
+                self.log.message(at, 1, body, || format!("the task scheduler gets from client {client}"));
+            }
+            TaskEvent::Resubmit { body, .. } => {
+                self.log.message(at, 1, body, || "the task scheduler is told by the hub to repeat".to_owned());
+            }
+            TaskEvent::Result { engine, body, .. } => {
+                self.log.message(at, 2, body, || format!("the task scheduler gets from `{engine}`"));
+            }
+            TaskEvent::Registered { uuid, .. } => {
+                self.log.engine(at, uuid.clone(), format_args!("the task scheduler hears that `{uuid}` is there"));
+            }
+            TaskEvent::Unregistered { uuid } => {
+                self.log.engine(at, uuid.clone(), format_args!("the task scheduler hears that `{uuid}` left"));
+            }
+            TaskEvent::Abort { msg_ids } => {
+                self.log.about_all(
+                    at,
+                    msg_ids,
+                    format_args!("the task scheduler hears that these are not wanted: {msg_ids:?}"),
+                );
+            }
         }
     }
 
@@ -135,11 +203,11 @@ impl World {
         let at = self.clock.instant();
         match effect {
             TaskEffect::ToEngine { engine, client, body } => {
-                self.log.message(at, 3, &body, || format!("task -> `{engine}`"));
+                self.log.to_engine(at, 3, &body, &engine, "the task scheduler");
                 self.route_to_engine(Channel::Task, &engine, Idents::from_iter([client]), body);
             }
             TaskEffect::ToClient { client, engine, body } => {
-                self.log.message(at, 4, &body, || format!("task -> client {client}"));
+                self.log.message(at, 4, &body, || format!("the task scheduler sends to client {client}"));
                 let idents: Idents = engine.into_iter().collect();
                 if self.task.machine.sends_twice() {
                     self.route_to_client(Channel::Task, &client, idents.clone(), body.clone());
@@ -162,11 +230,12 @@ impl World {
         let channel = if name == PartName::Mux { Channel::Mux } else { Channel::Control };
         match effect {
             RelayEffect::ToEngine { engine, idents, body } => {
-                self.log.message(at, 5, &body, || format!("{name:?} -> `{engine}`"));
+                let who = if name == PartName::Mux { "the direct relay" } else { "the control relay" };
+                self.log.to_engine(at, 5, &body, &engine, who);
                 self.route_to_engine(channel, &engine, idents, body);
             }
             RelayEffect::ToClient { client, idents, body } => {
-                self.log.message(at, 6, &body, || format!("{name:?} -> client {client}"));
+                self.log.message(at, 6, &body, || format!("the {name:?} relay sends to client {client}"));
                 self.route_to_client(channel, &client, idents, body);
             }
             RelayEffect::Monitor(seen) => {
@@ -192,7 +261,7 @@ impl World {
         }
     }
 
-    fn heart_does(&mut self, name: PartName, effect: heart::Effect) {
+    fn heart_does(&mut self, name: PartName, effect: heart::Effect) -> Verdict {
         match effect {
             heart::Effect::Ping(payload) => {
                 for peer in self.network.peers(Channel::Ping) {
@@ -201,11 +270,32 @@ impl World {
             }
             heart::Effect::NewHearts(hearts) => self.tell_hub(hub::Event::NewHearts(hearts)),
             heart::Effect::StoppedHearts(hearts) => {
-                self.log.note(self.clock.instant(), format_args!("heart: stopped {hearts:?}"));
+                self.log
+                    .note(self.clock.instant(), format_args!("the heart monitor says that these stopped: {hearts:?}"));
+                hearts.iter().try_for_each(|uuid| self.check_silence(uuid))?;
                 self.tell_hub(hub::Event::StoppedHearts(hearts));
             }
             heart::Effect::Refused { from, refusal } => self.refused(name, &from, &refusal),
         }
+        Ok(())
+    }
+
+    /// An engine whose heart is said to have stopped was really silent: it is gone, or it stood still, not long ago.
+    fn check_silence(&self, uuid: &EngineUuid) -> Verdict {
+        let period = self.parameters.heart_period;
+        if self.parameters.round_trip() >= period {
+            // Answers may be so late that they count for nothing.
+            return Ok(());
+        }
+        let engine = self.number_of(uuid).map(|number| &self.engines[number as usize]);
+        let Some(since) = engine.and_then(|engine| engine.audible_since) else { return Ok(()) };
+        let heard = self.clock.instant().since(since);
+        // A ping that was sent since has been answered, unless there was none: the monitor may have slept.
+        if heard > period * 3 {
+            let reason = format!("`{uuid}` is said to be dead, and could be heard for {heard:?}");
+            return Err(Violation::new("hearts", reason));
+        }
+        Ok(())
     }
 
     fn tell_hub(&mut self, event: hub::Event) {
@@ -217,19 +307,22 @@ impl World {
         let at = self.clock.instant();
         match effect {
             hub::Effect::Joined { uuid, id, capability } => {
-                self.log.note(at, format_args!("hub: `{uuid}` joins as engine {id}"));
+                self.log.engine(at, uuid.clone(), format_args!("the hub registers `{uuid}` as engine {id}"));
                 self.registered.insert(uuid.clone());
                 self.task.mail(TaskEvent::Registered { uuid: uuid.clone(), capability: capability.clone() });
+                self.broadcast.mail(BroadcastEvent::Registered { uuid: uuid.clone() });
                 let joined = RelayEvent::Registered { uuid, id, capability };
                 self.mux.mail(joined.clone());
                 self.control.mail(joined);
                 self.plan_schedulers();
             }
             hub::Effect::Left { uuid, id } => {
-                self.log.note(at, format_args!("hub: `{uuid}`, engine {id}, leaves"));
+                self.log.engine(at, uuid.clone(), format_args!("the hub gives up `{uuid}`, engine {id}"));
                 self.registered.remove(&uuid);
                 self.sent.engine_gone(&uuid);
                 self.task.mail(TaskEvent::Unregistered { uuid: uuid.clone() });
+                self.left.insert(uuid.clone());
+                self.broadcast.mail(BroadcastEvent::Unregistered { uuid: uuid.clone() });
                 self.mux.mail(RelayEvent::Unregistered { uuid: uuid.clone() });
                 self.control.mail(RelayEvent::Unregistered { uuid });
                 self.plan_schedulers();
@@ -242,19 +335,21 @@ impl World {
                 let Some(peer) = to.first().and_then(|to| self.peer(to, Channel::Query)) else {
                     return Err(Violation::new("hub", format!("it answers {to:?}, which nobody is called")));
                 };
-                self.log.message(at, 7, &body, || format!("hub -> {peer:?}"));
+                self.log.message(at, 7, &body, || format!("the hub sends to {peer:?}"));
                 self.send(peer, Channel::Query, Way::Out, Payload::Message(Idents::new(), body));
             }
             hub::Effect::Notify(body) => {
-                self.log.message(at, 8, &body, || "hub -> all clients".to_owned());
+                self.log.message(at, 8, &body, || "the hub tells all clients".to_owned());
                 self.publish(Channel::Notification, None, &body);
             }
             hub::Effect::Refused { from, refusal } => {
                 let from = from.unwrap_or_else(|| Identity::from(&b"nobody"[..]));
                 self.refused(name, &from, &refusal);
             }
-            hub::Effect::Resubmit { msg_id, .. } => {
-                return Err(Violation::of("hub", &msg_id, "it repeats a task, and nobody asked for that"));
+            hub::Effect::Resubmit { msg_id, body } => {
+                self.check_repeated(&msg_id, &body)?;
+                self.task.mail(TaskEvent::Resubmit { msg_id, body });
+                self.plan(PartName::Task);
             }
             // The controller is not restarted here.
             hub::Effect::SaveEngines(_) => {}
@@ -266,8 +361,27 @@ impl World {
         Ok(())
     }
 
+    /// What the hub repeats is what a client wanted repeated, once for each time that it did.
+    fn check_repeated(&mut self, msg_id: &MsgId, body: &Body) -> Verdict {
+        let wrong = |reason: &str| Err(Violation::of("resubmit", msg_id, reason));
+        let Ok(Some(old)) = parent_msg_id(self.parameters.packer, body) else {
+            return wrong("the hub repeats what is no repetition");
+        };
+        let Some(left) = self.to_repeat.get_mut(&old).filter(|left| **left > 0) else {
+            return wrong("the hub repeats what nobody wants repeated");
+        };
+        *left -= 1;
+        let what = |body: &Body| (body.content().to_vec(), body.buffers().map(<[u8]>::to_vec).collect::<Vec<_>>());
+        if self.book.request(&old).is_some_and(|request| what(request) != what(body)) {
+            return wrong("the hub repeats it with another content");
+        }
+        Ok(())
+    }
+
     fn plan_schedulers(&mut self) {
-        [PartName::Task, PartName::Mux, PartName::Control].into_iter().for_each(|part| self.plan(part));
+        [PartName::Task, PartName::Mux, PartName::Control, PartName::Broadcast]
+            .into_iter()
+            .for_each(|part| self.plan(part));
     }
 
     fn refused(&mut self, name: PartName, from: &Identity, refusal: &impl Debug) {
@@ -276,11 +390,9 @@ impl World {
 
     fn publish(&mut self, channel: Channel, topic: Option<Identity>, body: &Body) {
         let idents: Idents = topic.into_iter().collect();
-        for peer in self.network.peers(channel) {
-            // Engines are on the other side of the output relay.
-            if matches!(peer, Peer::Client(_)) {
-                self.send(peer, channel, Way::Out, Payload::Message(idents.clone(), body.clone()));
-            }
+        // All clients subscribe to both, and nobody else: engines are on the other side of the output relay.
+        for client in 0..self.parameters.clients {
+            self.send(Peer::Client(client), channel, Way::Out, Payload::Message(idents.clone(), body.clone()));
         }
     }
 
@@ -336,7 +448,7 @@ impl World {
         };
         match channel {
             Channel::Query => {
-                self.log.message(self.clock.instant(), 9, &body, || format!("hub <- {peer:?}"));
+                self.log.message(self.clock.instant(), 9, &body, || format!("the hub gets from {peer:?}"));
                 self.hub.from_client(hub::Event::Query { from: Idents::from_iter([from]), body });
                 self.plan(PartName::Hub);
             }
@@ -353,8 +465,17 @@ impl World {
                 self.task.from_engine(TaskEvent::Result { engine: from, client, body });
                 self.plan(PartName::Task);
             }
+            Channel::Broadcast => {
+                if is_client {
+                    self.broadcast.from_client(BroadcastEvent::FromClient { client: from, body });
+                } else {
+                    self.broadcast.from_engine(BroadcastEvent::FromEngine { engine: from, idents, body });
+                }
+                self.plan(PartName::Broadcast);
+            }
             Channel::Mux | Channel::Control => {
-                self.log.message(self.clock.instant(), 10, &body, || format!("{channel:?} <- {peer:?}"));
+                self.log
+                    .message(self.clock.instant(), 10, &body, || format!("the {channel:?} relay gets from {peer:?}"));
                 let event = relayed(idents, body);
                 let (part, name) = match channel {
                     Channel::Mux => (&mut self.mux, PartName::Mux),

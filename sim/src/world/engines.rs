@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use remuda_engine::{Effect, Event};
 use remuda_proto::message::content::UnregistrationRequest;
-use remuda_proto::{Body, EngineId, EngineUuid, Frames, Idents, Key, MsgType, Session, SessionId};
+use remuda_proto::{Body, EngineId, EngineUuid, Frames, Idents, Instant, Key, MsgType, Session, SessionId};
 use serde_json::json;
 
 use super::{Happening, KEY, World};
@@ -44,8 +44,12 @@ impl World {
                     self.engine_handles(number, Event::Ping);
                 }
                 (Channel::Query, Payload::Message(_, body)) => self.engine_handles(number, Event::Registered(body)),
-                (Channel::Task | Channel::Mux | Channel::Control, Payload::Message(idents, body)) => {
-                    self.log.message(self.clock.instant(), 11, &body, || format!("engine {number} <- {channel:?}"));
+                (
+                    Channel::Task | Channel::Mux | Channel::Control | Channel::Broadcast,
+                    Payload::Message(idents, body),
+                ) => {
+                    self.log
+                        .message(self.clock.instant(), 11, &body, || format!("engine {number} gets on {channel:?}"));
                     let idents: Idents = [socket_identity(channel)].into_iter().chain(idents).collect();
                     let frames = Frames { idents, body };
                     let event = if channel == Channel::Control { Event::Control(frames) } else { Event::Shell(frames) };
@@ -112,7 +116,7 @@ impl World {
                 Effect::Connect { id } => self.engine_connects(number, id),
                 Effect::Reply { link: _, mut idents, body } => {
                     let Some(channel) = socket_channel(&idents.remove(0)) else { continue };
-                    self.log.message(now, 12, &body, || format!("engine {number} -> {channel:?}"));
+                    self.log.message(now, 12, &body, || format!("engine {number} sends on {channel:?}"));
                     if channel == Channel::Task {
                         self.engines[number as usize].last_reply = Some((idents.clone(), body.clone()));
                     }
@@ -145,7 +149,8 @@ impl World {
                     self.log.note(now, format_args!("engine {number} refuses a message on {link:?}: {refusal:?}"));
                 }
                 Effect::Exit(ending) => {
-                    self.log.note(now, format_args!("engine {number} ends: {ending:?}"));
+                    let uuid = self.uuid_of(number).clone();
+                    self.log.engine(now, uuid, format_args!("engine {number} ends: {ending:?}"));
                     self.engine_is_gone(number);
                     self.network.close(now, peer);
                 }
@@ -170,11 +175,25 @@ impl World {
             let at = self.network.connect(if is_heart { up_at } else { self.clock.instant() }, peer, channel);
             up_at = up_at.max(at);
         }
+        let engine = &mut self.engines[number as usize];
+        engine.audible_since = (engine.life == Life::Runs).then_some(up_at);
+    }
+
+    /// The connections of an engine's heart break, and are made again. Returns whether it has any.
+    pub(super) fn heart_reconnects(&mut self, number: u32) -> bool {
+        let now = self.clock.instant();
+        let up = Channel::OF_HEARTS.map(|channel| self.network.reconnect(now, Peer::Engine(number), channel));
+        let Some(up_at) = up.into_iter().flatten().max() else { return false };
+        self.log.engine(now, self.uuid_of(number).clone(), format_args!("the heart of engine {number} connects again"));
+        let engine = &mut self.engines[number as usize];
+        engine.audible_since = engine.audible_since.map(|_| up_at);
+        true
     }
 
     fn engine_is_gone(&mut self, number: u32) {
         let engine = &mut self.engines[number as usize];
         engine.life = Life::Gone;
+        engine.audible_since = None;
         engine.held.clear();
         engine.running = None;
         let uuid = engine.uuid.clone();
@@ -184,7 +203,9 @@ impl World {
     /// An engine is killed. `told`: its nanny tells the hub.
     pub(super) fn kill_engine(&mut self, number: u32, told: bool) {
         let now = self.clock.instant();
-        self.log.note(now, format_args!("engine {number} is killed{}", if told { "" } else { ", and nobody tells" }));
+        let uuid = self.uuid_of(number).clone();
+        let how = if told { "" } else { ", and nobody tells" };
+        self.log.engine(now, uuid, format_args!("engine {number} is killed{how}"));
         self.engine_is_gone(number);
         self.network.kill(now, Peer::Engine(number));
         if told {
@@ -213,8 +234,10 @@ impl World {
 
     /// An engine stands still.
     pub(super) fn freeze_engine(&mut self, number: u32) {
-        self.log.note(self.clock.instant(), format_args!("engine {number} freezes"));
-        self.engines[number as usize].life = Life::Frozen;
+        let uuid = self.uuid_of(number).clone();
+        self.log.engine(self.clock.instant(), uuid, format_args!("engine {number} freezes"));
+        let engine = &mut self.engines[number as usize];
+        (engine.life, engine.audible_since, engine.stood_still) = (Life::Frozen, None, true);
     }
 
     /// A frozen engine goes on: first with what came meanwhile.
@@ -223,10 +246,15 @@ impl World {
         if engine.life != Life::Frozen {
             return;
         }
+        if self.left.contains(&engine.uuid) {
+            self.coverage.add("engine declared dead that stood still, and came back", 1);
+        }
         engine.life = Life::Runs;
+        engine.audible_since = engine.id.map(|_| self.clock.instant());
         let held = std::mem::take(&mut engine.held);
         engine.wakes_at = None;
-        self.log.note(self.clock.instant(), format_args!("engine {number} goes on"));
+        let uuid = engine.uuid.clone();
+        self.log.engine(self.clock.instant(), uuid, format_args!("engine {number} goes on"));
         for held in held {
             match held {
                 Held::Message(channel, payload) => self.engine_receives(number, channel, payload),
@@ -243,10 +271,12 @@ impl World {
     }
 
     /// An engine sends its last reply again, or one to a task that does not exist.
-    pub(super) fn stray_reply(&mut self, number: u32, again: bool) {
-        let Some((idents, body)) = self.engines[number as usize].last_reply.clone() else { return };
+    /// Returns whether it ever sent one.
+    pub(super) fn stray_reply(&mut self, number: u32, again: bool) -> bool {
+        let Some((idents, body)) = self.engines[number as usize].last_reply.clone() else { return false };
         let body = if again { body } else { self.invented_reply(number, &body) };
         self.send(Peer::Engine(number), Channel::Task, Way::In, Payload::Message(idents, body));
+        true
     }
 
     /// A reply, well made, to a task that another engine may have.
@@ -280,9 +310,41 @@ impl World {
     pub(super) fn stall(&mut self, name: PartName, time: Duration) {
         let until = self.clock.instant() + time;
         self.log.note(self.clock.instant(), format_args!("{name:?} stalls for {time:?}"));
+        self.hold(name, until);
+    }
+
+    /// A thread does nothing until then, or until the time that it was held to before.
+    fn hold(&mut self, name: PartName, until: Instant) {
+        let busy_until = self.busy_until(name);
+        *busy_until = until.max(*busy_until);
+    }
+
+    fn busy_until(&mut self, name: PartName) -> &mut Instant {
         match name {
-            PartName::Hub => self.hub.busy_until = until,
-            _ => self.task.busy_until = until,
+            PartName::Hub => &mut self.hub.busy_until,
+            PartName::Heart => &mut self.heart.busy_until,
+            PartName::Task => &mut self.task.busy_until,
+            PartName::Mux => &mut self.mux.busy_until,
+            PartName::Control => &mut self.control.busy_until,
+            PartName::Output => &mut self.output.busy_until,
+            PartName::Broadcast => &mut self.broadcast.busy_until,
+        }
+    }
+
+    /// All threads of the controller stand still for a while. What is sent to it waits.
+    pub(super) fn stop_controller(&mut self, time: Duration) {
+        let now = self.clock.instant();
+        self.log.all(now, format_args!("the controller stands still for {time:?}"));
+        PartName::ALL.into_iter().for_each(|name| self.hold(name, now + time));
+    }
+
+    /// Threads that were held go on.
+    pub(super) fn release_threads(&mut self) {
+        let now = self.clock.instant();
+        for name in PartName::ALL {
+            let busy_until = self.busy_until(name);
+            *busy_until = now.min(*busy_until);
+            self.plan(name);
         }
     }
 

@@ -19,18 +19,21 @@ impl World {
             return;
         }
         if let Some(fault) = self.dice.faults.weighted(&self.parameters.fault_weights) {
-            self.faults += 1;
             self.log.note(self.clock.instant(), format_args!("fault: {fault:?}"));
-            self.inflict(fault);
+            if self.inflict(fault) {
+                self.faults += 1;
+                *self.coverage.faults.entry(fault).or_default() += 1;
+            }
         }
         let pause = self.dice.faults.around(self.parameters.fault_pause);
         self.clock.after(pause.max(ms(1)), Happening::Fault);
     }
 
-    fn inflict(&mut self, fault: Fault) {
+    /// Returns whether it hit anything.
+    fn inflict(&mut self, fault: Fault) -> bool {
         match fault {
             Fault::KillTold | Fault::KillSilent => {
-                let Some(number) = self.victim(|life| life != Life::Gone) else { return };
+                let Some(number) = self.victim(|life| life != Life::Gone) else { return false };
                 self.kill_engine(number, fault == Fault::KillTold);
                 if self.dice.faults.percent(self.parameters.rejoin_percent) {
                     let after = self.dice.faults.around(ms(1500));
@@ -38,11 +41,11 @@ impl World {
                 }
             }
             Fault::Leave => {
-                let Some(number) = self.victim(|life| life == Life::Runs) else { return };
+                let Some(number) = self.victim(|life| life == Life::Runs) else { return false };
                 self.stop_engine(number);
             }
             Fault::Freeze => {
-                let Some(number) = self.victim(|life| life == Life::Runs) else { return };
+                let Some(number) = self.victim(|life| life == Life::Runs) else { return false };
                 self.freeze_engine(number);
                 // Short, about as long as the grace time, or long enough for its heart to be missed.
                 let long = self.parameters.detection() + self.parameters.grace;
@@ -51,17 +54,17 @@ impl World {
                 self.clock.after(time, Happening::Thaw(number));
             }
             Fault::Slow => {
-                let Some(number) = self.victim(|life| life == Life::Runs) else { return };
+                let Some(number) = self.victim(|life| life == Life::Runs) else { return false };
                 self.engines[number as usize].slowness = *self.dice.faults.pick(&[2, 10, 50]);
                 let time = self.dice.faults.around(ms(2000));
                 self.clock.after(time, Happening::Quicken(number));
             }
             Fault::Join => {
                 let kind = self.dice.faults.weighted(&self.parameters.kinds).unwrap_or(Kind::Stock);
-                // As many as there are file descriptors for, one would say.
-                if self.engines_that(|engine| engine.life != Life::Gone).len() < 16 {
-                    self.start_engine(kind, None);
+                if !self.has_room() {
+                    return false;
                 }
+                self.start_engine(kind, None);
             }
             Fault::LateNews => {
                 let client = u32::try_from(self.dice.faults.index(self.clients.len())).unwrap_or(0);
@@ -83,25 +86,75 @@ impl World {
                 let gone = self.engines_that(|engine| engine.life == Life::Gone);
                 let last: Vec<_> =
                     gone.into_iter().filter(|number| self.number_of(self.uuid_of(*number)) == Some(*number)).collect();
-                if !last.is_empty() {
-                    let number = *self.dice.faults.pick(&last);
-                    let (kind, uuid) = (self.engines[number as usize].kind, self.uuid_of(number).clone());
-                    self.start_engine(kind, Some(&uuid));
+                if last.is_empty() {
+                    return false;
                 }
+                let number = *self.dice.faults.pick(&last);
+                let (kind, uuid) = (self.engines[number as usize].kind, self.uuid_of(number).clone());
+                self.start_engine(kind, Some(&uuid));
             }
             Fault::ClientGoes => {
                 // The first one stays, to ask the hub in the end.
                 let client = u32::try_from(self.dice.faults.index(self.clients.len())).unwrap_or(0);
-                if client != 0 {
-                    self.client_goes(client);
+                if client == 0 || self.clients[client as usize].is_gone {
+                    return false;
+                }
+                self.client_goes(client);
+            }
+            Fault::ControllerStops => {
+                let patience = self.parameters.heart_period * (self.parameters.max_misses + 1);
+                let most = *self.dice.faults.pick(&[ms(50), self.parameters.heart_period, patience * 2, patience * 4]);
+                let time = self.dice.faults.duration(ms(1), most);
+                if time > patience {
+                    self.coverage.add("controller stood still longer than hearts may be silent", 1);
+                }
+                self.stop_controller(time);
+            }
+            Fault::Burst => {
+                let most = *self.dice.faults.pick(&[3, 10, 30]);
+                for client in 0..self.parameters.clients {
+                    let tasks = self.dice.faults.between(2, most);
+                    self.burst(client, tasks);
                 }
             }
+            Fault::Storm => {
+                for _ in 0..self.dice.faults.between(2, 8) {
+                    let kind = self.dice.faults.weighted(&self.parameters.kinds).unwrap_or(Kind::Stock);
+                    if !self.has_room() {
+                        return false;
+                    }
+                    self.start_engine(kind, None);
+                }
+            }
+            Fault::Deaf => {
+                let client = u32::try_from(self.dice.faults.index(self.clients.len())).unwrap_or(0);
+                if self.clients[client as usize].is_deaf {
+                    return false;
+                }
+                self.clients[client as usize].is_deaf = true;
+                let time = self.dice.faults.around(ms(5000));
+                self.clock.after(time, Happening::Reads(client));
+            }
+            Fault::ClientReconnects => {
+                let client = u32::try_from(self.dice.faults.index(self.clients.len())).unwrap_or(0);
+                return self.client_reconnects(client);
+            }
+            Fault::HeartReconnects => {
+                let Some(number) = self.victim(|life| life == Life::Runs) else { return false };
+                return self.heart_reconnects(number);
+            }
             Fault::StrayReply => {
-                let Some(number) = self.victim(|life| life == Life::Runs) else { return };
+                let Some(number) = self.victim(|life| life == Life::Runs) else { return false };
                 let again = self.dice.faults.percent(50);
-                self.stray_reply(number, again);
+                return self.stray_reply(number, again);
             }
         }
+        true
+    }
+
+    /// Whether there are fewer engines than there may be.
+    fn has_room(&self) -> bool {
+        self.engines_that(|engine| engine.life != Life::Gone).len() < self.parameters.max_engines
     }
 
     /// An engine whose life is like this.

@@ -10,29 +10,27 @@ mod settle;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use remuda_hub::hub::{self, Hub};
+use remuda_hub::hub;
 use remuda_hub::store::{MemoryStore, NoStore, TaskStore};
-use remuda_hub::{HeartMonitor, Limits, heart};
+use remuda_hub::{Limits, heart};
 use remuda_proto::message::content::ControllerInfo;
 use remuda_proto::{EngineUuid, Identity, Instant, Key, MsgId, Session, SessionId};
 use remuda_scheduler::{OutputRelay, Relay, Scheme, TaskConfig, relay};
 
-use crate::checker::{ClientBook, Rules, TaskBook, Verdict, Violation};
+use crate::checker::{BroadcastBook, ClientBook, Rules, TaskBook, Verdict, Violation};
 use crate::client::ClientNode;
 use crate::clock::Clock;
+use crate::coverage::Coverage;
 use crate::dice::Dice;
 use crate::engine::EngineNode;
 use crate::log::{Line, Log};
 use crate::network::{Channel, Network, Payload, Peer, Way};
 use crate::parameters::{Kind, Parameters};
 use crate::part::{Part, PartName};
-use crate::tamper::{Tampering, TaskCore};
+use crate::tamper::{BroadcastCore, HeartCore, HubCore, Tampering, TaskCore};
 
 /// The key that signs everything.
 const KEY: &str = "the-key-of-all-simulated-clusters";
-
-/// A run that needs more events than this does not settle, whatever the clock says.
-const MAX_STEPS: u64 = 3_000_000;
 
 /// How a run is watched.
 #[derive(Clone, Copy, Debug)]
@@ -43,19 +41,32 @@ pub struct Options {
     pub record: bool,
     /// Let each machine check itself at each so many of its events.
     pub check_every: u64,
+    /// Look at all tasks that wait at each so many events of the task scheduler.
+    pub look_every: u64,
+    /// A run that needs more steps than this does not settle, whatever the clock says.
+    pub max_steps: u64,
+    /// Most records that are compared in the end with what clients got.
+    pub compared: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { tampering: None, record: false, check_every: 4 }
+        Self {
+            tampering: None,
+            record: false,
+            check_every: 4,
+            look_every: 1,
+            max_steps: 3_000_000,
+            compared: usize::MAX,
+        }
     }
 }
 
 /// Something that is to happen.
 #[derive(Debug)]
 enum Happening {
-    /// A message arrives.
-    Arrive { peer: Peer, channel: Channel, way: Way, payload: Payload },
+    /// A message that was sent then arrives.
+    Arrive { sent: Instant, peer: Peer, channel: Channel, way: Way, payload: Payload },
     /// A thread of the controller takes its turn.
     Turn(PartName),
     /// An engine starts.
@@ -70,6 +81,8 @@ enum Happening {
     Quicken(u32),
     /// A client hears at once again of what happens to engines.
     FreshNews(u32),
+    /// A client that read nothing reads again.
+    Reads(u32),
     /// A nanny tells the hub that its engine is gone.
     NannyTells(u32),
     /// A client does something.
@@ -112,6 +125,8 @@ pub struct Report {
     pub time: Duration,
     /// How many tasks ended in which way, were tried again, or lost their engine.
     pub endings: BTreeMap<String, u64>,
+    /// How often which kinds of things were done, and went wrong.
+    pub coverage: Coverage,
     /// Digest of all that happened.
     pub digest: u64,
 }
@@ -131,31 +146,41 @@ pub struct World {
     clock: Clock<Happening>,
     log: Log,
     network: Network,
-    hub: Part<Hub>,
-    heart: Part<HeartMonitor>,
+    hub: Part<HubCore>,
+    heart: Part<HeartCore>,
     task: Part<TaskCore>,
     mux: Part<Relay>,
     control: Part<Relay>,
     output: Part<OutputRelay>,
+    broadcast: Part<BroadcastCore>,
     /// All engines that ever were.
     engines: Vec<EngineNode>,
     /// The same by identity.
     by_identity: BTreeMap<Identity, u32>,
     /// The engines that the hub says are registered.
     registered: BTreeSet<EngineUuid>,
+    /// The engines that the hub ever said have left.
+    left: BTreeSet<EngineUuid>,
     clients: Vec<ClientNode>,
     /// What went over the sockets of the task scheduler.
     book: TaskBook,
+    /// What went over those of the broadcast scheduler.
+    broadcasts: BroadcastBook,
+    /// What clients asked the hub to run again, and how often it has not done so yet.
+    to_repeat: BTreeMap<MsgId, u64>,
     /// What clients sent and got.
     sent: ClientBook,
     dice: DiceBox,
     phase: Phase,
     /// The last questions to the hub: for the queues, for the results.
     questions: Vec<MsgId>,
+    /// The requests whose results the hub was asked for, in ascending order.
+    compared: Vec<MsgId>,
     /// Somebody had records purged, so that they are not there to be compared.
     purged: bool,
     direct: u64,
     faults: u64,
+    coverage: Coverage,
     steps: u64,
 }
 
@@ -174,7 +199,7 @@ impl World {
         };
         let store: Box<dyn TaskStore> = if parameters.records {
             // Nothing is dropped, so that all that was done can be looked up in the end.
-            Box::new(MemoryStore::new(Limits { records: 1_000_000, ..Limits::default() }))
+            Box::new(MemoryStore::new(Limits { records: 10_000_000, size_bytes: 1 << 40, ..Limits::default() }))
         } else {
             Box::new(NoStore)
         };
@@ -191,6 +216,7 @@ impl World {
             pure: parameters.scheme == Scheme::Pure,
             hwm: parameters.hwm,
             grace: parameters.grace,
+            every: options.look_every.max(1),
         };
         let clients = (0..parameters.clients)
             .map(|number| ClientNode::new(number, key.clone(), packer, parameters.acts))
@@ -199,17 +225,21 @@ impl World {
             clock: Clock::new(),
             log: Log::new(packer, options.record),
             network: Network::new(parameters.latency, Dice::new(seed, "network")),
-            hub: Part::new(Hub::new(hub_config, session("hub"), store)),
-            heart: Part::new(HeartMonitor::new(heart_config, Instant(0))),
+            hub: Part::new(HubCore::new(hub_config, session("hub"), store, options.tampering)),
+            heart: Part::new(HeartCore::new(heart_config, Instant(0), options.tampering)),
             task: Part::new(TaskCore::new(task_config, session("task"), options.tampering)),
             mux: Part::new(Relay::new(relay::Channel::Mux, session("mux"))),
             control: Part::new(Relay::new(relay::Channel::Control, session("control"))),
             output: Part::new(OutputRelay::new(session("iopub"))),
+            broadcast: Part::new(BroadcastCore::new(session("broadcast"), options.tampering)),
             engines: Vec::new(),
             by_identity: BTreeMap::new(),
             registered: BTreeSet::new(),
+            left: BTreeSet::new(),
             clients,
             book: TaskBook::new(rules),
+            broadcasts: BroadcastBook::new(session("checker")),
+            to_repeat: BTreeMap::new(),
             sent: ClientBook::new(session("checker")),
             dice: DiceBox {
                 workload: Dice::new(seed, "workload"),
@@ -219,9 +249,11 @@ impl World {
             },
             phase: Phase::Busy,
             questions: Vec::new(),
+            compared: Vec::new(),
             purged: false,
             direct: 0,
             faults: 0,
+            coverage: Coverage::default(),
             steps: 0,
             parameters,
             options,
@@ -268,6 +300,7 @@ impl World {
         while self.clock.next_at().is_some_and(|at| at <= until) {
             self.step()?;
         }
+        self.clock.pass_to(until);
         Ok(())
     }
 
@@ -277,14 +310,14 @@ impl World {
     /// What was wrong about it.
     pub fn step(&mut self) -> Verdict {
         self.steps += 1;
-        if self.steps > MAX_STEPS {
-            return Err(Violation::new("settled", format!("more than {MAX_STEPS} things happened")));
+        if self.steps > self.options.max_steps {
+            return Err(Violation::new("settled", format!("more than {} things happened", self.options.max_steps)));
         }
         let happening = self.clock.advance().expect("the heart beats for ever");
         let now = self.clock.instant();
         match happening {
-            Happening::Arrive { peer, channel, way, payload } => {
-                if !self.network.arrives(now, peer, channel, way) {
+            Happening::Arrive { sent, peer, channel, way, payload } => {
+                if !self.network.arrives(now, sent, peer, channel, way) {
                     return Ok(());
                 }
                 match (way, peer) {
@@ -303,6 +336,7 @@ impl World {
             Happening::FreshNews(client) => {
                 self.network.lag(Peer::Client(client), Channel::Notification, Duration::ZERO);
             }
+            Happening::Reads(client) => return self.client_reads(client),
             Happening::NannyTells(engine) => self.nanny_tells(engine),
             Happening::Act(client) => self.act(client),
             Happening::Fault => self.fault(),
@@ -319,8 +353,9 @@ impl World {
 
     /// Sends something over the network.
     fn send(&mut self, peer: Peer, channel: Channel, way: Way, payload: Payload) {
-        if let Some(at) = self.network.send(self.clock.instant(), peer, channel, way) {
-            self.clock.schedule(at, Happening::Arrive { peer, channel, way, payload });
+        let sent = self.clock.instant();
+        if let Some(at) = self.network.send(sent, peer, channel, way) {
+            self.clock.schedule(at, Happening::Arrive { sent, peer, channel, way, payload });
         }
     }
 
@@ -334,8 +369,18 @@ impl World {
             lost: self.network.lost,
             time: self.clock.instant().since(Instant(0)),
             endings: self.book.endings(),
+            coverage: self.covered(),
             digest: self.log.digest(),
         }
+    }
+
+    fn covered(&self) -> Coverage {
+        let mut coverage = self.coverage.clone();
+        coverage.schemes.insert(self.parameters.scheme.name(), 1);
+        coverage.add("broadcast answered in one", self.broadcasts.coalesced());
+        coverage.add("broadcast answered one by one", self.broadcasts.relayed());
+        coverage.merge(self.book.coverage());
+        coverage
     }
 
     /// Whether everything has settled.

@@ -132,6 +132,59 @@ impl Scenario {
         self.0.abort(0, &tasks);
     }
 
+    /// Asks the hub to run tasks once more.
+    pub fn resubmit(&mut self, tasks: &[&MsgId]) {
+        let tasks: Vec<_> = tasks.iter().map(|task| (*task).clone()).collect();
+        self.0.resubmit(0, &tasks);
+    }
+
+    /// The tasks of the client, those that the hub told it of included, in the order in which it came to know them.
+    pub fn tasks(&self) -> &[MsgId] {
+        &self.0.clients[0].tasks
+    }
+
+    /// Sends a request to these engines at once, with one reply for all. Returns its id.
+    pub fn coalesce(&mut self, engines: &[Engine]) -> MsgId {
+        let registered = engines.iter().map(|engine| {
+            let node = &self.0.engines[engine.0 as usize];
+            (node.uuid.clone(), node.id.expect("it is registered"))
+        });
+        let targets: Vec<_> = registered.collect();
+        self.0.broadcast_to(0, &targets, true)
+    }
+
+    /// How many buffers the reply to a request has.
+    pub fn buffers(&self, request: &MsgId) -> Option<usize> {
+        self.0.sent.reply(request).map(remuda_proto::Body::buffer_count)
+    }
+
+    /// All threads of the controller stand still for this long.
+    pub fn stop_controller(&mut self, time: Duration) {
+        self.0.stop_controller(time);
+    }
+
+    /// An engine starts; nobody waits until it is registered.
+    pub fn start(&mut self, kind: Kind) -> Engine {
+        Engine(self.0.start_engine(kind, None))
+    }
+
+    /// An engine starts again, under the uuid that it had.
+    pub fn start_again(&mut self, engine: Engine) -> Engine {
+        let (kind, uuid) = (self.0.engines[engine.0 as usize].kind, self.0.uuid_of(engine.0).clone());
+        Engine(self.0.start_engine(kind, Some(&uuid)))
+    }
+
+    /// The client reads nothing, until it is told to read.
+    pub fn deafen(&mut self) {
+        self.0.clients[0].is_deaf = true;
+    }
+
+    /// The client reads again, first what came meanwhile.
+    pub fn read(&mut self) {
+        let verdict = self.0.client_reads(0);
+        self.expect(verdict);
+    }
+
     /// Time passes.
     pub fn run_for(&mut self, time: Duration) {
         let verdict = self.0.run_for(time);

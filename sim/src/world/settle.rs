@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Happening, Phase, World};
 use crate::checker::{Verdict, Violation, hub};
 use crate::engine::Life;
-use crate::parameters::Kind;
+use crate::parameters::{Kind, Parameters};
 use crate::part::PartName;
 
 /// How often to look whether all has settled.
@@ -28,6 +28,10 @@ impl World {
         self.phase = Phase::Settling { by };
         self.log.note(self.clock.instant(), "all is calm");
         self.network.calm();
+        self.release_threads();
+        for client in 0..self.parameters.clients {
+            self.clock.after(Duration::ZERO, Happening::Reads(client));
+        }
         for number in self.engines_that(|engine| engine.life != Life::Gone) {
             self.engines[number as usize].slowness = 1;
             self.thaw(number);
@@ -45,7 +49,9 @@ impl World {
             Phase::Busy | Phase::Settled => return Ok(()),
             Phase::Settling { by } => {
                 let live = self.book.live().next();
-                if live.is_none() && self.sent.waiting() == 0 && self.hub.machine.waiting_and_running() == (0, 0) {
+                let live = live.or_else(|| self.broadcasts.open().next());
+                if live.is_none() && self.sent.waiting() == 0 && self.hub.machine.inner.waiting_and_running() == (0, 0)
+                {
                     self.phase = Phase::Asking { by: now + PATIENCE };
                     self.ask_hub();
                 } else if now >= by {
@@ -64,10 +70,11 @@ impl World {
 
     fn unsettled(&self) -> Violation {
         let mut msg_ids: Vec<MsgId> = self.book.live().cloned().collect();
+        msg_ids.extend(self.broadcasts.open().cloned());
         msg_ids.extend(self.sent.unanswered());
         msg_ids.sort_unstable();
         msg_ids.dedup();
-        let (waiting, running) = self.hub.machine.waiting_and_running();
+        let (waiting, running) = self.hub.machine.inner.waiting_and_running();
         let reason = format!(
             "{} messages have no reply; the hub says {waiting} wait and {running} run; the scheduler says {:?}",
             msg_ids.len(),
@@ -79,10 +86,15 @@ impl World {
     fn ask_hub(&mut self) {
         let queues = self.ask(0, MsgType::QueueRequest, &json!({"targets": null, "verbose": false, "remuda": {}}));
         self.questions = vec![queues];
-        let tasks: Vec<MsgId> = self.book.ended().map(|(msg_id, _)| msg_id.clone()).collect();
-        if !tasks.is_empty() && !self.purged && self.parameters.records {
-            let results = self.ask(0, MsgType::ResultRequest, &json!({"msg_ids": tasks, "status_only": false}));
+        let asked = self.book.ended().map(|(msg_id, _)| msg_id).chain(self.sent.answered_by_engines());
+        let mut asked: Vec<MsgId> = asked.cloned().collect();
+        let one_in = asked.len().div_ceil(self.options.compared.max(1)).max(1);
+        asked = asked.into_iter().step_by(one_in).collect();
+        asked.sort_unstable();
+        if !asked.is_empty() && !self.purged && self.parameters.records {
+            let results = self.ask(0, MsgType::ResultRequest, &json!({"msg_ids": asked, "status_only": false}));
             self.questions.push(results);
+            self.compared = asked;
         }
     }
 
@@ -97,7 +109,7 @@ impl World {
             bodies.iter().map(|body| packer.unpack(body.content()).unwrap_or_default()).collect();
         hub::check_queues(&contents[0], &self.book, self.direct == 0)?;
         if let (Some(results), Some(body)) = (contents.get(1), bodies.get(1)) {
-            hub::check_results(packer, results, body, &self.book, &self.sent)?;
+            hub::check_results(packer, &self.compared, results, body, &self.book, &self.sent)?;
         }
         self.sent.check_settled()?;
         if !self.task.machine.inner.is_idle() {
@@ -106,8 +118,32 @@ impl World {
                 "every task is done, and the scheduler still keeps something of one",
             ));
         }
+        if self.broadcast.machine.outstanding() != 0 {
+            return Err(Violation::new("settled", "every broadcast is answered, and one is still kept"));
+        }
+        self.check_registered()?;
         PartName::ALL.into_iter().for_each(|part| self.check_machine(part));
         self.phase = Phase::Settled;
+        Ok(())
+    }
+
+    /// Every engine that could always be heard since it asked to be registered is registered, if there was time enough.
+    fn check_registered(&self) -> Verdict {
+        let Parameters { heart_period, registration_timeout, .. } = self.parameters;
+        let needed = heart_period * 5 + self.parameters.round_trip() * 4;
+        if needed > registration_timeout {
+            return Ok(());
+        }
+        for (number, engine) in (0..).zip(&self.engines) {
+            let heard = engine.audible_since.map_or(Duration::ZERO, |since| self.clock.instant().since(since));
+            let is_last = self.number_of(&engine.uuid) == Some(number);
+            let is_due = engine.id.is_some() && is_last && !engine.stood_still && heard > needed;
+            if is_due && !self.registered.contains(&engine.uuid) && !self.left.contains(&engine.uuid) {
+                let reason =
+                    format!("`{}` asked to be registered, could be heard for {heard:?}, and is not", engine.uuid);
+                return Err(Violation::new("registration", reason));
+            }
+        }
         Ok(())
     }
 
@@ -119,6 +155,7 @@ impl World {
             PartName::Mux => self.mux.machine.check(),
             PartName::Control => self.control.machine.check(),
             PartName::Output => self.output.machine.check(),
+            PartName::Broadcast => self.broadcast.machine.check(),
         }
     }
 }

@@ -1,7 +1,4 @@
-//! Canaries: task schedulers that are broken on purpose, to see that the checkers notice.
-//!
-//! The scheduler inside is the real one. It is told something else than what happened, or something else is done than
-//! what it asks for.
+//! Task schedulers that are broken.
 
 use std::collections::BTreeMap;
 
@@ -13,118 +10,13 @@ use remuda_scheduler::task::TaskScheduler;
 use remuda_scheduler::{TaskConfig, TaskEffect, TaskEvent};
 use serde_json::{Value, json};
 
-/// How a task scheduler is broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Tampering {
-    /// Now and then a reply is not sent.
-    DropReply,
-    /// Now and then a reply is sent twice.
-    ReplyTwice,
-    /// Now and then a reply goes to another client.
-    OtherClient,
-    /// Now and then a client gets the bytes of another reply.
-    OtherReply,
-    /// Now and then a byte of a reply is changed.
-    BrokenReply,
-    /// Late replies reach the client.
-    LateReply,
-    /// Now and then the reply of an engine is not noticed.
-    LoseResult,
-    /// An engine gets one task more than it may.
-    MoreThanHwm,
-    /// Now and then a task is sent to a second engine at the same time.
-    SecondEngine,
-    /// A task that is tried again goes to the engine that failed.
-    SameEngine,
-    /// `after` counts for nothing.
-    NoAfter,
-    /// `follow` counts for nothing.
-    NoFollow,
-    /// `targets` count for nothing.
-    NoTargets,
-    /// A task is tried once more than it may.
-    OneMoreRetry,
-    /// What a task needs counts for nothing.
-    NoNeeds,
-    /// Tasks wait for ever.
-    NoTimeout,
-    /// The newest tasks come first, now and then.
-    OutOfOrder,
-    /// Now and then the hub is not told of a reply.
-    NoRecord,
-    /// Now and then what the hub is told of a reply gets lost.
-    LostRecord,
-    /// Now and then the hub is told of another reply.
-    WrongRecord,
-    /// Now and then the network has a reply twice.
-    NetworkTwice,
-    /// Engines that leave keep their tasks for ever.
-    NoGoodbye,
-}
-
-impl Tampering {
-    /// All of them.
-    pub const ALL: [Self; 22] = [
-        Self::DropReply,
-        Self::ReplyTwice,
-        Self::OtherClient,
-        Self::OtherReply,
-        Self::BrokenReply,
-        Self::LateReply,
-        Self::LoseResult,
-        Self::MoreThanHwm,
-        Self::SecondEngine,
-        Self::SameEngine,
-        Self::NoAfter,
-        Self::NoFollow,
-        Self::NoTargets,
-        Self::OneMoreRetry,
-        Self::NoNeeds,
-        Self::NoTimeout,
-        Self::OutOfOrder,
-        Self::NoRecord,
-        Self::LostRecord,
-        Self::WrongRecord,
-        Self::NetworkTwice,
-        Self::NoGoodbye,
-    ];
-
-    /// The checkers that have to notice. Another one that does proves nothing of these.
-    pub fn checkers(self) -> &'static [&'static str] {
-        match self {
-            Self::DropReply => &["reply", "abort", "time", "settled"],
-            Self::ReplyTwice | Self::OtherReply => &["one reply"],
-            Self::OtherClient => &["reply"],
-            Self::BrokenReply => &["signature"],
-            Self::LateReply => &["one reply", "reply"],
-            Self::LoseResult => &["reply", "idle"],
-            Self::MoreThanHwm => &["hwm"],
-            Self::SecondEngine => &["one engine"],
-            Self::SameEngine => &["blacklist"],
-            Self::NoAfter => &["after"],
-            Self::NoFollow => &["follow"],
-            Self::NoTargets => &["targets"],
-            Self::OneMoreRetry => &["retries"],
-            Self::NoNeeds => &["need"],
-            Self::NoTimeout => &["time"],
-            Self::OutOfOrder => &["order"],
-            Self::NoRecord => &["record"],
-            Self::LostRecord => &["settled", "queues"],
-            Self::WrongRecord => &["records"],
-            Self::NetworkTwice => &["client"],
-            Self::NoGoodbye => &["settled", "time", "send"],
-        }
-    }
-}
-
-/// Every how many times a thing goes wrong that goes wrong now and then.
-const ONE_IN: u64 = 7;
+use super::{ONE_IN, Tampering};
 
 /// A task scheduler, whole or broken.
 #[derive(Debug)]
-pub struct TaskCore {
+pub(crate) struct TaskCore {
     /// The real one.
-    pub inner: TaskScheduler,
+    pub(crate) inner: TaskScheduler,
     tampering: Option<Tampering>,
     session: Session,
     /// Counts what could go wrong.
@@ -143,11 +35,13 @@ pub struct TaskCore {
     last: Option<(Identity, Body)>,
     /// A submission that is held back, so that another one overtakes it. The hub was told of it already.
     held: Option<(MsgId, TaskEvent)>,
+    /// Tasks of the hub, and those that they repeat.
+    repeats: BTreeMap<MsgId, MsgId>,
 }
 
 impl TaskCore {
     /// A task scheduler, broken in this way.
-    pub fn new(mut config: TaskConfig, session: Session, tampering: Option<Tampering>) -> Self {
+    pub(crate) fn new(mut config: TaskConfig, session: Session, tampering: Option<Tampering>) -> Self {
         if tampering == Some(Tampering::MoreThanHwm) && config.hwm > 0 {
             config.hwm += 1;
         }
@@ -163,11 +57,12 @@ impl TaskCore {
             dropped: false,
             last: None,
             held: None,
+            repeats: BTreeMap::new(),
         }
     }
 
     /// What reaches the hub of what it is told; `None`: nothing.
-    pub fn tells(&mut self, seen: Monitor) -> Option<Monitor> {
+    pub(crate) fn tells(&mut self, seen: Monitor) -> Option<Monitor> {
         let Monitor::Reply { queue, engine, msg_id, status, body } = seen else { return Some(seen) };
         let tampering = self.tampering;
         let body = match tampering {
@@ -182,7 +77,7 @@ impl TaskCore {
     }
 
     /// Whether the network has a reply twice.
-    pub fn sends_twice(&mut self) -> bool {
+    pub(crate) fn sends_twice(&mut self) -> bool {
         self.tampering == Some(Tampering::NetworkTwice) && self.now_and_then()
     }
 
@@ -266,7 +161,12 @@ impl TaskCore {
                 self.engines.retain(|other| *other != uuid);
                 (tampering != Tampering::NoGoodbye).then_some(TaskEvent::Unregistered { uuid })
             }
-            TaskEvent::Abort { .. } | TaskEvent::Resubmit { .. } => Some(event),
+            TaskEvent::Resubmit { msg_id, body } => {
+                let old = parent_msg_id(self.session.packer(), &body).ok().flatten();
+                self.repeats.extend(old.map(|old| (msg_id.clone(), old)));
+                Some(TaskEvent::Resubmit { msg_id, body })
+            }
+            TaskEvent::Abort { .. } => Some(event),
         }
     }
 
@@ -340,6 +240,12 @@ impl TaskCore {
             TaskEffect::Monitor(Monitor::Request { queue, engine, envelope, body }) => {
                 let body = self.original(body);
                 out.push(TaskEffect::Monitor(Monitor::Request { queue, engine, envelope, body }));
+            }
+            TaskEffect::Monitor(Monitor::Reply { queue, engine, msg_id, status, body })
+                if tampering == Tampering::OldId && self.repeats.contains_key(&msg_id) && self.now_and_then() =>
+            {
+                let msg_id = self.repeats[&msg_id].clone();
+                out.push(TaskEffect::Monitor(Monitor::Reply { queue, engine, msg_id, status, body }));
             }
             TaskEffect::Monitor(Monitor::Reply { .. }) if std::mem::take(&mut self.dropped) => {}
             TaskEffect::Monitor(Monitor::Reply { .. }) if tampering == Tampering::NoRecord && self.now_and_then() => {}
