@@ -1,6 +1,6 @@
 //! What the traffic of the broadcast scheduler says of each broadcast.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use remuda_proto::message::metadata::ReplyEnvelope;
 use remuda_proto::message::parent_msg_id;
@@ -16,8 +16,12 @@ use super::{Verdict, Violation};
 struct Request {
     client: Identity,
     body: Body,
+    /// Its metadata, without the targets.
+    metadata: Value,
     /// In the order in which the client named them.
     targets: Vec<(EngineUuid, EngineId)>,
+    /// The engines of `targets`.
+    engines: BTreeSet<EngineUuid>,
     coalesces: bool,
     /// If it coalesces: what each target answered, `None` if it was not there when the request came.
     answers: BTreeMap<EngineUuid, Option<(Body, Status)>>,
@@ -46,10 +50,10 @@ pub struct BroadcastBook {
     engines: BTreeSet<EngineUuid>,
     requests: BTreeMap<MsgId, Request>,
     /// What the event in hand calls for and was not done yet.
-    due: Vec<Due>,
+    due: VecDeque<Due>,
     /// What the hub has to be told because of the event in hand: the engine and the id of the copy, and whether it is the
     /// reply.
-    to_tell: Vec<(EngineUuid, MsgId, bool)>,
+    to_tell: BTreeSet<(EngineUuid, MsgId, bool)>,
     /// How many broadcasts were answered in one, and how many copies were answered one by one.
     answered: [u64; 2],
 }
@@ -61,8 +65,8 @@ impl BroadcastBook {
             session,
             engines: BTreeSet::new(),
             requests: BTreeMap::new(),
-            due: Vec::new(),
-            to_tell: Vec::new(),
+            due: VecDeque::new(),
+            to_tell: BTreeSet::new(),
             answered: [0; 2],
         }
     }
@@ -90,9 +94,8 @@ impl BroadcastBook {
             BroadcastEvent::Registered { uuid } => _ = self.engines.insert(uuid.clone()),
             BroadcastEvent::Unregistered { uuid } => {
                 self.engines.remove(uuid);
-                for request in self.requests.values_mut().filter(|request| request.coalesces) {
-                    let is_missed = request.targets.iter().any(|(target, _)| target == uuid);
-                    request.closed |= is_missed && !request.answers.contains_key(uuid);
+                for request in self.requests.values_mut().filter(|request| request.coalesces && !request.closed) {
+                    request.closed = request.engines.contains(uuid) && !request.answers.contains_key(uuid);
                 }
             }
             BroadcastEvent::FromClient { client, body } => self.request(client, body),
@@ -109,30 +112,32 @@ impl BroadcastBook {
         if self.requests.contains_key(&msg_id) {
             return;
         }
-        let metadata: Value = packer.unpack(body.metadata()).unwrap_or_default();
+        let mut metadata: Value = packer.unpack(body.metadata()).unwrap_or_default();
         let targets = serde_json::from_value::<Vec<(EngineUuid, EngineId)>>(metadata["targets"].clone());
         let targets = targets.unwrap_or_default();
         if targets.is_empty() {
-            return self.due.push(Due::Error { client: client.clone(), to: msg_id });
+            return self.due.push_back(Due::Error { client: client.clone(), to: msg_id });
         }
         let coalesces = metadata["is_coalescing"] == true;
         let mut answers = BTreeMap::new();
         for (uuid, id) in &targets {
             let (of, uuid) = (msg_id.clone(), uuid.clone());
             if self.engines.contains(&uuid) {
-                self.to_tell.push((uuid.clone(), copy_id(&of, &uuid), false));
-                self.due.push(Due::Copy { of, uuid, id: *id });
+                self.to_tell.insert((uuid.clone(), copy_id(&of, &uuid), false));
+                self.due.push_back(Due::Copy { of, uuid, id: *id });
             } else if coalesces {
                 answers.insert(uuid, None);
             } else {
-                self.due.push(Due::Error { client: client.clone(), to: copy_id(&of, &uuid) });
+                self.due.push_back(Due::Error { client: client.clone(), to: copy_id(&of, &uuid) });
             }
         }
         if coalesces && answers.len() == targets.len() {
-            self.due.push(Due::Whole { of: msg_id.clone() });
+            self.due.push_back(Due::Whole { of: msg_id.clone() });
         }
-        let request =
-            Request { client: client.clone(), body: body.clone(), targets, coalesces, answers, closed: false };
+        metadata["targets"] = Value::Null;
+        let engines = targets.iter().map(|(uuid, _)| uuid.clone()).collect();
+        let (client, body) = (client.clone(), body.clone());
+        let request = Request { client, body, metadata, targets, engines, coalesces, answers, closed: false };
         self.requests.insert(msg_id, request);
     }
 
@@ -145,20 +150,20 @@ impl BroadcastBook {
         let Ok(Some(parent)) = parent_msg_id(packer, body) else { return };
         let status = ReplyEnvelope::read(packer, body).ok().and_then(|reply| reply.status);
         if status.is_some() {
-            self.to_tell.push((uuid.clone(), parent, true));
+            self.to_tell.insert((uuid.clone(), parent, true));
         }
         let metadata: Value = packer.unpack(body.metadata()).unwrap_or_default();
         if metadata["is_coalescing"] != true {
-            return self.due.push(Due::Relay { client: client.clone(), body: body.clone() });
+            return self.due.push_back(Due::Relay { client: client.clone(), body: body.clone() });
         }
         let of = MsgId::from(metadata["original_msg_id"].as_str().unwrap_or_default());
         let Some(request) = self.requests.get_mut(&of).filter(|request| !request.closed) else { return };
-        if request.targets.iter().all(|(target, _)| *target != uuid) || request.answers.contains_key(&uuid) {
+        if !request.engines.contains(&uuid) || request.answers.contains_key(&uuid) {
             return;
         }
         request.answers.insert(uuid, Some((body.clone(), status.unwrap_or(Status::Error))));
         if request.answers.len() == request.targets.len() {
-            self.due.push(Due::Whole { of });
+            self.due.push_back(Due::Whole { of });
         }
     }
 
@@ -181,11 +186,8 @@ impl BroadcastBook {
                     }
                     _ => return Err(wrong(None, format!("the hub is told what did not happen: {seen:?}"))),
                 };
-                match self.to_tell.iter().position(|due| *due == told) {
-                    Some(at) => _ = self.to_tell.remove(at),
-                    None => {
-                        return Err(wrong(Some(&told.1), format!("the hub is told wrongly of `{engine}`: {seen:?}")));
-                    }
+                if !self.to_tell.remove(&told) {
+                    return Err(wrong(Some(&told.1), format!("the hub is told wrongly of `{engine}`: {seen:?}")));
                 }
                 Ok(())
             }
@@ -197,7 +199,7 @@ impl BroadcastBook {
     /// # Errors
     /// What was left undone.
     pub fn after(&mut self) -> Verdict {
-        if let Some(due) = self.due.first() {
+        if let Some(due) = self.due.front() {
             let msg_id = match due {
                 Due::Copy { of, .. } | Due::Whole { of } => Some(of),
                 Due::Error { to, .. } => Some(to),
@@ -219,25 +221,26 @@ impl BroadcastBook {
         let found = self.due.iter().position(|due| {
             matches!(due, Due::Copy { of, uuid, .. } if copy_id(of, uuid) == msg_id && uuid.identity() == *engine)
         });
-        let Some(Due::Copy { of, uuid, id }) = found.map(|at| self.due.remove(at)) else {
+        let Some(Due::Copy { of, uuid, id }) = found.and_then(|at| self.due.remove(at)) else {
             return Err(wrong(Some(&msg_id), format!("`{engine}` is sent what is not for it, or a second time")));
         };
-        if self.to_tell.iter().any(|(_, told, is_reply)| *told == msg_id && !is_reply) {
+        if self.to_tell.contains(&(uuid.clone(), msg_id.clone(), false)) {
             return Err(wrong(Some(&msg_id), "it is sent before the hub was told".to_owned()));
         }
         let request = &self.requests[&of];
         if self.session.key().verify(body).is_err() {
             return Err(wrong(Some(&msg_id), format!("the copy for `{engine}` does not verify")));
         }
-        let [came, went] = [&request.body, body].map(|body| {
-            let metadata: Value = packer.unpack(body.metadata()).unwrap_or_default();
-            (metadata, body.content().to_vec(), body.buffers().map(<[u8]>::to_vec).collect::<Vec<_>>())
-        });
-        let mut expected = came;
-        expected.0["targets"] = json!([[uuid, id]]);
-        expected.0["original_msg_id"] = json!(of);
-        if went != expected || *client != request.client {
-            let reason = format!("`{engine}` is sent {went:?} of {client}, not {expected:?} of {}", request.client);
+        let went: Value = packer.unpack(body.metadata()).unwrap_or_default();
+        let mut expected = request.metadata.clone();
+        expected["targets"] = json!([[uuid, id]]);
+        expected["original_msg_id"] = json!(of);
+        let same = body.content() == request.body.content() && body.buffers().eq(request.body.buffers());
+        if went != expected || !same || *client != request.client {
+            let reason = format!(
+                "`{engine}` is sent {went} of {client} (content and buffers the same: {same}), not {expected} of {}",
+                request.client
+            );
             return Err(wrong(Some(&msg_id), reason));
         }
         Ok(())
