@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod controller;
+pub(crate) mod debug;
 pub(crate) mod engine;
 pub(crate) mod map;
 
@@ -30,6 +31,9 @@ pub(crate) enum Command {
     Map(map::MapArgs),
     /// Show the engines of a running cluster, and what they do.
     Status(StatusArgs),
+    /// Find out what became of a task and what it waits for, and how the controller stands.
+    #[command(subcommand)]
+    Debug(debug::DebugCommand),
     /// Start, stop and list clusters: a controller and engines on this machine; in the place of `ipcluster`.
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),

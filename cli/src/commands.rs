@@ -2,6 +2,7 @@
 
 mod cluster;
 mod controller;
+mod debug;
 mod engine;
 mod map;
 mod status;
@@ -17,6 +18,7 @@ pub(crate) fn run(invocation: Invocation) -> Outcome {
     match command {
         Command::Map(args) => map::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Debug(command) => debug::run(&command),
         Command::Cluster(command) => cluster::run(&command, &notes, is_stock),
         Command::Controller(args) => controller::run(&args, &notes),
         Command::Engine(args) => engine::run(&args, &notes),

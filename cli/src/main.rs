@@ -1,4 +1,4 @@
-//! The program: `remuda controller`, `engine`, `cluster`, `map`, `status`; also `ipcontroller`, `ipengine`, `ipcluster`.
+//! The program: `remuda controller`, `engine`, `cluster`, `map`, `status`, `debug`; also `ipcontroller`, `ipengine`, `ipcluster`.
 
 mod args;
 mod commands;

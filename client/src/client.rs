@@ -8,6 +8,7 @@ use futures::future::join_all;
 use remuda_net::Sender;
 use remuda_proto::message::content::{AbortOptions, AbortRequest, ControllerInfo, Shutdown};
 use remuda_proto::message::native::{ApplyContent, NativeTask};
+use remuda_proto::message::story::{StoryReply, StoryRequest};
 use remuda_proto::{EngineId, EngineUuid, Map, MsgId, MsgType, Packer};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -182,6 +183,25 @@ impl Client {
             Purge::Engines(engine_ids) => json!({"msg_ids": [], "engine_ids": engine_ids}),
         };
         self.query(MsgType::PurgeRequest, content).await.map(drop)
+    }
+
+    /// What happened to these tasks, and why they are where they are: each by its id, or by the beginning of one. In the
+    /// order of the ids.
+    ///
+    /// # Errors
+    /// A stock controller refuses it.
+    pub async fn stories(&self, msg_ids: &[String]) -> Result<StoryReply, QueryError> {
+        let msg_type = MsgType::StoryRequest;
+        let outcome = self.ask(msg_type.clone(), json!(StoryRequest { msg_ids: msg_ids.to_vec() })).await?;
+        query::read(self.inner.packer, &msg_type, &outcome)
+    }
+
+    /// The state of the controller as a whole, with the stories of so many tasks that have no reply; 10,000 at most.
+    ///
+    /// # Errors
+    /// A stock controller refuses it.
+    pub async fn dump(&self, tasks: usize) -> Result<Value, QueryError> {
+        self.query(MsgType::DumpRequest, json!({"tasks": tasks})).await
     }
 
     /// Asks the hub anything, and gives the content of its answer.

@@ -14,16 +14,20 @@ use remuda_hub::store::OpenError;
 use remuda_hub::{EngineState, StoreKind};
 use remuda_net::connection_file::{self, FileError};
 use remuda_net::curve::KeyPair;
-use remuda_net::{Clock, Context, Driver, Kind, Mailbox, NetError, Profile, Security, Sender, address, drive, mailbox};
+use remuda_net::{
+    Clock, Context, Driver, Kind, Mailbox, NetError, Profile, RefusalCounts, Security, Sender, address, drive, mailbox,
+};
 use remuda_proto::connection::Common;
 use remuda_proto::message::content::ControllerInfo;
+use remuda_proto::message::story::{DriverState, Refused};
 use remuda_proto::{ClientConnection, EngineConnection, Key, Machine, Packer};
 use remuda_scheduler::broadcast::{Broadcast, BroadcastEvent};
 use remuda_scheduler::relay::{Channel, OutputRelay, Relay, RelayEvent};
-use remuda_scheduler::run::{BroadcastDriver, MonitorLink, OutputDriver, RelayDriver, TaskDriver};
+use remuda_scheduler::run::{BroadcastDriver, HUB_LAG_LIMIT, MonitorLink, OutputDriver, RelayDriver, TaskDriver};
 use remuda_scheduler::task::{TaskConfig, TaskEvent, TaskScheduler};
 use serde_json::{Value, json};
 
+use crate::in_effect::in_effect;
 use crate::ports::{Binder, For, Interface, Ports};
 use crate::reuse::{Known, Resolved, SocketFiles};
 
@@ -243,6 +247,7 @@ impl Controller {
         let (output_sender, output_mailbox) = mailbox().map_err(NetError::from)?;
         let (broadcast, broadcast_mailbox) = mailbox().map_err(NetError::from)?;
 
+        let started = clock.now();
         let hub_defaults = hub::Config::with_heart_period(config.heart.period);
         let hub_machine = Hub::new(
             hub::Config {
@@ -253,16 +258,20 @@ impl Controller {
                     pid: std::process::id(),
                     scheme: config.task.scheme.to_string(),
                     hwm: config.task.hwm,
-                    ..ControllerInfo::default()
+                    started: started.date.to_string(),
                 },
+                in_effect: in_effect(config),
+                started_at: started.instant,
                 ..hub_defaults
             },
             session(),
             store,
         );
         let engine_state_file = profile.engine_state_file();
+        let refusals = RefusalCounts::default();
         let tell = {
             let (task, mux, control) = (task_sender.clone(), mux_sender, control_sender);
+            let (hub, refusals) = (hub_sender.clone(), refusals.clone());
             // Held so that the output relay, which gets no mail, ends together with the others.
             let output = output_sender;
             move |news| {
@@ -286,6 +295,14 @@ impl Controller {
                         }
                     }
                     News::Resubmit { msg_id, body } => task.send(TaskEvent::Resubmit { msg_id, body }),
+                    News::Explain { question, msg_ids, whole } => {
+                        task.send(TaskEvent::Explain { question, msg_ids, whole });
+                        if whole {
+                            heart_sender.send(heart::Event::Explain { question });
+                            let drivers = driver_state(&refusals, hub.lag());
+                            hub.send(hub::Event::Drivers { question, drivers });
+                        }
+                    }
                     News::ForgetHeart(uuid) => heart_sender.send(heart::Event::Forget { heart: uuid }),
                 }
             }
@@ -300,18 +317,24 @@ impl Controller {
             hub_sender.send(hub::Event::Restore(state));
         }
         let mut threads = vec![
-            spawn("hub", hub_machine, HubDriver::new(registration, notification, tell), hub_mailbox, clock)?,
+            spawn(
+                "hub",
+                hub_machine,
+                HubDriver::new(registration, notification, tell).counted_in(&refusals),
+                hub_mailbox,
+                clock,
+            )?,
             spawn(
                 "heart",
                 HeartMonitor::new(config.heart, clock.now().instant),
-                HeartDriver::new(ping, pong, move |event| to_hub.send(event)),
+                HeartDriver::new(ping, pong, move |event| to_hub.send(event)).counted_in(&refusals),
                 heart_mailbox,
                 clock,
             )?,
             spawn(
                 "task",
                 TaskScheduler::new(config.task.clone(), session()),
-                TaskDriver::new(client_task, engine_task, monitor()),
+                TaskDriver::new(client_task, engine_task, monitor()).counted_in(&refusals),
                 task_mailbox,
                 clock,
             )?,
@@ -319,11 +342,12 @@ impl Controller {
         let mux = RelayDriver::new(client_mux, engine_mux, ["mux", "mux (engines)"], monitor(), |_| ());
         let control =
             RelayDriver::new(client_control, engine_control, ["control", "control (engines)"], monitor(), abort);
+        let (mux, control) = (mux.counted_in(&refusals), control.counted_in(&refusals));
         threads.push(spawn("mux", Relay::new(Channel::Mux, session()), mux, mux_mailbox, clock)?);
         threads.push(spawn("control", Relay::new(Channel::Control, session()), control, control_mailbox, clock)?);
-        let output = OutputDriver::new(engine_iopub, client_iopub, monitor());
+        let output = OutputDriver::new(engine_iopub, client_iopub, monitor()).counted_in(&refusals);
         threads.push(spawn("iopub", OutputRelay::new(session()), output, output_mailbox, clock)?);
-        let broadcast = BroadcastDriver::new(client_broadcast, engine_broadcast, monitor());
+        let broadcast = BroadcastDriver::new(client_broadcast, engine_broadcast, monitor()).counted_in(&refusals);
         threads.push(spawn("broadcast", Broadcast::new(session()), broadcast, broadcast_mailbox, clock)?);
 
         let paths = [config.client_file.clone(), config.engine_file.clone()];
@@ -373,6 +397,14 @@ impl Controller {
         threads.for_each(|thread| drop(thread.join()));
         drop(socket_files);
     }
+}
+
+/// What the threads count, with so many reports on their way to the hub.
+fn driver_state(refusals: &RefusalCounts, hub_lag: usize) -> DriverState {
+    let refused = refusals.all().into_iter();
+    let refused =
+        refused.map(|(socket, kind, count)| Refused { socket: socket.to_owned(), kind: kind.to_owned(), count });
+    DriverState { refused: refused.collect(), hub_lag: hub_lag as u64, hub_lag_limit: HUB_LAG_LIMIT as u64 }
 }
 
 /// What an engine is told of addresses when it registers: its file less the key (wire reference, 4.3).

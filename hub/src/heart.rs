@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use remuda_proto::message::story::HeartState;
 use remuda_proto::{EngineUuid, Identity, Instant, Machine, Map, Now, Refusal, Set};
 
 /// Most hearts that may answer between two beats without being known yet. More than a controller has sockets for.
@@ -40,6 +41,11 @@ pub enum Event {
         /// Whose.
         heart: EngineUuid,
     },
+    /// The hub asks how the hearts are. Changes nothing.
+    Explain {
+        /// Number of the question.
+        question: u64,
+    },
 }
 
 /// What the monitor asks for.
@@ -51,6 +57,13 @@ pub enum Effect {
     NewHearts(Vec<(EngineUuid, Instant)>),
     /// Tell the hub: these failed.
     StoppedHearts(Vec<EngineUuid>),
+    /// Tell the hub: the answer to a question.
+    Explained {
+        /// The number of the question.
+        question: u64,
+        /// The answer.
+        hearts: HeartState,
+    },
     /// A pong that counts for nothing.
     Refused {
         /// Who sent it.
@@ -179,6 +192,14 @@ impl Machine for HeartMonitor {
                 self.hearts.swap_remove(&heart);
                 self.answered.swap_remove(&heart);
                 self.new.swap_remove(&heart);
+            }
+            Event::Explain { question } => {
+                let hearts = HeartState {
+                    period_ms: u64::try_from(self.period.as_millis()).unwrap_or(u64::MAX),
+                    max_misses: self.max_misses,
+                    hearts: self.hearts.iter().map(|(heart, misses)| (heart.clone(), *misses)).collect(),
+                };
+                out.push(Effect::Explained { question, hearts });
             }
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use remuda_proto::message::content::{ControllerInfo, EngineNotification};
 use remuda_proto::message::native::Capability;
+use remuda_proto::message::story::{DriverState, HeartState};
 use remuda_proto::message::{Envelope, MsgType, Status};
 use remuda_proto::monitor::{Monitor, Queue};
 use remuda_proto::{
@@ -17,6 +18,7 @@ use serde_json::json;
 use crate::engine_state::EngineState;
 use crate::find;
 use crate::query;
+use crate::question::{Question, Questions};
 use crate::record::{Outcome, OutputPiece, TaskRecord};
 use crate::registry::{Engine, Registry};
 use crate::repr;
@@ -41,6 +43,10 @@ pub struct Config {
     pub engine_connection: serde_json::Value,
     /// What the controller says of itself to who asks with the key `remuda`.
     pub controller: ControllerInfo,
+    /// How the controller is set up, without its keys, for who asks for its whole state.
+    pub in_effect: serde_json::Value,
+    /// When the controller started.
+    pub started_at: Instant,
 }
 
 impl Config {
@@ -53,6 +59,8 @@ impl Config {
             registration_timeout: Duration::from_secs((period_ms / 100).max(30)),
             engine_connection: serde_json::Value::Object(serde_json::Map::new()),
             controller: ControllerInfo::default(),
+            in_effect: serde_json::Value::Null,
+            started_at: Instant::default(),
         }
     }
 }
@@ -82,6 +90,20 @@ pub enum Event {
     /// These engines were registered with an earlier controller. Each is registered again once its heart beats, unless
     /// that takes longer than a registration may.
     Restore(EngineState),
+    /// The heart monitor answers [`Effect::Explain`].
+    Hearts {
+        /// The number of the question.
+        question: u64,
+        /// The answer.
+        hearts: HeartState,
+    },
+    /// The drivers answer [`Effect::Explain`].
+    Drivers {
+        /// The number of the question.
+        question: u64,
+        /// The answer.
+        drivers: DriverState,
+    },
     /// The process is told to end.
     Stop,
 }
@@ -114,6 +136,16 @@ pub enum Effect {
         msg_id: MsgId,
         /// The request, signed.
         body: Body,
+    },
+    /// Ask the task scheduler about these tasks, which answers by a [`Monitor::Explained`]. With `whole`, ask the heart
+    /// monitor and the drivers how they stand, too ([`Event::Hearts`], [`Event::Drivers`]).
+    Explain {
+        /// Number of the question.
+        question: u64,
+        /// The tasks.
+        msg_ids: Vec<MsgId>,
+        /// Whether everything is asked for.
+        whole: bool,
     },
     /// Answer a query.
     Reply {
@@ -155,6 +187,8 @@ pub struct Hub {
     pub(crate) store: Box<dyn TaskStore>,
     /// How often `store` lost something.
     pub(crate) store_errors: u64,
+    /// Questions that wait for other parts of the controller.
+    pub(crate) questions: Questions,
     /// Engines that left and whose direct requests are not given up yet, by ascending time of that. `tracking` knows
     /// them still; `registry` does not, unless their uuid or id came back.
     departed: VecDeque<Departed>,
@@ -189,6 +223,7 @@ impl Hub {
             tracking: Tracking::default(),
             store,
             store_errors: 0,
+            questions: Questions::default(),
             departed: VecDeque::new(),
             looked_at: None,
             save_at: None,
@@ -279,6 +314,18 @@ impl Hub {
         self.unregister(now, &ids, true, out);
     }
 
+    /// How many engines left and may still answer direct requests.
+    pub(crate) fn departed(&self) -> usize {
+        self.departed.len()
+    }
+
+    /// Somebody answered a question; if nothing is missing any more, so does the hub.
+    fn answered(&mut self, now: Now, number: u64, out: &mut Vec<Effect>, put: impl FnOnce(&mut Question)) {
+        if let Some(question) = self.questions.answer(number, put) {
+            query::answer_question(self, now, &question, out);
+        }
+    }
+
     fn monitor(&mut self, now: Now, seen: Monitor, out: &mut Vec<Effect>) {
         let seen = match seen {
             Monitor::Request { queue, engine, envelope, body } => {
@@ -289,6 +336,14 @@ impl Hub {
                 self.reply(now, (queue, engine), msg_id, status, body, out)
             }
             Monitor::Output { envelope, parent, body } => self.output(now, &envelope, parent, &body, out),
+            Monitor::Attempts { msg_id, attempts, tried } => {
+                self.tracking.note_attempts(msg_id, attempts, tried);
+                Ok(())
+            }
+            Monitor::Explained(explanation) => {
+                self.answered(now, explanation.question, out, |of| of.explanation = Some(*explanation));
+                Ok(())
+            }
         };
         if let Err((from, refusal)) = seen {
             refuse(out, from, refusal);
@@ -488,6 +543,10 @@ impl Machine for Hub {
             Event::NewHearts(hearts) => self.new_hearts(now, hearts, out),
             Event::StoppedHearts(hearts) => self.stopped_hearts(now, &hearts, out),
             Event::Restore(state) => self.registry.restore(state, now.instant + self.config.registration_timeout),
+            Event::Hearts { question, hearts } => self.answered(now, question, out, |of| of.hearts = Some(hearts)),
+            Event::Drivers { question, drivers } => {
+                self.answered(now, question, out, |of| of.drivers = Some(drivers));
+            }
             Event::Stop => self.exit(out),
         }
         self.look(now.instant);
@@ -496,7 +555,8 @@ impl Machine for Hub {
     fn deadline(&self) -> Option<Instant> {
         let give_up = self.departed.front().map(|departed| departed.give_up_at);
         let look = self.looked_at.map(|looked_at| looked_at + self.look_every());
-        [self.registry.deadline(), give_up, look, self.store.deadline(), self.save_at, self.exit_at]
+        let question = self.questions.deadline();
+        [self.registry.deadline(), give_up, look, self.store.deadline(), self.save_at, self.exit_at, question]
             .into_iter()
             .flatten()
             .min()
@@ -506,6 +566,9 @@ impl Machine for Hub {
         self.look(now.instant);
         self.registry.purge_stalled(now.instant);
         self.give_up(now, out);
+        while let Some(question) = self.questions.overdue(now.instant) {
+            query::answer_question(self, now, &question, out);
+        }
         self.look(now.instant);
         if self.store.deadline().is_some_and(|at| at <= now.instant) {
             self.flush(out);
@@ -523,6 +586,7 @@ impl Machine for Hub {
         self.registry.check();
         self.tracking.check();
         self.store.check();
+        self.questions.check();
         for engine in self.registry.engines() {
             assert!(self.tracking.counts(engine.key).is_some(), "engine {} is not tracked", engine.id);
         }

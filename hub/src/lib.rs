@@ -11,6 +11,7 @@ pub mod find;
 pub mod heart;
 pub mod hub;
 mod query;
+mod question;
 pub mod record;
 mod registry;
 mod repr;
@@ -22,8 +23,9 @@ mod tracking;
 pub use engine_state::EngineState;
 pub use heart::HeartMonitor;
 pub use hub::{Config, Effect, Event, Hub};
+pub use question::{ANSWER_WITHIN, MAX_QUESTIONS};
 pub use registry::{MAX_ENGINES, MAX_REQUESTED_ID, MAX_UUID_BYTES};
 pub use store::Limits;
 #[cfg(feature = "sqlite")]
 pub use store::StoreKind;
-pub use tracking::{MAX_FINISHED_IDS, MAX_LIVE_TASKS};
+pub use tracking::{MAX_FINISHED_IDS, MAX_LIVE_TASKS, MAX_RETRIED};

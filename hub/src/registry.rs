@@ -185,6 +185,11 @@ impl Registry {
         self.engines.values()
     }
 
+    /// How many registrations wait for the engine's heart.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Panics if the tables contradict each other.
     pub(crate) fn check(&self) {
         assert_eq!(self.engines.len(), self.by_uuid.len());

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use remuda_net::{Driver, Input, Received, Refusals, Socket};
+use remuda_net::{Driver, Input, Received, RefusalCounts, Refusals, Socket};
 use remuda_proto::message::native::Capability;
 use remuda_proto::{Body, EngineId, EngineUuid, Identity, MsgId, Now, monitor};
 
@@ -41,6 +41,15 @@ pub enum News {
         /// The request.
         body: Body,
     },
+    /// A question: for the task scheduler, and if all is asked for, for the heart monitor and about the drivers.
+    Explain {
+        /// Number of the question.
+        question: u64,
+        /// The tasks that it is about.
+        msg_ids: Vec<MsgId>,
+        /// Whether all is asked for.
+        whole: bool,
+    },
     /// Which engines are registered, to be kept for the next controller.
     Engines(EngineState),
     /// This heart is of no interest any more.
@@ -63,6 +72,12 @@ impl<F: FnMut(News)> HubDriver<F> {
     /// A driver over sockets that are bound.
     pub fn new(query: Socket, notification: Socket, tell: F) -> Self {
         Self { query: [query], notification, tell, refusals: Refusals::new("registration"), store_errors: 0 }
+    }
+
+    /// The same, with its refusals counted for others to see.
+    #[must_use]
+    pub fn counted_in(self, counts: &RefusalCounts) -> Self {
+        Self { refusals: self.refusals.counted_in(counts), ..self }
     }
 }
 
@@ -100,6 +115,9 @@ impl<F: FnMut(News)> Driver for HubDriver<F> {
             hub::Effect::Left { uuid, .. } => (self.tell)(News::Left { uuid }),
             hub::Effect::ForgetHeart(uuid) => (self.tell)(News::ForgetHeart(uuid)),
             hub::Effect::Resubmit { msg_id, body } => (self.tell)(News::Resubmit { msg_id, body }),
+            hub::Effect::Explain { question, msg_ids, whole } => {
+                (self.tell)(News::Explain { question, msg_ids, whole });
+            }
             hub::Effect::SaveEngines(state) => (self.tell)(News::Engines(state)),
             hub::Effect::StoreFailed(error) => {
                 // A disk that is full fails ten times a second: the count says how often.
@@ -137,6 +155,12 @@ impl<F: FnMut(hub::Event)> HeartDriver<F> {
     pub fn new(ping: Socket, pong: Socket, tell: F) -> Self {
         Self { ping, pong: [pong], tell, refusals: Refusals::new("heartbeat") }
     }
+
+    /// The same, with its refusals counted for others to see.
+    #[must_use]
+    pub fn counted_in(self, counts: &RefusalCounts) -> Self {
+        Self { refusals: self.refusals.counted_in(counts), ..self }
+    }
 }
 
 impl<F: FnMut(hub::Event)> Driver for HeartDriver<F> {
@@ -166,6 +190,7 @@ impl<F: FnMut(hub::Event)> Driver for HeartDriver<F> {
             }
             heart::Effect::NewHearts(hearts) => (self.tell)(hub::Event::NewHearts(hearts)),
             heart::Effect::StoppedHearts(hearts) => (self.tell)(hub::Event::StoppedHearts(hearts)),
+            heart::Effect::Explained { question, hearts } => (self.tell)(hub::Event::Hearts { question, hearts }),
             heart::Effect::Refused { from, refusal } => self.refusals.note(Some(&from), &refusal),
         }
         ControlFlow::Continue(())

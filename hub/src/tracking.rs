@@ -10,6 +10,7 @@
 use indexmap::map::Entry;
 use remuda_proto::message::Status;
 use remuda_proto::message::content::DoneCounts;
+use remuda_proto::message::story::Attempt;
 use remuda_proto::monitor::Queue;
 use remuda_proto::{EngineUuid, Map, MsgId, Set};
 
@@ -19,6 +20,10 @@ pub const MAX_LIVE_TASKS: usize = 4_000_000;
 /// Most finished requests of which the hub knows that they finished, apart from their records. Between half of it and
 /// all of it are remembered.
 pub const MAX_FINISHED_IDS: usize = 65_536;
+
+/// Most tasks whose attempts the hub knows after they ended, of those that were tried more than once. Between half of it
+/// and all of it are remembered.
+pub const MAX_RETRIED: usize = 8_192;
 
 /// One registration of an engine. Ids can be asked for again once their engine has left, uuids too; these are new each
 /// time.
@@ -35,7 +40,9 @@ pub(crate) struct Tracking {
     /// Given to the next request: orders them by arrival.
     next_seq: u64,
     /// The last requests that ended, and the registered engine that ended them.
-    finished: Finished,
+    finished: Generations<Option<EngineKey>, MAX_FINISHED_IDS>,
+    /// What became of the attempts of the last tasks that were tried more than once and ended, and how many there were.
+    attempts: Generations<(Vec<Attempt>, u64), MAX_RETRIED>,
     /// The engines that are registered, and those that left but whose direct requests are not given up yet.
     engines: Map<EngineKey, Load>,
     /// Given to the next engine: above every key that was given.
@@ -61,6 +68,22 @@ enum Place {
     On(EngineKey),
     /// It was sent to an engine that had left by then. Only on [`Queue::Task`].
     Elsewhere,
+}
+
+/// Where a request without a reply is, for who asks.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum LivePlace<'a> {
+    /// The task scheduler knows.
+    Task,
+    /// With the engine that its client named.
+    Direct {
+        /// On which queue.
+        queue: Queue,
+        /// Which engine.
+        engine: &'a EngineUuid,
+        /// How many direct requests that engine has not answered.
+        unanswered: usize,
+    },
 }
 
 /// What an engine has to do and did.
@@ -202,6 +225,47 @@ impl Tracking {
         self.finished.contains(msg_id)
     }
 
+    /// Where a request without a reply is.
+    pub(crate) fn place(&self, msg_id: &MsgId) -> Option<LivePlace<'_>> {
+        let Live { queue, place, .. } = *self.live.get(msg_id)?;
+        match place {
+            Place::On(id) if queue.is_direct() => {
+                let load = self.engines.get(&id)?;
+                Some(LivePlace::Direct { queue, engine: &load.uuid, unanswered: load.counts.queue })
+            }
+            _ => Some(LivePlace::Task),
+        }
+    }
+
+    /// The ids that begin with this, of requests without a reply and of the last that ended; not many more than `most`.
+    /// Looks at all of them.
+    pub(crate) fn alike(&self, prefix: &str, most: usize) -> Vec<MsgId> {
+        let finished = self.finished.iter().map(|(msg_id, _)| msg_id);
+        let all = finished.chain(self.live.keys());
+        all.filter(|msg_id| msg_id.as_str().starts_with(prefix)).take(most).cloned().collect()
+    }
+
+    /// Some requests without a reply: the oldest, more or less.
+    pub(crate) fn first_live(&self, most: usize) -> Vec<MsgId> {
+        self.live.keys().take(most).cloned().collect()
+    }
+
+    /// A task that was tried more than once is about to end.
+    pub(crate) fn note_attempts(&mut self, msg_id: MsgId, attempts: Vec<Attempt>, tried: u64) {
+        self.attempts.insert(msg_id, (attempts, tried));
+    }
+
+    /// What became of the attempts of a task that ended, and how many there were; `None` if it was tried once, or that is
+    /// forgotten.
+    pub(crate) fn attempts(&self, msg_id: &MsgId) -> Option<(&[Attempt], u64)> {
+        self.attempts.get(msg_id).map(|(attempts, tried)| (&**attempts, *tried))
+    }
+
+    /// How many requests that ended are remembered.
+    pub(crate) fn finished_ids(&self) -> usize {
+        self.finished.len()
+    }
+
     /// How many tasks wait for an engine.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting
@@ -277,6 +341,7 @@ impl Tracking {
         }
         assert!(self.live.len() <= MAX_LIVE_TASKS);
         assert!(self.finished.len() <= MAX_FINISHED_IDS);
+        assert!(self.attempts.len() <= MAX_RETRIED);
     }
 
     fn add(&mut self, msg_id: &MsgId, queue: Queue, place: Place) -> Result<(), Untracked> {
@@ -334,32 +399,42 @@ impl Tracking {
     }
 }
 
-/// The ids of the last requests that ended.
-#[derive(Debug, Default)]
-struct Finished {
-    /// The last of them, fewer than half of [`MAX_FINISHED_IDS`].
-    young: Map<MsgId, Option<EngineKey>>,
+/// What is known of the last requests of some kind.
+#[derive(Debug)]
+struct Generations<T, const LIMIT: usize> {
+    /// The last of them, fewer than half of the limit.
+    young: Map<MsgId, T>,
     /// Those before; dropped whole when `young` has grown to half the limit. Disjoint from `young`.
-    old: Map<MsgId, Option<EngineKey>>,
+    old: Map<MsgId, T>,
 }
 
-impl Finished {
-    fn insert(&mut self, msg_id: MsgId, engine: Option<EngineKey>) {
-        self.young.insert(msg_id, engine);
-        if self.young.len() >= MAX_FINISHED_IDS / 2 {
+impl<T, const LIMIT: usize> Default for Generations<T, LIMIT> {
+    fn default() -> Self {
+        Self { young: Map::default(), old: Map::default() }
+    }
+}
+
+impl<T, const LIMIT: usize> Generations<T, LIMIT> {
+    fn insert(&mut self, msg_id: MsgId, known: T) {
+        self.young.insert(msg_id, known);
+        if self.young.len() >= LIMIT / 2 {
             self.old = std::mem::take(&mut self.young);
         }
     }
 
+    fn get(&self, msg_id: &MsgId) -> Option<&T> {
+        self.young.get(msg_id).or_else(|| self.old.get(msg_id))
+    }
+
     fn contains(&self, msg_id: &MsgId) -> bool {
-        self.young.contains_key(msg_id) || self.old.contains_key(msg_id)
+        self.get(msg_id).is_some()
     }
 
     fn len(&self) -> usize {
         self.young.len() + self.old.len()
     }
 
-    fn iter(&self) -> impl Iterator<Item = (&MsgId, Option<EngineKey>)> {
-        self.old.iter().chain(&self.young).map(|(msg_id, engine)| (msg_id, *engine))
+    fn iter(&self) -> impl Iterator<Item = (&MsgId, &T)> {
+        self.old.iter().chain(&self.young)
     }
 }

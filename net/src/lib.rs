@@ -21,7 +21,7 @@ pub use curve::Security;
 pub use driver::{Driver, Input, drive};
 pub use mailbox::{Mailbox, Sender, mailbox};
 pub use profile::Profile;
-pub use refusals::Refusals;
+pub use refusals::{RefusalCounts, Refusals};
 pub use socket::{Context, Kind, NetError, Received, Socket, SocketBuilder};
 
 /// 16 bytes of good randomness, for ids and keys.

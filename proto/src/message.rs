@@ -3,6 +3,7 @@
 pub mod content;
 pub mod metadata;
 pub mod native;
+pub mod story;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -170,6 +171,8 @@ msg_types! {
     DbReply = "db_reply",
     DbRequest = "db_request",
     DisplayData = "display_data",
+    DumpReply = "dump_reply",
+    DumpRequest = "dump_request",
     Error = "error",
     ExecuteInput = "execute_input",
     ExecuteReply = "execute_reply",
@@ -200,6 +203,8 @@ msg_types! {
     SignalReply = "signal_reply",
     SignalRequest = "signal_request",
     Status = "status",
+    StoryReply = "story_reply",
+    StoryRequest = "story_request",
     Stream = "stream",
     UnregistrationNotification = "unregistration_notification",
     UnregistrationRequest = "unregistration_request",

@@ -5,6 +5,7 @@
 
 use crate::frames::Body;
 use crate::id::{EngineUuid, MsgId};
+use crate::message::story::{Attempt, Explanation};
 use crate::message::{Envelope, Status};
 
 /// Which scheduler relayed it: the `queue` of a task record.
@@ -73,6 +74,17 @@ pub enum Monitor {
         /// The reply.
         body: Body,
     },
+    /// What became of each attempt of a task that was tried more than once; just before its reply.
+    Attempts {
+        /// The task.
+        msg_id: MsgId,
+        /// The last of them, oldest first.
+        attempts: Vec<Attempt>,
+        /// How many there were.
+        tried: u64,
+    },
+    /// The answer to a question of the hub.
+    Explained(Box<Explanation>),
     /// Something that an engine published (topic `iopub`).
     Output {
         /// What its header says.

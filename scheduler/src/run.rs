@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use remuda_net::{Driver, Input, Received, Refusals, Sender, Socket};
+use remuda_net::{Driver, Input, Received, RefusalCounts, Refusals, Sender, Socket};
 use remuda_proto::monitor::Monitor;
 use remuda_proto::{Frames, Identity, MsgId, Now, Refusal};
 
@@ -71,6 +71,10 @@ impl Sides {
         Self { sockets: [clients, engines], refusals: name.map(Refusals::new) }
     }
 
+    fn counted_in(self, counts: &RefusalCounts) -> Self {
+        Self { refusals: self.refusals.map(|refusals| refusals.counted_in(counts)), ..self }
+    }
+
     /// The next message from one side: who sent it, and the rest.
     fn receive(&mut self, side: usize) -> Input<(Identity, Frames)> {
         match self.sockets[side].receive() {
@@ -107,6 +111,12 @@ impl<E: From<Monitor>> TaskDriver<E> {
     /// A driver over ROUTERs that are bound.
     pub fn new(clients: Socket, engines: Socket, monitor: MonitorLink<E>) -> Self {
         Self { sides: Sides::new(clients, engines, ["task", "task (engines)"]), monitor, paused: false }
+    }
+
+    /// The same, with its refusals counted for others to see.
+    #[must_use]
+    pub fn counted_in(self, counts: &RefusalCounts) -> Self {
+        Self { sides: self.sides.counted_in(counts), ..self }
     }
 }
 
@@ -186,6 +196,12 @@ impl<E: From<Monitor>, A: FnMut(Vec<MsgId>)> RelayDriver<E, A> {
     pub fn new(clients: Socket, engines: Socket, names: [&'static str; 2], monitor: MonitorLink<E>, abort: A) -> Self {
         Self { sides: Sides::new(clients, engines, names), monitor, abort }
     }
+
+    /// The same, with its refusals counted for others to see.
+    #[must_use]
+    pub fn counted_in(self, counts: &RefusalCounts) -> Self {
+        Self { sides: self.sides.counted_in(counts), ..self }
+    }
 }
 
 impl<E: From<Monitor>, A: FnMut(Vec<MsgId>)> Driver for RelayDriver<E, A> {
@@ -247,6 +263,12 @@ impl<E: From<Monitor>> BroadcastDriver<E> {
     /// A driver over ROUTERs that are bound.
     pub fn new(clients: Socket, engines: Socket, monitor: MonitorLink<E>) -> Self {
         Self { sides: Sides::new(clients, engines, ["broadcast", "broadcast (engines)"]), monitor }
+    }
+
+    /// The same, with its refusals counted for others to see.
+    #[must_use]
+    pub fn counted_in(self, counts: &RefusalCounts) -> Self {
+        Self { sides: self.sides.counted_in(counts), ..self }
     }
 }
 
@@ -313,6 +335,12 @@ impl<E: From<Monitor>> OutputDriver<E> {
     /// A driver over sockets that are bound.
     pub fn new(engines: Socket, clients: Socket, monitor: MonitorLink<E>) -> Self {
         Self { engines: [engines], clients, monitor, refusals: Refusals::new("iopub") }
+    }
+
+    /// The same, with its refusals counted for others to see.
+    #[must_use]
+    pub fn counted_in(self, counts: &RefusalCounts) -> Self {
+        Self { refusals: self.refusals.counted_in(counts), ..self }
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use model::{Dependency, Did, Model, Outcome, Submission};
 use proptest::prelude::*;
 use remuda_proto::message::native::Capability;
+use remuda_proto::message::story::{EngineLoad, Known, MAX_ATTEMPTS, TaskState, Why};
 use remuda_proto::monitor::Monitor;
 use remuda_proto::{Body, EngineUuid, Identity, Key, Machine, MsgId, Now, Packer, Refusal, Session, SessionId, Status};
 use remuda_scheduler::{Scheme, TaskConfig, TaskEffect, TaskEvent, TaskScheduler};
@@ -235,6 +236,48 @@ impl Both {
             self.scheduler.loads().map(|(engine, load)| (engine.to_string(), load)).collect();
         real.sort();
         assert_eq!(real, loads);
+        self.explain();
+    }
+
+    /// Asks what every task waits for: the answers agree with the state, and nothing is changed by asking.
+    fn explain(&mut self) {
+        let msg_ids: Vec<MsgId> = (0..=self.tasks).map(|task| MsgId::from(format!("t{task}"))).collect();
+        let before = format!("{:?}", self.scheduler);
+        let out = self.handle(TaskEvent::Explain { question: 7, msg_ids, whole: true });
+        assert_eq!(format!("{:?}", self.scheduler), before, "to ask is to change");
+        let [TaskEffect::Monitor(Monitor::Explained(explanation))] = &out[..] else { panic!("{out:?}") };
+        let whole = explanation.scheduler.as_ref().unwrap();
+        let outstanding: u64 = whole.engines.iter().map(|engine| engine.outstanding).sum();
+        assert!(outstanding <= whole.assigned, "engines that left have the rest: {whole:?}");
+        assert_eq!(whole.engines.len(), self.scheduler.engine_count());
+        let mut counts = (0, 0, 0);
+        for known in &explanation.tasks {
+            let Known::Live(task) = known else { continue };
+            match &task.state {
+                TaskState::Waiting(waiting) => {
+                    counts.0 += 1;
+                    let named =
+                        [&waiting.after, &waiting.follow].into_iter().flatten().any(|of| !of.unfinished.is_empty());
+                    assert!(named, "{waiting:?} waits for nothing");
+                }
+                TaskState::Ready(ready) => {
+                    counts.1 += 1;
+                    let told: u64 = ready.obstacles.iter().map(|obstacle| obstacle.engines).sum();
+                    assert!(told >= ready.registered, "an engine has no reason: {ready:?}");
+                    for obstacle in &ready.obstacles {
+                        assert!(obstacle.named.len() as u64 <= obstacle.engines);
+                        if obstacle.why == Why::NoRoom {
+                            let full = |load: &EngineLoad| ready.hwm > 0 && load.tasks >= ready.hwm.into();
+                            assert!(obstacle.named.iter().all(full), "there is room: {ready:?}");
+                        }
+                    }
+                }
+                TaskState::Assigned(_) => counts.2 += 1,
+                other => panic!("{other:?} is no state of a live task"),
+            }
+            assert_eq!(task.attempts.len() as u64, task.tried.min(MAX_ATTEMPTS as u64));
+        }
+        assert_eq!(counts, self.model.counts());
     }
 
     /// A request for a task.

@@ -2,6 +2,7 @@
 
 mod connection;
 mod db;
+mod dump;
 mod history;
 mod load;
 mod purge;
@@ -10,6 +11,7 @@ mod registration;
 mod resubmit;
 mod result;
 mod shutdown;
+mod story;
 mod target;
 
 use bytes::Bytes;
@@ -18,10 +20,12 @@ use remuda_proto::{Body, EngineId, Idents, MsgId, Now, Refusal, RemoteError};
 use serde_json::{Map, Value, json};
 
 use crate::hub::{Effect, Hub, refuse};
+use crate::question::{About, Question};
 use crate::repr;
 use crate::store::StoreError;
 
 /// A query that was verified and read.
+#[derive(Debug)]
 pub(crate) struct Query {
     /// Where it came from.
     from: Idents,
@@ -68,6 +72,8 @@ pub(crate) fn answer(hub: &mut Hub, now: Now, from: Idents, body: Body, out: &mu
         MsgType::RegistrationRequest => return registration::register(hub, now, &query, out),
         MsgType::UnregistrationRequest => return registration::unregister(hub, now, query, out),
         MsgType::ShutdownRequest => return shutdown::answer(hub, now, &query, out),
+        MsgType::StoryRequest => return story::ask(hub, now, query, out),
+        MsgType::DumpRequest => return dump::ask(hub, now, query, out),
         MsgType::QueueRequest => queue::answer(hub, &query),
         MsgType::LoadRequest => load::answer(hub, &query),
         MsgType::ResultRequest => result::answer(hub, &query),
@@ -86,6 +92,14 @@ pub(crate) fn answer(hub: &mut Hub, now: Now, from: Idents, body: Body, out: &mu
     match answered {
         Ok(answer) => send(hub, now, &query, query.msg_type.reply(), &answer, out),
         Err(error) => send_error(hub, now, &query, &error, out),
+    }
+}
+
+/// Answers a question that waited for other parts of the controller.
+pub(crate) fn answer_question(hub: &mut Hub, now: Now, question: &Question, out: &mut Vec<Effect>) {
+    match &question.about {
+        About::Stories(asked) => story::answer(hub, now, question, asked, out),
+        About::Controller => dump::answer(hub, now, question, out),
     }
 }
 

@@ -3,7 +3,7 @@
 use indexmap::map::Entry;
 use remuda_proto::{Instant, Map, MsgId};
 
-use super::{Buffers, Limits, StoreError, TaskStore, Write};
+use super::{Buffers, Limits, StoreError, StoreState, TaskStore, Write};
 use crate::find::Query;
 use crate::record::TaskRecord;
 
@@ -132,6 +132,16 @@ impl TaskStore for MemoryStore {
         let mut dated: Vec<_> = self.records.values().map(|record| (record.submitted(), record)).collect();
         dated.sort_by_key(|(date, _)| *date);
         Ok(dated.into_iter().map(|(_, record)| record.msg_id.clone()).collect())
+    }
+
+    fn ids(&mut self, prefix: &str, most: usize) -> Result<Vec<MsgId>, StoreError> {
+        let alike = self.records.keys().filter(|msg_id| msg_id.as_str().starts_with(prefix));
+        Ok(alike.take(most).cloned().collect())
+    }
+
+    fn state(&self) -> StoreState {
+        let (records, bytes) = (Some(self.records.len() as u64), Some(self.size_bytes as u64));
+        StoreState { kind: "memory", records, bytes, unsaved: 0 }
     }
 
     fn check(&self) {

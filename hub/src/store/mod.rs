@@ -95,6 +95,12 @@ pub trait TaskStore: Debug + Send {
     /// The ids of all records, in the order in which clients made the requests, by their clocks.
     fn history(&mut self) -> Result<Vec<MsgId>, StoreError>;
 
+    /// The ids that begin with this, in no particular order: no more than `most` of them.
+    fn ids(&mut self, prefix: &str, most: usize) -> Result<Vec<MsgId>, StoreError>;
+
+    /// What it keeps, in numbers.
+    fn state(&self) -> StoreState;
+
     /// When it next wants [`flush`](Self::flush), if ever.
     fn deadline(&self) -> Option<Instant> {
         None
@@ -110,6 +116,19 @@ pub trait TaskStore: Debug + Send {
 
     /// Panics if the state contradicts itself or goes beyond its limits.
     fn check(&self);
+}
+
+/// What a store keeps, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct StoreState {
+    /// What kind it is: `memory`, `sqlite` or `none`.
+    pub kind: &'static str,
+    /// How many records there are; `None` where counting them would take long.
+    pub records: Option<u64>,
+    /// What they take, in bytes, where they are kept.
+    pub bytes: Option<u64>,
+    /// Changes that were not made last yet.
+    pub unsaved: u64,
 }
 
 /// Where task records are kept.

@@ -2,7 +2,7 @@
 
 use remuda_proto::{Instant, MsgId};
 
-use super::{Buffers, StoreError, TaskStore, Write};
+use super::{Buffers, StoreError, StoreState, TaskStore, Write};
 use crate::find::Query;
 use crate::record::TaskRecord;
 
@@ -19,6 +19,12 @@ impl TaskStore for NoStore {
     }
     fn history(&mut self) -> Result<Vec<MsgId>, StoreError> {
         Err(StoreError::NoData)
+    }
+    fn ids(&mut self, _prefix: &str, _most: usize) -> Result<Vec<MsgId>, StoreError> {
+        Err(StoreError::NoData)
+    }
+    fn state(&self) -> StoreState {
+        StoreState { kind: "none", ..StoreState::default() }
     }
     fn check(&self) {}
 }

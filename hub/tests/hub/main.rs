@@ -9,5 +9,6 @@ mod prop_tracking;
 mod query;
 mod registration;
 mod result;
+mod story;
 mod support;
 mod tracking;

@@ -120,6 +120,26 @@ fn many_ids_are_found_at_once<S: TaskStore>(mut shelf: Shelf<S>) {
     assert_eq!(shelf.found(&json!({"msg_id": {"$nin": ["b\0c", "a"]}})), ["b"]);
 }
 
+fn ids_are_found_by_their_beginning<S: TaskStore>(mut shelf: Shelf<S>) {
+    for id in ["ab", "a", "abc", "b", "ab\u{10ffff}x", "aB", "ac"] {
+        shelf.add(id, Queue::Task, None, &json!({}));
+    }
+    shelf.store.flush().unwrap();
+    shelf.add("abd%", Queue::Task, None, &json!({}));
+    let mut ids = |prefix: &str, most: usize| {
+        let mut ids: Vec<String> = shelf.store.ids(prefix, most).unwrap().iter().map(ToString::to_string).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(ids("abc", 9), ["abc"]);
+    assert_eq!(ids("ab%", 9), [""; 0]);
+    assert_eq!(ids("abd", 9), ["abd%"]);
+    assert_eq!(ids("ab", 2).len(), 2);
+    assert!(["ab", "abc", "abd%"].iter().all(|id| ids("ab", 9).iter().any(|found| found == id)));
+    assert!(ids("x", 9).is_empty());
+    assert_ne!(shelf.store.state().kind, "none");
+}
+
 fn a_deadline_is_met_by_flushing<S: TaskStore>(mut shelf: Shelf<S>) {
     assert_eq!(shelf.store.deadline(), None, "nothing to do");
     shelf.add("a", Queue::Task, None, &json!({}));
@@ -143,6 +163,7 @@ macro_rules! kept_by {
                 records_come_in_the_order_in_which_they_were_added
                 purges_drop_what_they_name
                 many_ids_are_found_at_once
+                ids_are_found_by_their_beginning
                 a_deadline_is_met_by_flushing
             );
         }
@@ -176,5 +197,6 @@ fn a_store_that_keeps_nothing_says_so() {
     assert_eq!(store.write(Instant(0), Write::Purge(Query::everything())), Ok(()));
     assert_eq!(store.find(&Query::everything(), Buffers::default()), Err(StoreError::NoData));
     assert_eq!(store.history(), Err(StoreError::NoData));
+    assert_eq!(store.ids("a", 1), Err(StoreError::NoData));
     assert!(Query::tasks(&[]).looks_at(Field::MsgId));
 }

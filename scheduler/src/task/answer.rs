@@ -2,7 +2,7 @@
 
 use remuda_proto::message::Envelope;
 use remuda_proto::message::metadata::MetadataError;
-use remuda_proto::{Body, Date, EngineUuid, MsgId, MsgType, RemoteError, Session, Status};
+use remuda_proto::{Body, Date, EngineUuid, MsgId, MsgType, Packer, RemoteError, Session, Status};
 use serde::Serialize;
 
 /// Why a task is answered by the scheduler (`controller/task_scheduler.py: fail_unreachable, handle_stranded_tasks`).
@@ -47,6 +47,21 @@ impl Failure {
             }
             Self::Malformed(ename, text) => RemoteError::new(ename, text.clone()),
         }
+    }
+}
+
+/// Most characters that are kept of the error of an attempt.
+const KEPT_CHARS: usize = 120;
+
+/// The error that a reply tells of, in short.
+pub(super) fn said(packer: Packer, reply: &Body) -> Box<str> {
+    let text = match packer.unpack::<RemoteError>(reply.content()) {
+        Ok(error) => error.to_string(),
+        Err(_) => "an error that cannot be read".to_owned(),
+    };
+    match text.char_indices().nth(KEPT_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
     }
 }
 

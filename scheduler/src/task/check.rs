@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use remuda_proto::message::story::MAX_ATTEMPTS;
+
 use super::config::Scheme;
-use super::job::{Job, Special, State};
+use super::job::{Job, Special, State, Tried};
 use super::known::Known;
 use super::{Counts, TaskScheduler};
 
@@ -83,6 +85,10 @@ impl TaskScheduler {
     fn check_special(&self, key: u32, job: &Job, special: &Special) {
         for engines in [&special.targets, &special.blacklist, &special.places] {
             assert!(engines.is_sorted_by(|a, b| a < b), "{engines:?}");
+        }
+        assert_eq!(special.attempts.len(), special.blacklist.len().min(MAX_ATTEMPTS), "`{}`", job.msg_id);
+        for Tried { engine, sent, ended, .. } in &special.attempts {
+            assert!(special.blacklist.binary_search(engine).is_ok() && sent <= ended, "`{}`", job.msg_id);
         }
         for waits in [&special.after, &special.follow] {
             let live = waits.on.ids.iter().filter_map(|msg_id| self.known.live(msg_id));

@@ -245,6 +245,16 @@ impl Engines {
         self.kinds.iter().filter(|(_, kind)| kind.capability.serves(need)).map(|(at, _)| at).collect()
     }
 
+    /// The kinds of the engines that are there, and the engines of each.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = (u32, &[u32])> {
+        self.kinds.iter().map(|(at, kind)| (at, &*kind.members))
+    }
+
+    /// The kind of an engine, if it is there.
+    pub(super) fn kind_of(&self, engine: u32) -> Option<u32> {
+        self.slab[engine].member.map(|(kind, _)| kind)
+    }
+
     /// Whether a kind serves a need.
     pub(super) fn kind_serves(&self, kind: u32, need: &Need) -> bool {
         self.kinds[kind].capability.serves(need)

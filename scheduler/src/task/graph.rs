@@ -2,6 +2,7 @@
 
 use remuda_proto::dependency::Bearing;
 use remuda_proto::message::metadata::TaskMetadata;
+use remuda_proto::message::story::AttemptEnd;
 use remuda_proto::monitor::{Monitor, Queue};
 use remuda_proto::{Dependency, Instant, MsgId};
 
@@ -123,6 +124,7 @@ impl TaskScheduler {
             let ident = engine.as_ref().map(remuda_proto::EngineUuid::identity);
             step.out.extend(client.map(|client| TaskEffect::ToClient { client, engine: ident, body: body.clone() }));
             let status = failure.status();
+            self.tell_attempts(key, place.map(|engine| (engine, AttemptEnd::Died)), step);
             step.out.push(TaskEffect::Monitor(Monitor::Reply { queue: Queue::Task, engine, msg_id, status, body }));
             self.end(key, false, place);
         }

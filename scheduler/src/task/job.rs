@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use remuda_proto::dependency::Bearing;
+use remuda_proto::message::story::{AttemptEnd, MAX_ATTEMPTS};
 use remuda_proto::{Body, Dependency, Identity, Instant, MsgId};
 
 use super::known::Fingerprint;
@@ -57,6 +58,8 @@ pub(super) struct Job {
     pub(super) timer: Option<Timer>,
     /// Where it is in its life.
     pub(super) state: State,
+    /// When it came, was queued or was assigned, whichever was last.
+    pub(super) since: Instant,
     /// The live tasks that named this one in `after` or `follow`, in the order of submission: number and job.
     pub(super) dependents: BTreeSet<(u64, u32)>,
     /// What only some tasks have.
@@ -75,10 +78,26 @@ pub(super) struct Special {
     pub(super) targets: Vec<u32>,
     /// The engines that tried it.
     pub(super) blacklist: Vec<u32>,
+    /// The last of its attempts that ended, oldest first, for people who ask: no more than [`MAX_ATTEMPTS`], each on
+    /// an engine of `blacklist`.
+    pub(super) attempts: Vec<Tried>,
     /// The engines where tasks ran that count towards `follow`. With `all`, no more than one.
     pub(super) places: Vec<u32>,
     /// While ready and restricted: how many of the allowed engines are there and can run it.
     pub(super) open: usize,
+}
+
+/// An attempt that ended.
+#[derive(Debug)]
+pub(super) struct Tried {
+    /// Which engine had the task.
+    pub(super) engine: u32,
+    /// When it was sent there.
+    pub(super) sent: Instant,
+    /// When it was taken back.
+    pub(super) ended: Instant,
+    /// Why.
+    pub(super) end: AttemptEnd,
 }
 
 /// A dependency, and what the finished ones of its tasks said.
@@ -126,6 +145,14 @@ impl Special {
             (!follows || self.targets.is_empty() || self.targets.binary_search(engine).is_ok())
                 && self.blacklist.binary_search(engine).is_err()
         })
+    }
+
+    /// Takes note of an attempt that ended, for people who ask.
+    pub(super) fn note_attempt(&mut self, tried: Tried) {
+        if self.attempts.len() == MAX_ATTEMPTS {
+            self.attempts.remove(0);
+        }
+        self.attempts.push(tried);
     }
 
     /// The place that a finished task adds, if `follow` names it and it ran at `place`.

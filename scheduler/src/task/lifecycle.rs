@@ -2,12 +2,13 @@
 
 use remuda_proto::message::metadata::TaskMetadata;
 use remuda_proto::message::native::{Capability, Need};
+use remuda_proto::message::story::AttemptEnd;
 use remuda_proto::monitor::{Monitor, Queue};
 use remuda_proto::{Body, EngineUuid, Envelope, Identity, Instant, MsgId, Refusal, Status};
 
 use super::answer::{self, Failure};
 use super::config::Scheme;
-use super::job::{Job, State};
+use super::job::{Job, State, Tried};
 use super::known::{Fingerprint, Known};
 use super::{Step, TaskEffect, TaskScheduler};
 
@@ -49,6 +50,7 @@ impl TaskScheduler {
             timeout: None,
             timer: None,
             state: State::Waiting,
+            since: step.now.instant,
             dependents: std::collections::BTreeSet::new(),
             special: None,
         }));
@@ -91,16 +93,18 @@ impl TaskScheduler {
             let logic = scheduler.config.scheme != Scheme::Pure;
             let job = &mut scheduler.jobs[key];
             if logic && !reply.dependencies_met {
-                scheduler.try_elsewhere(key, engine);
+                scheduler.try_elsewhere(key, engine, AttemptEnd::Unmet, step.now.instant);
             } else if logic && status == Status::Error && job.retries > 0 {
                 // What was aborted is not tried again: somebody wanted it gone. Stock takes it for a failure.
                 job.retries -= 1;
-                scheduler.try_elsewhere(key, engine);
+                let error = answer::said(scheduler.session.packer(), &body);
+                scheduler.try_elsewhere(key, engine, AttemptEnd::Failed(error), step.now.instant);
             } else {
                 let (client, uuid) = (job.client.clone(), scheduler.engines[engine].uuid.clone());
                 let ident = logic.then(|| scheduler.engines[engine].identity.clone());
                 let to_client = client.map(|client| TaskEffect::ToClient { client, engine: ident, body: body.clone() });
                 step.out.extend(to_client);
+                scheduler.tell_attempts(key, Some((engine, AttemptEnd::Replied)), step);
                 let (engine_uuid, msg_id) = (Some(uuid), parent);
                 step.out.push(TaskEffect::Monitor(Monitor::Reply {
                     queue: Queue::Task,
@@ -123,11 +127,11 @@ impl TaskScheduler {
             self.doom(key, Failure::Timeout);
             return self.settle(None, step);
         }
-        self.with_engine_of(key, step, |scheduler, engine, _| {
+        self.with_engine_of(key, step, |scheduler, engine, step| {
             let job = &mut scheduler.jobs[key];
             if job.retries > 0 && scheduler.config.scheme != Scheme::Pure {
                 job.retries -= 1;
-                scheduler.try_elsewhere(key, engine);
+                scheduler.try_elsewhere(key, engine, AttemptEnd::Died, step.now.instant);
             } else {
                 let uuid = scheduler.engines[engine].uuid.clone();
                 scheduler.doom(key, Failure::Died(uuid));
@@ -146,13 +150,15 @@ impl TaskScheduler {
     }
 
     /// Queues a task again, at the end, for an engine that did not try it.
-    fn try_elsewhere(&mut self, key: u32, tried: u32) {
+    fn try_elsewhere(&mut self, key: u32, tried: u32, end: AttemptEnd, now: Instant) {
         self.jobs[key].seq = self.take_seq();
-        let blacklist = &mut self.jobs[key].special_mut().blacklist;
-        let Err(at) = blacklist.binary_search(&tried) else {
+        let sent = self.jobs[key].since;
+        let special = self.jobs[key].special_mut();
+        let Err(at) = special.blacklist.binary_search(&tried) else {
             panic!("engine {tried} is given a task that it tried before")
         };
-        blacklist.insert(at, tried);
+        special.blacklist.insert(at, tried);
+        special.note_attempt(Tried { engine: tried, sent, ended: now, end });
         self.engines.count_ref(tried);
         self.make_ready(key);
     }

@@ -4,6 +4,7 @@ mod answer;
 mod check;
 mod config;
 mod engines;
+mod explain;
 mod fenwick;
 mod graph;
 mod job;
@@ -74,6 +75,19 @@ pub enum TaskEvent {
     Abort {
         /// The tasks.
         msg_ids: Vec<MsgId>,
+    },
+    /// The hub asks what these tasks wait for, and perhaps how everything stands. Changes nothing, and is answered at
+    /// once, by a [`Monitor::Explained`].
+    ///
+    /// Costs some thousand steps for each task at most, and as many steps as a task names engines; with `whole`, a step
+    /// for each engine.
+    Explain {
+        /// Number of the question.
+        question: u64,
+        /// The tasks; ids that are not known are no error.
+        msg_ids: Vec<MsgId>,
+        /// Whether the state of the scheduler is wanted, too.
+        whole: bool,
     },
 }
 
@@ -318,6 +332,10 @@ impl Machine for TaskScheduler {
             TaskEvent::Registered { uuid, capability } => self.register(&uuid, capability, step),
             TaskEvent::Unregistered { uuid } => self.unregister(&uuid, step),
             TaskEvent::Abort { msg_ids } => self.abort(&msg_ids, step),
+            TaskEvent::Explain { question, msg_ids, whole } => {
+                let explanation = self.explain(now, question, &msg_ids, whole);
+                step.out.push(TaskEffect::Monitor(Monitor::Explained(Box::new(explanation))));
+            }
         }
         self.watch_intake(step);
     }

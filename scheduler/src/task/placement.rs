@@ -155,6 +155,7 @@ impl TaskScheduler {
         to.running.push(key);
         self.engines.send_back(engine);
         self.set_state(key, State::Assigned { engine, at });
+        self.jobs[key].since = step.now.instant;
         let (job, to) = (&self.jobs[key], &self.engines[engine]);
         let client = job.client.clone().unwrap_or_else(hub_identity);
         let (identity, body) = (to.identity.clone(), job.body.clone());
@@ -183,6 +184,7 @@ impl TaskScheduler {
     /// Puts a task that found no engine into the queues that suit it.
     fn enqueue(&mut self, key: u32, step: &Step<'_>) {
         self.set_state(key, State::Ready);
+        self.jobs[key].since = step.now.instant;
         self.start_timeout(key, step.now.instant);
         let job = &self.jobs[key];
         self.work += 1;

@@ -221,6 +221,7 @@ impl TaskBook {
             }
             // The hub knows of it already.
             TaskEvent::Resubmit { body, .. } => _ = self.submit(now, None, body),
+            TaskEvent::Explain { .. } => {}
             TaskEvent::Result { engine, body, .. } => self.result(now, engine, body),
             TaskEvent::Registered { uuid, capability } => {
                 // One that comes back still has what it had, until the grace time of that is over.
@@ -472,6 +473,9 @@ impl TaskBook {
                 Monitor::Reply { queue: Queue::Task, msg_id, body, .. } => {
                     request.is_none() && replied.next().is_some_and(|(id, reply)| (id, reply) == (msg_id, body))
                 }
+                // For people who ask, and no part of the record.
+                Monitor::Attempts { msg_id, .. } => self.tasks.contains_key(msg_id),
+                Monitor::Explained(_) => true,
                 Monitor::Request { .. } | Monitor::Reply { .. } | Monitor::Output { .. } => false,
             };
             if !right {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use remuda_hub::{heart, hub};
 use remuda_proto::message::parent_msg_id;
+use remuda_proto::message::story::DriverState;
 use remuda_proto::{Body, EngineUuid, Frames, Identity, Idents, Instant, Machine, MsgId, Now};
 use remuda_scheduler::broadcast::{BroadcastEffect, BroadcastEvent};
 use remuda_scheduler::{OutputEffect, OutputEvent, RelayEffect, RelayEvent, TaskEffect, TaskEvent};
@@ -196,6 +197,9 @@ impl World {
                     format_args!("the task scheduler hears that these are not wanted: {msg_ids:?}"),
                 );
             }
+            TaskEvent::Explain { msg_ids, .. } => {
+                self.log.about_all(at, msg_ids, format_args!("the task scheduler is asked about {msg_ids:?}"));
+            }
         }
     }
 
@@ -275,6 +279,7 @@ impl World {
                 hearts.iter().try_for_each(|uuid| self.check_silence(uuid))?;
                 self.tell_hub(hub::Event::StoppedHearts(hearts));
             }
+            heart::Effect::Explained { question, hearts } => self.tell_hub(hub::Event::Hearts { question, hearts }),
             heart::Effect::Refused { from, refusal } => self.refused(name, &from, &refusal),
         }
         Ok(())
@@ -326,6 +331,15 @@ impl World {
                 self.mux.mail(RelayEvent::Unregistered { uuid: uuid.clone() });
                 self.control.mail(RelayEvent::Unregistered { uuid });
                 self.plan_schedulers();
+            }
+            hub::Effect::Explain { question, msg_ids, whole } => {
+                self.task.mail(TaskEvent::Explain { question, msg_ids, whole });
+                self.plan(PartName::Task);
+                if whole {
+                    self.heart.mail(heart::Event::Explain { question });
+                    self.plan(PartName::Heart);
+                    self.tell_hub(hub::Event::Drivers { question, drivers: DriverState::default() });
+                }
             }
             hub::Effect::ForgetHeart(heart) => {
                 self.heart.mail(heart::Event::Forget { heart });

@@ -15,7 +15,7 @@ use remuda_proto::{Instant, Map, MsgId};
 use rusqlite::{Connection, params_from_iter};
 
 use self::compile::{Compiled, compile};
-use super::{Buffers, StoreError, TaskStore, Write};
+use super::{Buffers, StoreError, StoreState, TaskStore, Write};
 use crate::find::{Field, Query};
 use crate::record::TaskRecord;
 
@@ -79,6 +79,7 @@ struct Statements {
     finish: String,
     resubmit: String,
     history: String,
+    alike: String,
 }
 
 impl SqliteStore {
@@ -284,6 +285,26 @@ impl TaskStore for SqliteStore {
         read().map_err(|error| StoreError::Failed(error.to_string()))
     }
 
+    fn ids(&mut self, prefix: &str, most: usize) -> Result<Vec<MsgId>, StoreError> {
+        self.answerable();
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        // Every text that begins so sorts before the same with the last of all characters.
+        let end = format!("{prefix}{}", char::MAX);
+        let read = || -> rusqlite::Result<Vec<MsgId>> {
+            let mut statement = self.connection.prepare_cached(&self.statements.alike)?;
+            let rows = statement.query_map((prefix, end, most), |row| row.get::<_, String>(0).map(MsgId::from))?;
+            rows.collect()
+        };
+        read().map_err(|error| StoreError::Failed(error.to_string()))
+    }
+
+    fn state(&self) -> StoreState {
+        let pragma = |name: &str| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).ok();
+        let bytes =
+            pragma("page_count").zip(pragma("page_size")).and_then(|(count, size)| u64::try_from(count * size).ok());
+        StoreState { kind: "sqlite", records: None, bytes, unsaved: self.changes as u64 }
+    }
+
     fn deadline(&self) -> Option<Instant> {
         self.commit_at
     }
@@ -322,6 +343,7 @@ impl Statements {
             finish: format!("UPDATE {table} SET {} WHERE msg_id = ?", row::finished()),
             resubmit: format!("UPDATE {table} SET resubmitted = ? WHERE msg_id = ?"),
             history: format!("SELECT msg_id FROM {table} ORDER BY submitted, seq"),
+            alike: format!("SELECT msg_id FROM {table} WHERE msg_id >= ? AND msg_id < ? ORDER BY msg_id LIMIT ?"),
             table: table.to_owned(),
         }
     }
