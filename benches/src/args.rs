@@ -101,8 +101,28 @@ pub(crate) struct TableArgs {
     /// Most tasks outstanding on one engine; a row for each. 0: no limit (not on the relay).
     #[arg(long, value_delimiter = ',', default_value = "1,64", value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub(crate) hwm: Vec<u32>,
+    /// Only these parts of the table.
+    #[arg(long, value_delimiter = ',', value_enum)]
+    pub(crate) parts: Vec<TablePart>,
     #[command(flatten)]
     pub(crate) of: ControllerArgs,
+}
+
+/// A part of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TablePart {
+    /// Throughput and round trips, beside the relay and stock.
+    Tasks,
+    /// A million tasks queued.
+    Pending,
+    /// One request to 1,024 engines.
+    Broadcast,
+    /// 2,000 engines that register at once.
+    Engines,
+    /// Nothing to do.
+    Idle,
+    /// What a decision costs by itself.
+    Decisions,
 }
 
 #[derive(Debug, ClapArgs)]

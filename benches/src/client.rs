@@ -7,8 +7,11 @@ use remuda_proto::message::content::ConnectionReply;
 use remuda_proto::{DELIMITER, EngineUuid, Frames, Key, MsgType, Packer, Session, new_session_id};
 use zmq::{Context, DEALER, POLLIN, SNDMORE, Socket};
 
+use crate::broadcast;
 use crate::engines::VERIFY_ONE_OF;
-use crate::message::{EMPTY, Headers, Layout, PAYLOAD_BYTES, engine_uuid, session, some_bytes, task_metadata, today};
+use crate::message::{
+    EMPTY, Headers, Layout, PAYLOAD_BYTES, broadcast_metadata, engine_uuid, session, some_bytes, task_metadata, today,
+};
 use crate::parts::{self, ClientConfig, Event, Faults, Load, Order, Outcome, Route};
 use crate::replies::{Replies, Seen};
 use crate::socket::{self, Incoming};
@@ -40,7 +43,8 @@ fn converse() -> Result<()> {
     while let Some(order) = parts::listen()? {
         match order {
             Order::Prepare(load) => {
-                let warm_up = Load { tasks: (load.tasks / 20).max(2 * u64::from(config.engines)), ..load };
+                let least = if load.route == Route::Broadcast { 1 } else { 2 * u64::from(config.engines) };
+                let warm_up = Load { tasks: (load.tasks / 20).max(least), ..load };
                 prepared = Some((load, client.perform(warm_up)?.faults));
                 parts::say(&Event::Warm);
             }
@@ -73,6 +77,8 @@ impl Queue {
 struct Client {
     task: Queue,
     mux: Queue,
+    /// `None` where there are no broadcasts.
+    broadcast: Option<Queue>,
     maker: Maker,
     /// A run in which nothing comes back for so long is over.
     silence: Duration,
@@ -93,18 +99,21 @@ impl Client {
             key: session.key().clone(),
             headers: Headers::new(&mut session, MsgType::ApplyRequest)?,
             metadata: task_metadata()?,
+            broadcast_metadata: broadcast_metadata(&engines)?,
             engines,
             next: 0,
             header: Vec::new(),
         };
         let (task, mux) = (Queue::new(&context, &config.task)?, Queue::new(&context, &config.mux)?);
-        Ok(Self { task, mux, maker, silence: SILENCE, _context: context })
+        let broadcast = config.broadcast.as_ref().map(|address| Queue::new(&context, address)).transpose()?;
+        Ok(Self { task, mux, broadcast, maker, silence: SILENCE, _context: context })
     }
 
     fn perform(&mut self, load: Load) -> Result<Outcome> {
         let queue = match load.route {
             Route::Balanced => &mut self.task,
             Route::Direct => &mut self.mux,
+            Route::Broadcast => self.broadcast.as_mut().context("the plain relay has no broadcasts")?,
         };
         ensure!(load.window > 0, "a window of 0 lets no task through");
         let mut run = Run {
@@ -115,6 +124,10 @@ impl Client {
             came: 0,
             silence: self.silence,
         };
+        if load.route == Route::Broadcast {
+            run.broadcasts(queue)?;
+            return Ok(run.outcome);
+        }
         run.replies = Replies::new(run.maker.next, load.tasks);
         if load.window == 1 {
             run.one_at_a_time(queue)?;
@@ -160,6 +173,8 @@ struct Maker {
     key: Key,
     headers: Headers,
     metadata: Vec<u8>,
+    /// Packed metadata of a request to all engines.
+    broadcast_metadata: Vec<u8>,
     engines: Vec<EngineUuid>,
     /// Number of the next task. Never used again, so that a late reply is told from one of this run.
     next: u64,
@@ -171,20 +186,25 @@ impl Maker {
     /// Sends the next task.
     fn send(&mut self, socket: &Socket, route: Route) -> Result<()> {
         const PAYLOAD: [u8; PAYLOAD_BYTES] = [b'x'; PAYLOAD_BYTES];
+        const BROADCAST: [u8; broadcast::PAYLOAD_BYTES] = [b'x'; broadcast::PAYLOAD_BYTES];
+        let (metadata, payload) = match route {
+            Route::Balanced | Route::Direct => (&self.metadata, &PAYLOAD[..]),
+            Route::Broadcast => (&self.broadcast_metadata, &BROADCAST[..]),
+        };
         self.headers.write(self.next, &mut self.header);
         if route == Route::Direct {
             let turn = usize::try_from(self.next)? % self.engines.len();
             socket.send(self.engines[turn].as_str(), SNDMORE)?;
         }
         self.next += 1;
-        let signature = self.key.sign([&self.header, EMPTY, &self.metadata, EMPTY]);
+        let signature = self.key.sign([&self.header, EMPTY, metadata, EMPTY]);
         socket.send(DELIMITER, SNDMORE)?;
         socket.send(&signature[..], SNDMORE)?;
         socket.send(&self.header[..], SNDMORE)?;
         socket.send(EMPTY, SNDMORE)?;
-        socket.send(&self.metadata[..], SNDMORE)?;
+        socket.send(&metadata[..], SNDMORE)?;
         socket.send(EMPTY, SNDMORE)?;
-        socket.send(&PAYLOAD[..], 0)?;
+        socket.send(payload, 0)?;
         Ok(())
     }
 }
@@ -253,6 +273,56 @@ impl Run<'_> {
         self.outcome.seconds = start.elapsed().as_secs_f64();
         self.outcome.latency_us = Some(trips.latency());
         Ok(())
+    }
+
+    /// One request after the other, each to all engines; the time until all have answered is measured.
+    fn broadcasts(&mut self, queue: &mut Queue) -> Result<()> {
+        let mut trips = RoundTrips::new();
+        let start = Instant::now();
+        for _ in 0..self.load.tasks {
+            let number = self.maker.next;
+            // Each engine has one bit, as each task has otherwise.
+            self.replies = Replies::new(0, self.maker.engines.len() as u64);
+            let departed = Instant::now();
+            self.maker.send(&queue.socket, self.load.route)?;
+            let mut heard = departed;
+            while self.replies.missing() > 0 && heard.elapsed() <= self.silence {
+                if queue.incoming.receive(&queue.socket)? {
+                    self.note_copy(&queue.incoming, number);
+                    heard = Instant::now();
+                } else {
+                    self.wait(queue)?;
+                }
+            }
+            trips.add(u64::try_from(departed.elapsed().as_nanos())?);
+            self.outcome.faults.lost += self.replies.missing();
+        }
+        self.outcome.seconds = start.elapsed().as_secs_f64();
+        self.outcome.latency_us = Some(trips.latency());
+        Ok(())
+    }
+
+    /// Accounts for the reply of one engine to the broadcast of that number.
+    fn note_copy(&mut self, incoming: &Incoming, number: u64) {
+        let frames = incoming.frames();
+        let faults = &mut self.outcome.faults;
+        let copy = Layout::of(frames).and_then(|layout| {
+            let at = layout.header();
+            let envelope: serde_json::Value = Packer::Json.unpack(&frames[at + 1]).ok()?;
+            let (original, engine) = envelope.get("msg_id")?.as_str()?.rsplit_once('_')?;
+            let (_, found) = original.rsplit_once('_')?;
+            let engine = self.maker.engines.iter().position(|uuid| uuid.as_str() == engine)?;
+            Some((found.parse::<u64>().ok()?, engine as u64, says_ok(&frames[at + 2])))
+        });
+        match copy {
+            Some((found, engine, ok)) if found == number => match self.replies.note(engine) {
+                Seen::First if ok => {}
+                Seen::First => faults.failed += 1,
+                Seen::Again => faults.twice += 1,
+                Seen::Foreign => faults.foreign += 1,
+            },
+            _ => faults.foreign += 1,
+        }
     }
 
     /// Waits for a reply, not for ever.
@@ -344,8 +414,14 @@ mod tests {
                 }
             }
         });
-        let config =
-            ClientConfig { engines: 2, task: address.clone(), mux: address, key: "key".to_owned(), registration: None };
+        let config = ClientConfig {
+            engines: 2,
+            task: address.clone(),
+            mux: address,
+            broadcast: None,
+            key: "key".to_owned(),
+            registration: None,
+        };
         let mut client = Client::new(&config).unwrap();
         client.silence = Duration::from_millis(300);
         client

@@ -160,6 +160,9 @@ impl Shell {
         socket.set_router_mandatory(config.connection.is_none())?;
         socket::connect(&socket, &config.mux)?;
         socket::connect(&socket, &config.task)?;
+        if !config.broadcast.is_empty() {
+            socket::connect(&socket, &config.broadcast[number as usize % config.broadcast.len()])?;
+        }
         let mut session = session(uuid.as_str(), &config.key);
         let headers = Headers::new(&mut session, MsgType::ApplyReply)?;
         let metadata = Packer::Json.pack(&ReplyMetadata {

@@ -9,15 +9,15 @@ use serde::Serialize;
 
 use crate::args::{IdleArgs, Kind};
 use crate::child;
-use crate::controller::{Controller, line_up};
-use crate::report::{Journal, note, print};
+use crate::controller::{Candidate, Controller, line_up};
+use crate::report::{Bar, Figure, Journal, RowReport, note, print};
 
 /// How long it is watched.
 const WATCH: Duration = Duration::from_secs(3);
 
 /// What an idle controller holds.
 #[derive(Debug, Serialize)]
-struct Idle {
+pub(crate) struct Idle {
     controller: &'static str,
     processes: usize,
     rss_bytes: u64,
@@ -39,23 +39,7 @@ pub(crate) fn run(args: &IdleArgs) -> Result<ExitCode> {
         "CPU ms per s"
     );
     for candidate in line_up(&args.of, &[Kind::Remuda, Kind::Stock])? {
-        note(&format!("{}, watched for {} s", candidate.kind.name(), WATCH.as_secs()));
-        let controller = Controller::start(&candidate, 0, 1)?;
-        let tree = controller.tree()?;
-        // Its files are there before all of it is (stock writes them before it forks), so its CPU time counts from the
-        // second half of the watch.
-        std::thread::sleep(WATCH / 2);
-        let before = tree.cpu()?;
-        std::thread::sleep(WATCH / 2);
-        let spent = tree.cpu()?.since(&before);
-        let memory = tree.memory()?;
-        let idle = Idle {
-            controller: candidate.kind.name(),
-            processes: tree.members()?.len(),
-            rss_bytes: memory.rss,
-            pss_bytes: memory.pss,
-            cpu_ms_per_s: spent.as_secs_f64() * 1e3 / (WATCH / 2).as_secs_f64(),
-        };
+        let idle = measure(&candidate)?;
         journal.write(&idle)?;
         writeln!(
             text,
@@ -69,4 +53,40 @@ pub(crate) fn run(args: &IdleArgs) -> Result<ExitCode> {
     }
     print(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Watches one controller.
+pub(crate) fn measure(candidate: &Candidate) -> Result<Idle> {
+    note(&format!("{}, idle, watched for {} s", candidate.kind.name(), WATCH.as_secs()));
+    let controller = Controller::start(candidate, 0, 1)?;
+    let tree = controller.tree()?;
+    // Its files are there before all of it is (stock writes them before it forks), so its CPU time counts from the second
+    // half of the watch.
+    std::thread::sleep(WATCH / 2);
+    let before = tree.cpu()?;
+    std::thread::sleep(WATCH / 2);
+    let spent = tree.cpu()?.since(&before);
+    let memory = tree.memory()?;
+    Ok(Idle {
+        controller: candidate.kind.name(),
+        processes: tree.members()?.len(),
+        rss_bytes: memory.rss,
+        pss_bytes: memory.pss,
+        cpu_ms_per_s: spent.as_secs_f64() * 1e3 / (WATCH / 2).as_secs_f64(),
+    })
+}
+
+impl Idle {
+    /// Its row of the table; the bars are for ours.
+    pub(crate) fn report(&self) -> RowReport {
+        let bar = |bar: Bar| if self.controller == Kind::Remuda.name() { bar } else { Bar::None };
+        RowReport {
+            heading: format!("idle, no engines, {}", self.controller),
+            figures: vec![
+                Figure::new("processes", self.processes as f64, bar(Bar::AtMost(1.0))),
+                Figure::new("memory (RSS) in MB", self.rss_bytes as f64 / 1e6, bar(Bar::AtMost(20.0))),
+                Figure::new("CPU ms a second", self.cpu_ms_per_s, Bar::None),
+            ],
+        }
+    }
 }

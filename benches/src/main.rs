@@ -10,9 +10,11 @@
 //! that went through the code under test would measure little.
 
 mod args;
+mod broadcast;
 mod child;
 mod client;
 mod controller;
+mod decision;
 mod engines;
 mod idle;
 mod instructions;

@@ -81,6 +81,14 @@ pub(crate) fn task_metadata() -> Result<Vec<u8>> {
     Ok(Packer::Json.pack(&TaskMetadata::default())?)
 }
 
+/// The packed metadata of a request to all these engines, each to be answered by itself (`client/view.py: BroadcastView`).
+pub(crate) fn broadcast_metadata(engines: &[EngineUuid]) -> Result<Vec<u8>> {
+    let targets: Vec<_> = engines.iter().enumerate().map(|(id, uuid)| (uuid, id)).collect();
+    Ok(Packer::Json.pack(&serde_json::json!({
+        "targets": targets, "is_broadcast": true, "is_coalescing": false, "status": "ok",
+    }))?)
+}
+
 /// Where the parts of a message are among its frames.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Layout {

@@ -31,6 +31,8 @@ pub(crate) struct EnginesConfig {
     pub(crate) mux: String,
     /// The key that signs.
     pub(crate) key: String,
+    /// Addresses of the broadcast scheduler's side for engines, which spread over them; none on the plain relay.
+    pub(crate) broadcast: Vec<String>,
     /// The whole connection file, to register with; `None` on the plain relay, where there is no hub.
     pub(crate) connection: Option<EngineConnection>,
 }
@@ -44,6 +46,8 @@ pub(crate) struct ClientConfig {
     pub(crate) task: String,
     /// Address of the direct queue's side for clients.
     pub(crate) mux: String,
+    /// Address of the broadcast scheduler's side for clients; `None` on the plain relay.
+    pub(crate) broadcast: Option<String>,
     /// The key that signs.
     pub(crate) key: String,
     /// Address of the hub; `None` on the plain relay.
@@ -58,6 +62,8 @@ pub(crate) enum Route {
     Balanced,
     /// Through the direct queue, to the engines in turn.
     Direct,
+    /// Through the broadcast scheduler, each to all engines; one at a time, whatever the window.
+    Broadcast,
 }
 
 /// What the client is to do.

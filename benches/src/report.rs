@@ -83,6 +83,61 @@ impl Journal {
     }
 }
 
+/// How a figure must be to pass.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Bar {
+    /// No less than this.
+    AtLeast(f64),
+    /// No more than this.
+    AtMost(f64),
+    /// However it is.
+    None,
+}
+
+/// A figure, and its bar.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Figure {
+    /// What it is, with its unit.
+    what: String,
+    /// The figure.
+    value: f64,
+    /// The bar in words, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bar: Option<String>,
+    /// Whether it passes, if it has a bar.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    met: Option<bool>,
+}
+
+impl Figure {
+    pub(crate) fn new(what: &str, value: f64, bar: Bar) -> Self {
+        let (bar, met) = match bar {
+            Bar::AtLeast(limit) => (Some(format!("≥ {limit}")), Some(value >= limit)),
+            Bar::AtMost(limit) => (Some(format!("≤ {limit}")), Some(value <= limit)),
+            Bar::None => (None, None),
+        };
+        Self { what: what.to_owned(), value, bar, met }
+    }
+
+    fn render(&self, out: &mut String) -> std::fmt::Result {
+        write!(out, "    {:<32}{:>9.2}", self.what, self.value)?;
+        match (&self.bar, self.met) {
+            (Some(bar), Some(met)) => writeln!(out, "   bar {bar}: {}", if met { "met" } else { "MISSED" }),
+            _ => writeln!(out),
+        }
+    }
+}
+
+/// A row of the table, as one line of JSON has it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct RowReport {
+    /// What was measured, of which controller where it is of one alone.
+    #[serde(rename = "row")]
+    pub(crate) heading: String,
+    /// What came of it.
+    pub(crate) figures: Vec<Figure>,
+}
+
 /// The runs of one row, by controller.
 struct RowRuns<'a> {
     row: Row,
@@ -121,8 +176,8 @@ fn p50(run: &Run) -> f64 {
     latency(run, |latency| latency.p50)
 }
 
-/// Prints the table, the ratios and how they stand to the bars.
-pub(crate) fn table(runs: &[Run], machine: &str) -> Result<()> {
+/// The runs by row, in the order of the table.
+fn by_row(runs: &[Run]) -> Vec<RowRuns<'_>> {
     let mut rows: Vec<RowRuns<'_>> = Vec::new();
     for run in runs {
         match rows.iter_mut().find(|row| row.row == run.row) {
@@ -131,10 +186,51 @@ pub(crate) fn table(runs: &[Run], machine: &str) -> Result<()> {
         }
     }
     rows.sort_by_key(|row| (row.row.what, row.row.hwm, row.row.engines));
+    rows
+}
+
+/// What the runs come to: a report for each row, with the figures of our controller and the comparisons.
+pub(crate) fn rows(runs: &[Run]) -> Vec<RowReport> {
+    let report = |row: &RowRuns<'_>| {
+        let ours = |value: &dyn Fn(&Run) -> f64| median(row.by_round(Kind::Remuda, value).into_iter().flatten());
+        let own: [(&str, Option<f64>); 3] = if row.row.what.is_latency() {
+            [("remuda, p50 in µs", ours(&p50)), ("", None), ("", None)]
+        } else {
+            let peak = ours(&|run| run.peak_rss_bytes as f64 / 1e6);
+            [
+                ("remuda, tasks/s", ours(&throughput)),
+                ("remuda, CPU µs a task", ours(&cpu)),
+                ("remuda, MB at most", peak),
+            ]
+        };
+        let own = own.into_iter().filter_map(|(what, value)| Some(Figure::new(what, value?, Bar::None)));
+        let compared = comparisons(row).into_iter().map(|(what, value, bar)| Figure::new(what, value, bar));
+        RowReport { heading: heading(row.row), figures: own.chain(compared).collect() }
+    };
+    by_row(runs).iter().map(report).collect()
+}
+
+/// Prints the table, the ratios and how they stand to the bars: the runs, then the rows that are none of these.
+pub(crate) fn table(runs: &[Run], rows: &[RowReport], machine: &str) -> Result<()> {
+    let by_row = by_row(runs);
     let mut text = String::new();
     // Writing to a string cannot fail.
-    let _infallible = render(&mut text, &rows, machine);
-    print(&text)
+    let _infallible = render(&mut text, &by_row, machine);
+    let others = rows.iter().filter(|report| !by_row.iter().any(|row| heading(row.row) == report.heading));
+    let _infallible = others.clone().try_for_each(|report| {
+        writeln!(text, "\n{}", report.heading)?;
+        report.figures.iter().try_for_each(|figure| figure.render(&mut text))
+    });
+    let (mut met, mut missed) = (0, Vec::new());
+    for (report, figure) in rows.iter().flat_map(|report| report.figures.iter().map(move |figure| (report, figure))) {
+        match figure.met {
+            Some(true) => met += 1,
+            Some(false) => missed.push(format!("  {}: {} is {:.2}", report.heading, figure.what, figure.value)),
+            None => {}
+        }
+    }
+    let _infallible = writeln!(text, "\nbars: {met} met, {} missed\n{}", missed.len(), missed.join("\n"));
+    print(text.trim_end()).and_then(|()| print("\n"))
 }
 
 fn render(out: &mut String, rows: &[RowRuns<'_>], machine: &str) -> std::fmt::Result {
@@ -170,7 +266,9 @@ fn render(out: &mut String, rows: &[RowRuns<'_>], machine: &str) -> std::fmt::Re
         }
         ratios(out, row)?;
     }
-    faults(out, rows)?;
+    if !rows.is_empty() {
+        faults(out, rows)?;
+    }
     writeln!(
         out,
         "\nThe ends here are null engines and a client in Rust. With stock Python ends, client and engines cost"
@@ -223,17 +321,6 @@ fn line(out: &mut String, row: &RowRuns<'_>, kind: Kind) -> std::fmt::Result {
     )
 }
 
-/// How a figure must be to pass.
-#[derive(Clone, Copy)]
-enum Bar {
-    /// No less than this.
-    AtLeast(f64),
-    /// No more than this.
-    AtMost(f64),
-    /// However it is.
-    None,
-}
-
 /// The comparisons of a row, where it has both sides, with their bars.
 fn comparisons(row: &RowRuns<'_>) -> Vec<(&'static str, f64, Bar)> {
     let (remuda, relay, stock) = (Kind::Remuda, Kind::Relay, Kind::Stock);
@@ -261,18 +348,8 @@ fn comparisons(row: &RowRuns<'_>) -> Vec<(&'static str, f64, Bar)> {
 }
 
 fn ratios(out: &mut String, row: &RowRuns<'_>) -> std::fmt::Result {
-    for (what, value, bar) in comparisons(row) {
-        let (sign, limit, met) = match bar {
-            Bar::AtLeast(limit) => ('≥', limit, value >= limit),
-            Bar::AtMost(limit) => ('≤', limit, value <= limit),
-            Bar::None => {
-                writeln!(out, "    {what:<28}{value:>9.2}")?;
-                continue;
-            }
-        };
-        writeln!(out, "    {what:<28}{value:>9.2}   bar {sign} {limit}: {}", if met { "met" } else { "MISSED" })?;
-    }
-    Ok(())
+    let figures = comparisons(row).into_iter().map(|(what, value, bar)| Figure::new(what, value, bar));
+    figures.into_iter().try_for_each(|figure| figure.render(out))
 }
 
 /// Replies that went wrong, by controller.
@@ -331,6 +408,20 @@ mod tests {
         assert!(has(&["remuda / relay, tasks/s", "0.90", "≥ 0.85: met"]), "{text}");
         assert!(has(&["remuda / relay, CPU a task", "1.00", "≤ 1.3: met"]), "{text}");
         assert!(has(&["remuda / stock, tasks/s", "9.00", "≥ 15: MISSED"]), "{text}");
+    }
+
+    #[test]
+    fn a_row_is_one_line_of_json_with_its_bars() {
+        let runs = [run(Kind::Relay, 1, 100.0), run(Kind::Remuda, 1, 80.0)];
+        let rows = rows(&runs);
+        assert_eq!(rows.len(), 1);
+        let value = serde_json::to_value(&rows[0]).unwrap();
+        assert_eq!(value["row"], "load-balanced, 4 engines, hwm 1, window 1024");
+        let find =
+            |what: &str| value["figures"].as_array().unwrap().iter().find(|of| of["what"] == what).unwrap().clone();
+        let ratio = find("remuda / relay, tasks/s");
+        assert_eq!((&ratio["value"], &ratio["bar"], &ratio["met"]), (&0.8.into(), &"≥ 0.85".into(), &false.into()));
+        assert_eq!(find("remuda, tasks/s").get("met"), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::args::{EnginesArgs, Kind};
 use crate::child::{self, Part};
 use crate::controller::{Candidate, Controller, line_up};
 use crate::parts::{EnginesConfig, Event, Load, Order, Outcome, Route};
-use crate::report::{Journal, note, print};
+use crate::report::{Bar, Figure, Journal, RowReport, note, print};
 
 /// Engines in one process: each takes some twelve of the files that a process may have open.
 const PER_PROCESS: u32 = 500;
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What became of a storm.
 #[derive(Debug, Serialize)]
-struct Storm {
+pub(crate) struct Storm {
     controller: &'static str,
     engines: u32,
     /// From the start of the engines' process until each has its registration granted, with its sockets connected.
@@ -53,9 +53,8 @@ pub(crate) fn run(args: &EnginesArgs) -> Result<ExitCode> {
             if candidate.kind == Kind::Relay {
                 bail!("the plain relay registers nobody: leave it out");
             }
-            note(&format!("{}, {engines} engines", candidate.kind.name()));
-            let storm = storm(&candidate, engines).with_context(|| format!("{engines} engines"))?;
-            sound &= storm.unanswered == 0;
+            let storm = measure(&candidate, engines).with_context(|| format!("{engines} engines"))?;
+            sound &= storm.is_sound();
             journal.write(&storm)?;
             writeln!(
                 text,
@@ -73,14 +72,32 @@ pub(crate) fn run(args: &EnginesArgs) -> Result<ExitCode> {
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn storm(candidate: &Candidate, engines: u32) -> Result<Storm> {
-    let controller = Controller::start(candidate, engines, 1)?;
-    let began = Instant::now();
+/// Starts the null engines of a controller, in as many processes as they need. They are ready one by one.
+fn null_engines(controller: &Controller, engines: u32) -> Result<Vec<Part>> {
     let processes = (0..engines).step_by(PER_PROCESS as usize).map(|first| {
         let count = PER_PROCESS.min(engines - first);
         Part::start("null-engines", &EnginesConfig { first, count, ..controller.engines.clone() })
     });
-    let null_engines = processes.collect::<Result<Vec<_>>>()?;
+    processes.collect()
+}
+
+/// Starts both ends of a controller, and waits until the client knows all engines.
+pub(crate) fn ends(controller: &Controller, engines: u32) -> Result<(Vec<Part>, Part)> {
+    let null_engines = null_engines(controller, engines)?;
+    for part in &null_engines {
+        part.ready(PATIENCE).with_context(|| controller.last_words())?;
+    }
+    let client = Part::start("client", &controller.client)?;
+    client.ready(PATIENCE).with_context(|| controller.last_words())?;
+    Ok((null_engines, client))
+}
+
+/// Starts so many engines at once.
+pub(crate) fn measure(candidate: &Candidate, engines: u32) -> Result<Storm> {
+    note(&format!("{}, {engines} engines at once", candidate.kind.name()));
+    let controller = Controller::start(candidate, engines, 1)?;
+    let began = Instant::now();
+    let null_engines = null_engines(&controller, engines)?;
     for part in &null_engines {
         part.ready(PATIENCE).with_context(|| controller.last_words())?;
     }
@@ -102,4 +119,25 @@ fn storm(candidate: &Candidate, engines: u32) -> Result<Storm> {
         unanswered: faults.lost + faults.failed,
         rss_bytes,
     })
+}
+
+impl Storm {
+    /// Whether every engine that is listed answers.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.unanswered == 0
+    }
+
+    /// Its row of the table.
+    pub(crate) fn report(&self) -> RowReport {
+        let Self { controller, engines, granted_s, known_s, unanswered, rss_bytes } = self;
+        RowReport {
+            heading: format!("{engines} engines register at once, {controller}"),
+            figures: vec![
+                Figure::new("all registered, in s", *known_s, Bar::AtMost(5.0)),
+                Figure::new("all granted, in s", *granted_s, Bar::None),
+                Figure::new("listed and silent", *unanswered as f64, Bar::AtMost(0.0)),
+                Figure::new("memory (RSS) in MB", *rss_bytes as f64 / 1e6, Bar::None),
+            ],
+        }
+    }
 }

@@ -6,18 +6,22 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
-use crate::args::{Kind, SoakArgs, TableArgs};
+use crate::args::{Kind, SoakArgs, TableArgs, TablePart};
 use crate::child::{self, Part};
 use crate::controller::{Candidate, Controller, line_up};
 use crate::message::PAYLOAD_BYTES;
 use crate::parts::{Event, Load, Order, Outcome, Route};
-use crate::report::{self, Journal, note};
+use crate::report::{self, Bar, Figure, Journal, RowReport, note};
+use crate::{broadcast, decision, idle, storm};
 
 /// How long the ends may take to be ready, or one load to be done.
 const READY: Duration = Duration::from_secs(90);
 const LOAD: Duration = Duration::from_secs(3600);
 /// Least and greatest number of tasks outstanding under load.
 const WINDOW: (u64, u64) = (1024, 8192);
+
+/// Throughput that does not depend on the length of the queue, within what two runs on a shared machine differ by.
+const FLAT: f64 = 0.85;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -160,22 +164,89 @@ pub(crate) fn run(args: &TableArgs) -> Result<ExitCode> {
     let (ours, stock, rounds) = if args.quick { (10_000, 500, 3) } else { (50_000, 2_000, 5) };
     let tasks = Tasks { ours: args.tasks.unwrap_or(ours), stock: args.stock_tasks.unwrap_or(stock) };
     let candidates = line_up(&args.of, &[Kind::Relay, Kind::Remuda, Kind::Stock])?;
-    let journal = Journal::open("table", args.of.json.as_deref())?;
+    let mut journal = Journal::open("table", args.of.json.as_deref())?;
     if args.hwm.contains(&0) && candidates.iter().any(|candidate| candidate.kind == Kind::Relay) {
         bail!("the plain relay cannot do without a hwm: leave out `--hwm 0` or the relay");
     }
-    perform(&setups(&args.engines, &args.hwm), &candidates, tasks, args.rounds.unwrap_or(rounds), journal)
+    child::end_in_order()?;
+    child::allow_many_files();
+    let wants = |part: TablePart| args.parts.is_empty() || args.parts.contains(&part);
+    let mut runs = Vec::new();
+    if wants(TablePart::Tasks) {
+        let setups = setups(&args.engines, &args.hwm);
+        perform(&setups, &candidates, tasks, args.rounds.unwrap_or(rounds), &mut journal, &mut runs)?;
+    }
+    let mut rows = report::rows(&runs);
+    let mut sound = runs.iter().all(|run| run.outcome.faults.none());
+    // What the plain relay does not have, and what stock would take too long for, is measured of ours alone.
+    for ours in candidates.iter().filter(|candidate| candidate.kind == Kind::Remuda) {
+        if wants(TablePart::Pending) {
+            let (small, large, tasks) = if args.quick { (1000, 20_000, 40_000) } else { (1000, 1_000_000, 1_200_000) };
+            let row = Row::new(What::Balanced, 16, 1);
+            let setups = [small, large].map(|window| Setup { rows: vec![Row { window, ..row }] });
+            let first = runs.len();
+            let tasks = Tasks { ours: tasks, stock: tasks };
+            perform(&setups, std::slice::from_ref(ours), tasks, 1, &mut journal, &mut runs)?;
+            sound &= runs[first..].iter().all(|run| run.outcome.faults.none());
+            rows.extend(pending(&runs[first..]));
+        }
+        if wants(TablePart::Broadcast) {
+            let (engines, rounds) = if args.quick { (64, 5) } else { (1024, 20) };
+            note(&format!("broadcast to {engines} engines"));
+            let broadcasts = broadcast::measure(ours, engines, rounds).context("broadcast")?;
+            sound &= broadcasts.is_sound();
+            rows.push(broadcasts.report());
+        }
+        if wants(TablePart::Engines) {
+            let storm = storm::measure(ours, if args.quick { 100 } else { 2000 }).context("engines")?;
+            sound &= storm.is_sound();
+            rows.push(storm.report());
+        }
+    }
+    if wants(TablePart::Idle) {
+        for candidate in candidates.iter().filter(|candidate| candidate.kind != Kind::Relay) {
+            rows.push(idle::measure(candidate).context("idle")?.report());
+        }
+    }
+    if wants(TablePart::Decisions) {
+        rows.extend(decision::measure_all(args.quick).iter().map(decision::Decisions::report));
+    }
+    for row in &rows {
+        journal.write(row)?;
+    }
+    report::table(&runs, &rows, &journal.machine())?;
+    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The row of a long queue, beside a short one.
+fn pending(runs: &[Run]) -> Option<RowReport> {
+    let [short, long] = runs else { return None };
+    let mb = |bytes: u64| bytes as f64 / 1e6;
+    Some(RowReport {
+        heading: format!("{} tasks queued, beside {}, {}", long.row.window, short.row.window, long.controller),
+        figures: vec![
+            Figure::new("memory at most, in MB", mb(long.peak_rss_bytes), Bar::AtMost(1000.0)),
+            Figure::new("tasks/s, long / short queue", long.tasks_per_s / short.tasks_per_s, Bar::AtLeast(FLAT)),
+            Figure::new("memory after, in MB", mb(long.rss_after_bytes), Bar::None),
+        ],
+    })
 }
 
 /// `remuda-bench soak`
 pub(crate) fn soak(args: &SoakArgs) -> Result<ExitCode> {
     let tasks = Tasks { ours: args.tasks, stock: args.tasks };
     let candidates = line_up(&args.of, &[Kind::Relay, Kind::Remuda])?;
-    let journal = Journal::open("soak", args.of.json.as_deref())?;
+    let mut journal = Journal::open("soak", args.of.json.as_deref())?;
     let row = Row::new(What::Balanced, args.engines, args.hwm);
     let rows = |window: u64| Setup { rows: vec![Row { window, ..row }] };
     let windows = if args.window.is_empty() { vec![row.window] } else { args.window.clone() };
-    perform(&windows.into_iter().map(rows).collect::<Vec<_>>(), &candidates, tasks, 1, journal)
+    child::end_in_order()?;
+    child::allow_many_files();
+    let mut runs = Vec::new();
+    let setups: Vec<Setup> = windows.into_iter().map(rows).collect();
+    perform(&setups, &candidates, tasks, 1, &mut journal, &mut runs)?;
+    report::table(&runs, &report::rows(&runs), &journal.machine())?;
+    Ok(if runs.iter().all(|run| run.outcome.faults.none()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn perform(
@@ -183,11 +254,9 @@ fn perform(
     candidates: &[Candidate],
     tasks: Tasks,
     rounds: u32,
-    mut journal: Journal,
-) -> Result<ExitCode> {
-    child::end_in_order()?;
-    child::allow_many_files();
-    let mut runs: Vec<Run> = Vec::new();
+    journal: &mut Journal,
+    runs: &mut Vec<Run>,
+) -> Result<()> {
     for setup in setups {
         for round in 1..=rounds {
             // There and back again, so that none always comes first.
@@ -197,7 +266,7 @@ fn perform(
                 let (engines, hwm) = setup.shape();
                 note(&format!("round {round}/{rounds}, {engines} engines, hwm {hwm}: {}", candidate.kind.name()));
                 let first = runs.len();
-                run_setup(setup, candidate, tasks, round, &mut runs)
+                run_setup(setup, candidate, tasks, round, runs)
                     .with_context(|| format!("`{}` with {engines} engines, hwm {hwm}", candidate.kind.name()))?;
                 for run in &runs[first..] {
                     journal.write(run)?;
@@ -205,8 +274,7 @@ fn perform(
             }
         }
     }
-    report::table(&runs, &journal.machine())?;
-    Ok(if runs.iter().all(|run| run.outcome.faults.none()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(())
 }
 
 /// One start of one controller, and all rows of the setup on it.
