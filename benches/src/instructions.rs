@@ -191,7 +191,7 @@ impl Scripts {
         let mut hub = Hub::new(Config::default(), session("hub", ""), Box::new(store));
         let engines = (0..ENGINES).map(|engine| (EngineId(engine), engine_uuid(engine))).collect();
         let state = EngineState { engines, next_id: ENGINES, ..EngineState::default() };
-        let hearts = (0..ENGINES).map(engine_uuid).collect();
+        let hearts = (0..ENGINES).map(|engine| (engine_uuid(engine), NOW.instant)).collect();
         play(&mut hub, vec![Event::Restore(state), Event::NewHearts(hearts)]);
         hub
     }
