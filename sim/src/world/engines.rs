@@ -346,6 +346,7 @@ impl World {
             *busy_until = now.min(*busy_until);
             self.plan(name);
         }
+        self.runs_since = now;
     }
 
     /// The number of the engine by this uuid.

@@ -172,6 +172,8 @@ pub struct World {
     sent: ClientBook,
     dice: DiceBox,
     phase: Phase,
+    /// Since when all threads of the controller run.
+    runs_since: Instant,
     /// The last questions to the hub: for the queues, for the results.
     questions: Vec<MsgId>,
     /// The requests whose results the hub was asked for, in ascending order.
@@ -248,6 +250,7 @@ impl World {
                 threads: Dice::new(seed, "threads"),
             },
             phase: Phase::Busy,
+            runs_since: Instant(0),
             questions: Vec::new(),
             compared: Vec::new(),
             purged: false,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Happening, Phase, World};
 use crate::checker::{Verdict, Violation, hub};
 use crate::engine::Life;
-use crate::parameters::{Kind, Parameters};
+use crate::parameters::Kind;
 use crate::part::PartName;
 
 /// How often to look whether all has settled.
@@ -50,7 +50,11 @@ impl World {
             Phase::Settling { by } => {
                 let live = self.book.live().next();
                 let live = live.or_else(|| self.broadcasts.open().next());
-                if live.is_none() && self.sent.waiting() == 0 && self.hub.machine.inner.waiting_and_running() == (0, 0)
+                let heard = now.since(self.runs_since) > self.time_to_register();
+                if heard
+                    && live.is_none()
+                    && self.sent.waiting() == 0
+                    && self.hub.machine.inner.waiting_and_running() == (0, 0)
                 {
                     self.phase = Phase::Asking { by: now + PATIENCE };
                     self.ask_hub();
@@ -127,15 +131,20 @@ impl World {
         Ok(())
     }
 
+    /// How long an engine that can be heard by a controller that runs needs to be registered, at most.
+    fn time_to_register(&self) -> Duration {
+        self.parameters.heart_period * 5 + self.parameters.round_trip() * 4
+    }
+
     /// Every engine that could always be heard since it asked to be registered is registered, if there was time enough.
     fn check_registered(&self) -> Verdict {
-        let Parameters { heart_period, registration_timeout, .. } = self.parameters;
-        let needed = heart_period * 5 + self.parameters.round_trip() * 4;
-        if needed > registration_timeout {
+        let needed = self.time_to_register();
+        if needed > self.parameters.registration_timeout {
             return Ok(());
         }
         for (number, engine) in (0..).zip(&self.engines) {
-            let heard = engine.audible_since.map_or(Duration::ZERO, |since| self.clock.instant().since(since));
+            let since = engine.audible_since.map(|since| since.max(self.runs_since));
+            let heard = since.map_or(Duration::ZERO, |since| self.clock.instant().since(since));
             let is_last = self.number_of(&engine.uuid) == Some(number);
             let is_due = engine.id.is_some() && is_last && !engine.stood_still && heard > needed;
             if is_due && !self.registered.contains(&engine.uuid) && !self.left.contains(&engine.uuid) {
