@@ -39,6 +39,7 @@ impl TaskScheduler {
         let live = self.known.iter().filter(|(_, known)| matches!(known, Known::Live { .. })).count();
         assert_eq!(live, self.jobs.len());
         assert_eq!(self.known.iter().count(), live + self.known.finished());
+        self.known.check();
         assert!(self.known.finished() <= self.config.max_finished_ids);
         if !self.paused {
             assert!(self.jobs.len() < self.config.max_pending_tasks.max(1));

@@ -1,7 +1,6 @@
 //! Which tasks the scheduler has seen: the live ones, and as many finished ones as the limit allows.
 
-use std::collections::VecDeque;
-
+use hashbrown::HashTable;
 use remuda_proto::{Map, MsgId};
 
 /// Stands for a `msg_id`: 128 bits, so that two that meet by chance are not to be expected in the life of a cluster.
@@ -50,52 +49,112 @@ pub(super) enum Known {
 }
 
 /// All tasks that are known.
+///
+/// A finished one takes 20 bytes and its share of a table of 4-byte places: there may be a million, and they are for good.
 #[derive(Debug)]
 pub(super) struct KnownTasks {
-    /// By fingerprint.
-    tasks: Map<Fingerprint, Known>,
-    /// The finished ones of `tasks`, in the order in which they finished; no more than `limit`.
-    finished: VecDeque<Fingerprint>,
+    /// The live tasks, and their jobs.
+    live: Map<Fingerprint, u32>,
+    /// The finished tasks, disjoint from `live`; no more than `limit`. While there are fewer, in the order in which they
+    /// finished; then the oldest is at `oldest`, and the order goes round.
+    finished: Vec<Finished>,
+    /// Where each of `finished` is.
+    places: HashTable<u32>,
+    /// Place of the oldest in `finished` once that is full; 0 before.
+    oldest: usize,
     /// Most finished tasks remembered.
     limit: usize,
 }
 
+/// A finished task, in little room.
+#[derive(Clone, Copy, Debug)]
+struct Finished {
+    /// The halves of the fingerprint's halves, so that nothing is lost to alignment.
+    print: [u32; 4],
+    /// Whether it succeeded: the lowest bit. Above it the number of the engine that ran it last plus one, or zero.
+    outcome: u32,
+}
+
+impl Finished {
+    fn new(task: Fingerprint, ok: bool, engine: Option<u32>) -> Self {
+        let engine = engine.map_or(0, |engine| engine + 1);
+        assert!(engine < 1 << 31, "engine {engine} is beyond what fits");
+        let [a, b] = task.0.map(u64::to_le_bytes);
+        let part = |half: [u8; 8], at: usize| u32::from_le_bytes([half[at], half[at + 1], half[at + 2], half[at + 3]]);
+        Self { print: [part(a, 0), part(a, 4), part(b, 0), part(b, 4)], outcome: engine << 1 | u32::from(ok) }
+    }
+
+    fn task(&self) -> Fingerprint {
+        let [a, b, c, d] = self.print.map(u64::from);
+        Fingerprint([a | b << 32, c | d << 32])
+    }
+
+    fn known(&self) -> Known {
+        Known::Finished { ok: self.outcome & 1 == 1, engine: (self.outcome >> 1).checked_sub(1) }
+    }
+}
+
 impl KnownTasks {
     pub(super) fn new(limit: usize) -> Self {
-        Self { tasks: Map::default(), finished: VecDeque::new(), limit }
+        let limit = limit.min(u32::MAX as usize);
+        Self { live: Map::default(), finished: Vec::new(), places: HashTable::new(), oldest: 0, limit }
     }
 
     pub(super) fn find(&self, task: Fingerprint) -> Option<Known> {
-        self.tasks.get(&task).copied()
+        if let Some(job) = self.live.get(&task) {
+            return Some(Known::Live { job: *job });
+        }
+        let at = self.places.find(task.0[0], |at| self.finished[*at as usize].task() == task)?;
+        Some(self.finished[*at as usize].known())
     }
 
     /// The live task of this id.
     pub(super) fn live(&self, msg_id: &MsgId) -> Option<u32> {
-        match self.find(Fingerprint::of(msg_id)) {
-            Some(Known::Live { job }) => Some(job),
-            _ => None,
-        }
+        self.live.get(&Fingerprint::of(msg_id)).copied()
     }
 
     /// A new task.
     pub(super) fn insert(&mut self, task: Fingerprint, job: u32) {
-        let before = self.tasks.insert(task, Known::Live { job });
+        let before = self.live.insert(task, job);
         assert_eq!(before, None, "{task:?} was known before");
     }
 
     /// A live task finished. Returns the engine of one that is forgotten for it.
     pub(super) fn finish(&mut self, task: Fingerprint, ok: bool, engine: Option<u32>) -> Option<u32> {
-        let before = self.tasks.insert(task, Known::Finished { ok, engine });
-        assert!(matches!(before, Some(Known::Live { .. })), "{task:?} finished but was {before:?}");
-        self.finished.push_back(task);
-        if self.finished.len() <= self.limit {
-            return None;
+        let before = self.live.swap_remove(&task);
+        assert!(before.is_some(), "{task:?} finished but was not live");
+        // After a long queue: all of it is moved once, when three quarters are gone.
+        if self.live.capacity() > 4096 && self.live.len() < self.live.capacity() / 4 {
+            self.live.shrink_to(2 * self.live.len());
         }
-        let oldest = self.finished.pop_front()?;
-        match self.tasks.swap_remove(&oldest) {
-            Some(Known::Finished { engine, .. }) => engine,
-            other => panic!("{oldest:?} is among the finished tasks but is {other:?}"),
+        let new = Finished::new(task, ok, engine);
+        let (at, forgotten) = if self.limit == 0 {
+            return engine;
+        } else if self.finished.len() < self.limit {
+            self.finished.push(new);
+            (self.finished.len() - 1, None)
+        } else {
+            let at = self.oldest;
+            let old = std::mem::replace(&mut self.finished[at], new);
+            self.forget(old.task(), at);
+            self.oldest = (at + 1) % self.limit;
+            (at, Some(old))
+        };
+        let place = u32::try_from(at).expect("the limit fits");
+        let finished = &self.finished;
+        self.places.insert_unique(task.0[0], place, |at| finished[*at as usize].task().0[0]);
+        match forgotten?.known() {
+            Known::Finished { engine, .. } => engine,
+            Known::Live { .. } => None,
         }
+    }
+
+    /// Takes out the place of a finished task.
+    fn forget(&mut self, task: Fingerprint, at: usize) {
+        let Ok(entry) = self.places.find_entry(task.0[0], |place| *place as usize == at) else {
+            panic!("{task:?} is at {at} but not listed there")
+        };
+        entry.remove();
     }
 
     /// How many finished tasks are remembered.
@@ -104,7 +163,17 @@ impl KnownTasks {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Fingerprint, Known)> {
-        self.tasks.iter().map(|(task, known)| (*task, *known))
+        let live = self.live.iter().map(|(task, job)| (*task, Known::Live { job: *job }));
+        live.chain(self.finished.iter().map(|finished| (finished.task(), finished.known())))
+    }
+
+    /// Panics if a finished task is not found where it is.
+    pub(super) fn check(&self) {
+        assert_eq!(self.places.len(), self.finished.len());
+        assert!(self.finished.len() <= self.limit && self.oldest <= self.finished.len());
+        for finished in &self.finished {
+            assert_eq!(self.find(finished.task()), Some(finished.known()), "{:?}", finished.task());
+        }
     }
 }
 
@@ -143,5 +212,30 @@ mod tests {
         assert_eq!(known.live(&MsgId::from("live")), Some(3));
         assert_eq!(known.live(&MsgId::from("a")), None);
         assert_eq!((known.finished(), known.iter().count()), (2, 3));
+    }
+
+    #[test]
+    fn as_many_as_the_limit_allows_are_known_however_many_pass() {
+        let limit = 1000;
+        let print = |number: u32| Fingerprint::of(&MsgId::from(format!("task-{number}")));
+        let mut known = KnownTasks::new(limit);
+        let mut forgotten = 0;
+        for number in 0..20_000 {
+            known.insert(print(number), number);
+            forgotten += known.finish(print(number), number % 3 == 0, Some(number)).map_or(0, |engine| {
+                assert_eq!(engine as usize + limit, number as usize);
+                1
+            });
+        }
+        known.check();
+        assert_eq!((known.finished(), forgotten), (limit, 19_000));
+        for number in 0..20_000 {
+            let expected = (number >= 19_000).then_some(Known::Finished { ok: number % 3 == 0, engine: Some(number) });
+            assert_eq!(known.find(print(number)), expected);
+        }
+        let mut none = KnownTasks::new(0);
+        none.insert(print(1), 1);
+        assert_eq!(none.finish(print(1), true, Some(5)), Some(5));
+        assert_eq!((none.find(print(1)), none.finished()), (None, 0));
     }
 }
