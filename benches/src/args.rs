@@ -28,6 +28,11 @@ pub(crate) enum Command {
     /// (internal) The work whose instructions are counted.
     #[command(hide = true)]
     Count(CountArgs),
+    /// A client beside one that never reads its replies: is it slowed, and is memory bounded?
+    Mute(MuteArgs),
+    /// (internal) A client that never reads.
+    #[command(hide = true)]
+    MuteClient,
     /// (internal) The plain relay.
     #[command(hide = true)]
     Relay,
@@ -140,6 +145,13 @@ pub(crate) struct SoakArgs {
     /// two thousand]
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub(crate) window: Vec<u64>,
+    /// Tasks that go before those that are measured; memory `before` is taken after them. [default: a twentieth]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub(crate) warm_up: u64,
+    /// Stop the controller's process (SIGSTOP) for so many seconds in the midst of the tasks, and see that all engines are
+    /// there at the end.
+    #[arg(long, default_value_t = 0, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=60))]
+    pub(crate) stop: u64,
     #[command(flatten)]
     pub(crate) of: ControllerArgs,
 }
@@ -149,6 +161,27 @@ pub(crate) struct EnginesArgs {
     /// How many engines; a row for each.
     #[arg(long, value_delimiter = ',', default_value = "100,1000,2000", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) engines: Vec<u32>,
+    /// Tasks that a client has 16 other engines do meanwhile, and before, to compare. 0: none.
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub(crate) beside: u64,
+    #[command(flatten)]
+    pub(crate) of: ControllerArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MuteArgs {
+    /// Tasks of the client that reads.
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub(crate) tasks: u64,
+    /// Tasks of the one that does not, before the other begins; some hundreds a second follow.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub(crate) unread: u64,
+    /// How many engines.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) engines: u32,
+    /// How often with and how often without, in turn.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub(crate) rounds: u32,
     #[command(flatten)]
     pub(crate) of: ControllerArgs,
 }

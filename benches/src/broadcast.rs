@@ -32,7 +32,7 @@ pub(crate) struct Broadcasts {
 pub(crate) fn measure(candidate: &Candidate, engines: u32, rounds: u64) -> Result<Broadcasts> {
     let controller = Controller::start(candidate, engines, 1)?;
     let (_null_engines, mut client) = storm::ends(&controller, engines)?;
-    client.tell(&Order::Prepare(Load { route: Route::Broadcast, tasks: rounds, window: 1 }))?;
+    client.tell(&Order::Prepare(Load { route: Route::Broadcast, tasks: rounds, warm_up: 0, window: 1 }))?;
     let Event::Warm = client.hear(PATIENCE).with_context(|| controller.last_words())? else {
         bail!("the client did not warm up")
     };

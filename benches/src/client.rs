@@ -12,15 +12,15 @@ use crate::engines::VERIFY_ONE_OF;
 use crate::message::{
     EMPTY, Headers, Layout, PAYLOAD_BYTES, broadcast_metadata, engine_uuid, session, some_bytes, task_metadata, today,
 };
-use crate::parts::{self, ClientConfig, Event, Faults, Load, Order, Outcome, Route};
+use crate::parts::{self, ClientConfig, Event, Faults, Load, MuteConfig, Order, Outcome, Route};
 use crate::replies::{Replies, Seen};
 use crate::socket::{self, Incoming};
 use crate::statistics::RoundTrips;
 
 /// How long the engines may take to be known to the hub.
 const ARRIVAL: Duration = Duration::from_secs(60);
-/// How long a run may go without any reply.
-const SILENCE: Duration = Duration::from_secs(20);
+/// How long a run may go without any reply: longer than a controller is ever stopped.
+const SILENCE: Duration = Duration::from_secs(90);
 /// How long a client listens on after the last reply, for one that comes twice.
 const LINGER_MS: i64 = 50;
 /// Tasks sent, and replies taken, before the other has its turn.
@@ -35,6 +35,31 @@ pub(crate) fn run() -> Result<()> {
     done
 }
 
+/// Tasks that a client which never reads sends at a time, once it is ready, and how long it waits between.
+const TRICKLE: (u64, Duration) = (5, Duration::from_millis(10));
+
+/// A client that sends and never reads. As far as libzmq goes it reads a thousand messages, as a stock client that hangs.
+pub(crate) fn mute(config: &MuteConfig) -> Result<()> {
+    let mut client = Client::new(&config.client)?;
+    // From here on another socket is used: those of a client have no limit, and take everything in.
+    let socket = client.context.socket(DEALER)?;
+    socket.set_linger(0)?;
+    socket.set_sndhwm(0)?;
+    socket::connect(&socket, &config.client.task)?;
+    for _ in 0..config.tasks {
+        client.maker.send(&socket, Route::Balanced)?;
+    }
+    parts::say(&Event::Ready);
+    parts::spawn("trickle", move || {
+        loop {
+            for _ in 0..TRICKLE.0 {
+                client.maker.send(&socket, Route::Balanced)?;
+            }
+            std::thread::sleep(TRICKLE.1);
+        }
+    })
+}
+
 fn converse() -> Result<()> {
     let config: ClientConfig = parts::listen()?.context("`client` is started by the bench, not by hand")?;
     let mut client = Client::new(&config)?;
@@ -44,7 +69,8 @@ fn converse() -> Result<()> {
         match order {
             Order::Prepare(load) => {
                 let least = if load.route == Route::Broadcast { 1 } else { 2 * u64::from(config.engines) };
-                let warm_up = Load { tasks: (load.tasks / 20).max(least), ..load };
+                let tasks = if load.warm_up == 0 { load.tasks / 20 } else { load.warm_up };
+                let warm_up = Load { tasks: tasks.max(least), ..load };
                 prepared = Some((load, client.perform(warm_up)?.faults));
                 parts::say(&Event::Warm);
             }
@@ -83,7 +109,7 @@ struct Client {
     /// A run in which nothing comes back for so long is over.
     silence: Duration,
     /// Held, since without it the sockets would end.
-    _context: Context,
+    context: Context,
 }
 
 impl Client {
@@ -106,7 +132,7 @@ impl Client {
         };
         let (task, mux) = (Queue::new(&context, &config.task)?, Queue::new(&context, &config.mux)?);
         let broadcast = config.broadcast.as_ref().map(|address| Queue::new(&context, address)).transpose()?;
-        Ok(Self { task, mux, broadcast, maker, silence: SILENCE, _context: context })
+        Ok(Self { task, mux, broadcast, maker, silence: SILENCE, context })
     }
 
     fn perform(&mut self, load: Load) -> Result<Outcome> {
@@ -430,9 +456,9 @@ mod tests {
     #[test]
     fn a_sound_run_has_no_faults() {
         let mut client = client_of(|_| 1);
-        let trips = client.perform(Load { route: Route::Balanced, tasks: 5, window: 1 }).unwrap();
+        let trips = client.perform(Load { route: Route::Balanced, tasks: 5, warm_up: 0, window: 1 }).unwrap();
         assert!(trips.faults.none() && trips.latency_us.is_some(), "{trips:?}");
-        let many = client.perform(Load { route: Route::Balanced, tasks: 2, window: 16 }).unwrap();
+        let many = client.perform(Load { route: Route::Balanced, tasks: 2, warm_up: 0, window: 16 }).unwrap();
         assert!(many.faults.none() && many.latency_us.is_none(), "{many:?}");
     }
 
@@ -443,10 +469,10 @@ mod tests {
             11 | 99 => 2,
             _ => 1,
         });
-        let outcome = client.perform(Load { route: Route::Balanced, tasks: 100, window: 16 }).unwrap();
+        let outcome = client.perform(Load { route: Route::Balanced, tasks: 100, warm_up: 0, window: 16 }).unwrap();
         assert_eq!(outcome.faults, Faults { lost: 1, twice: 2, failed: 1, foreign: 0 });
         // What comes late counts against nothing that comes after.
-        let again = client.perform(Load { route: Route::Balanced, tasks: 10, window: 1 }).unwrap();
+        let again = client.perform(Load { route: Route::Balanced, tasks: 10, warm_up: 0, window: 1 }).unwrap();
         assert!(again.faults.none(), "{again:?}");
     }
 

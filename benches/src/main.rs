@@ -20,6 +20,7 @@ mod idle;
 mod instructions;
 mod machine;
 mod message;
+mod mute;
 mod parts;
 mod process;
 mod relay;
@@ -46,6 +47,8 @@ fn main() -> ExitCode {
         Command::Count(args) => instructions::count(&args),
         Command::Engines(args) => storm::run(&args),
         Command::NullEngines => parts::serve("null-engines", engines::run),
+        Command::Mute(args) => mute::run(&args),
+        Command::MuteClient => parts::serve("mute-client", client::mute),
         Command::Client => client::run().map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {

@@ -54,6 +54,15 @@ pub(crate) struct ClientConfig {
     pub(crate) registration: Option<String>,
 }
 
+/// What the client that never reads is told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct MuteConfig {
+    /// As any client.
+    pub(crate) client: ClientConfig,
+    /// How many tasks it sends before it says that it is ready. After that, some hundreds a second.
+    pub(crate) tasks: u64,
+}
+
 /// Which way tasks go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -72,8 +81,10 @@ pub(crate) enum Route {
 pub(crate) struct Load {
     /// Which way.
     pub(crate) route: Route,
-    /// How many tasks are measured. A twentieth as many go before, unmeasured.
+    /// How many tasks are measured.
     pub(crate) tasks: u64,
+    /// How many go before, unmeasured; 0: a twentieth of `tasks`.
+    pub(crate) warm_up: u64,
     /// Most tasks outstanding. 1: one at a time, and each round trip is measured.
     pub(crate) window: u64,
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
 use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 
@@ -63,6 +64,14 @@ impl Tree {
             }
         }
         Ok(descendants(self.root, &parents))
+    }
+
+    /// Sends a signal to all of it.
+    pub(crate) fn signal(self, signal: Signal) -> Result<()> {
+        for pid in self.members()? {
+            kill(Pid::from_raw(pid), signal).with_context(|| format!("cannot signal process {pid}"))?;
+        }
+        Ok(())
     }
 
     /// CPU time spent so far.

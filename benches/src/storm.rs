@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::args::{EnginesArgs, Kind};
 use crate::child::{self, Part};
 use crate::controller::{Candidate, Controller, line_up};
-use crate::parts::{EnginesConfig, Event, Load, Order, Outcome, Route};
+use crate::parts::{ClientConfig, EnginesConfig, Event, Load, Order, Outcome, Route};
 use crate::report::{Bar, Figure, Journal, RowReport, note, print};
 
 /// Engines in one process: each takes some twelve of the files that a process may have open.
@@ -30,6 +30,10 @@ pub(crate) struct Storm {
     /// Tasks sent to each engine by name that were not answered: engines that are listed and not there.
     unanswered: u64,
     rss_bytes: u64,
+    /// Tasks a second of a client with 16 other engines: before the storm, and during it.
+    beside: Option<[f64; 2]>,
+    /// What of its tasks was lost, answered twice, or failed.
+    beside_faults: u64,
 }
 
 /// `remuda-bench engines`
@@ -53,7 +57,7 @@ pub(crate) fn run(args: &EnginesArgs) -> Result<ExitCode> {
             if candidate.kind == Kind::Relay {
                 bail!("the plain relay registers nobody: leave it out");
             }
-            let storm = measure(&candidate, engines).with_context(|| format!("{engines} engines"))?;
+            let storm = measure(&candidate, engines, args.beside).with_context(|| format!("{engines} engines"))?;
             sound &= storm.is_sound();
             journal.write(&storm)?;
             writeln!(
@@ -66,10 +70,56 @@ pub(crate) fn run(args: &EnginesArgs) -> Result<ExitCode> {
                 storm.unanswered,
                 storm.rss_bytes as f64 / 1e6
             )?;
+            if let Some([before, during]) = storm.beside {
+                writeln!(
+                    text,
+                    "  beside it, {} tasks twice: {before:.0} tasks/s before, {during:.0} during; lost, twice or failed: {}",
+                    args.beside, storm.beside_faults
+                )?;
+            }
         }
     }
     print(&text)?;
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Engines of the client beside a storm.
+const BESIDE: u32 = 16;
+
+/// A client that works while the storm goes on.
+struct Beside {
+    _engines: Part,
+    client: Part,
+    /// What the same load was, before.
+    before: Outcome,
+}
+
+impl Beside {
+    /// Measures `tasks` tasks, and begins as many again. The engines have numbers after those of the storm.
+    fn begin(controller: &Controller, after: u32, tasks: u64) -> Result<Self> {
+        let config = EnginesConfig { first: after, count: BESIDE, ..controller.engines.clone() };
+        let engines = Part::start("null-engines", &config)?;
+        engines.ready(PATIENCE)?;
+        let mut client = Part::start("client", &ClientConfig { engines: BESIDE, ..controller.client.clone() })?;
+        client.ready(PATIENCE)?;
+        let load = Load { route: Route::Balanced, tasks, warm_up: 0, window: 256 };
+        client.tell(&Order::Prepare(load))?;
+        let Event::Warm = client.hear(PATIENCE)? else { bail!("the client did not warm up") };
+        client.tell(&Order::Go)?;
+        let Event::Done(before) = client.hear(PATIENCE)? else { bail!("the client did not finish") };
+        client.tell(&Order::Prepare(load))?;
+        let Event::Warm = client.hear(PATIENCE)? else { bail!("the client did not warm up") };
+        client.tell(&Order::Go)?;
+        Ok(Self { _engines: engines, client, before })
+    }
+
+    /// Waits for the rest. Tasks a second before and now, and faults.
+    fn end(self) -> Result<([f64; 2], u64)> {
+        let Event::Done(during) = self.client.hear(PATIENCE)? else { bail!("the client did not finish") };
+        let faults = during.faults.and(self.before.faults);
+        let rate = |outcome: &Outcome| outcome.tasks as f64 / outcome.seconds;
+        Ok(([rate(&self.before), rate(&during)], faults.lost + faults.twice + faults.failed + faults.foreign))
+    }
 }
 
 /// Starts the null engines of a controller, in as many processes as they need. They are ready one by one.
@@ -92,21 +142,24 @@ pub(crate) fn ends(controller: &Controller, engines: u32) -> Result<(Vec<Part>, 
     Ok((null_engines, client))
 }
 
-/// Starts so many engines at once.
-pub(crate) fn measure(candidate: &Candidate, engines: u32) -> Result<Storm> {
+/// Starts so many engines at once; beside a client that does twice `beside` tasks, if that is not 0.
+pub(crate) fn measure(candidate: &Candidate, engines: u32, beside: u64) -> Result<Storm> {
     note(&format!("{}, {engines} engines at once", candidate.kind.name()));
     let controller = Controller::start(candidate, engines, 1)?;
+    let beside = (beside > 0).then(|| Beside::begin(&controller, engines, beside)).transpose()?;
     let began = Instant::now();
     let null_engines = null_engines(&controller, engines)?;
     for part in &null_engines {
         part.ready(PATIENCE).with_context(|| controller.last_words())?;
     }
     let granted_s = began.elapsed().as_secs_f64();
-    let mut client = Part::start("client", &controller.client)?;
+    let known = engines + if beside.is_some() { BESIDE } else { 0 };
+    let mut client = Part::start("client", &ClientConfig { engines: known, ..controller.client.clone() })?;
     client.ready(PATIENCE).with_context(|| controller.last_words())?;
     let known_s = began.elapsed().as_secs_f64();
+    let beside = beside.map(Beside::end).transpose()?;
     // The warm-up alone sends each engine two tasks.
-    client.tell(&Order::Prepare(Load { route: Route::Direct, tasks: u64::from(engines), window: 256 }))?;
+    client.tell(&Order::Prepare(Load { route: Route::Direct, tasks: u64::from(engines), warm_up: 0, window: 256 }))?;
     let Event::Warm = client.hear(PATIENCE)? else { bail!("the client did not warm up") };
     client.tell(&Order::Go)?;
     let Event::Done(Outcome { faults, .. }) = client.hear(PATIENCE)? else { bail!("the client did not finish") };
@@ -118,18 +171,20 @@ pub(crate) fn measure(candidate: &Candidate, engines: u32) -> Result<Storm> {
         known_s,
         unanswered: faults.lost + faults.failed,
         rss_bytes,
+        beside: beside.map(|(rates, _)| rates),
+        beside_faults: beside.map_or(0, |(_, faults)| faults),
     })
 }
 
 impl Storm {
-    /// Whether every engine that is listed answers.
+    /// Whether every engine that is listed answers, and nothing happened to the tasks of others.
     pub(crate) fn is_sound(&self) -> bool {
-        self.unanswered == 0
+        self.unanswered == 0 && self.beside_faults == 0
     }
 
     /// Its row of the table.
     pub(crate) fn report(&self) -> RowReport {
-        let Self { controller, engines, granted_s, known_s, unanswered, rss_bytes } = self;
+        let Self { controller, engines, granted_s, known_s, unanswered, rss_bytes, .. } = self;
         RowReport {
             heading: format!("{engines} engines register at once, {controller}"),
             figures: vec![

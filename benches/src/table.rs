@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 use serde::Serialize;
 
 use crate::args::{Kind, SoakArgs, TableArgs, TablePart};
@@ -17,6 +18,8 @@ use crate::{broadcast, decision, idle, storm};
 /// How long the ends may take to be ready, or one load to be done.
 const READY: Duration = Duration::from_secs(90);
 const LOAD: Duration = Duration::from_secs(3600);
+/// From the first task until the controller is stopped, where it is to be.
+const BEFORE_STOP: Duration = Duration::from_secs(1);
 /// Least and greatest number of tasks outstanding under load.
 const WINDOW: (u64, u64) = (1024, 8192);
 
@@ -145,11 +148,15 @@ fn setups(engines: &[u32], hwms: &[u32]) -> Vec<Setup> {
     setups
 }
 
-/// How many tasks a run has.
+/// How many tasks a run has, and what happens meanwhile.
 #[derive(Debug, Clone, Copy)]
 struct Tasks {
     ours: u64,
     stock: u64,
+    /// How many go before; 0: as is usual.
+    warm_up: u64,
+    /// How long the controller is stopped in their midst.
+    stop: Duration,
 }
 
 impl Tasks {
@@ -162,7 +169,12 @@ impl Tasks {
 /// `remuda-bench table`
 pub(crate) fn run(args: &TableArgs) -> Result<ExitCode> {
     let (ours, stock, rounds) = if args.quick { (10_000, 500, 3) } else { (50_000, 2_000, 5) };
-    let tasks = Tasks { ours: args.tasks.unwrap_or(ours), stock: args.stock_tasks.unwrap_or(stock) };
+    let tasks = Tasks {
+        ours: args.tasks.unwrap_or(ours),
+        stock: args.stock_tasks.unwrap_or(stock),
+        warm_up: 0,
+        stop: Duration::ZERO,
+    };
     let candidates = line_up(&args.of, &[Kind::Relay, Kind::Remuda, Kind::Stock])?;
     let mut journal = Journal::open("table", args.of.json.as_deref())?;
     if args.hwm.contains(&0) && candidates.iter().any(|candidate| candidate.kind == Kind::Relay) {
@@ -185,7 +197,7 @@ pub(crate) fn run(args: &TableArgs) -> Result<ExitCode> {
             let row = Row::new(What::Balanced, 16, 1);
             let setups = [small, large].map(|window| Setup { rows: vec![Row { window, ..row }] });
             let first = runs.len();
-            let tasks = Tasks { ours: tasks, stock: tasks };
+            let tasks = Tasks { ours: tasks, stock: tasks, warm_up: 0, stop: Duration::ZERO };
             perform(&setups, std::slice::from_ref(ours), tasks, 1, &mut journal, &mut runs)?;
             sound &= runs[first..].iter().all(|run| run.outcome.faults.none());
             rows.extend(pending(&runs[first..]));
@@ -198,7 +210,7 @@ pub(crate) fn run(args: &TableArgs) -> Result<ExitCode> {
             rows.push(broadcasts.report());
         }
         if wants(TablePart::Engines) {
-            let storm = storm::measure(ours, if args.quick { 100 } else { 2000 }).context("engines")?;
+            let storm = storm::measure(ours, if args.quick { 100 } else { 2000 }, 0).context("engines")?;
             sound &= storm.is_sound();
             rows.push(storm.report());
         }
@@ -234,7 +246,8 @@ fn pending(runs: &[Run]) -> Option<RowReport> {
 
 /// `remuda-bench soak`
 pub(crate) fn soak(args: &SoakArgs) -> Result<ExitCode> {
-    let tasks = Tasks { ours: args.tasks, stock: args.tasks };
+    let stop = Duration::from_secs(args.stop);
+    let tasks = Tasks { ours: args.tasks, stock: args.tasks, warm_up: args.warm_up, stop };
     let candidates = line_up(&args.of, &[Kind::Relay, Kind::Remuda])?;
     let mut journal = Journal::open("soak", args.of.json.as_deref())?;
     let row = Row::new(What::Balanced, args.engines, args.hwm);
@@ -287,13 +300,17 @@ fn run_setup(setup: &Setup, candidate: &Candidate, tasks: Tasks, round: u32, run
     let mut client = Part::start("client", &controller.client)?;
     client.ready(READY).with_context(|| controller.last_words())?;
     for &row in &setup.rows {
-        let load = Load { route: row.what.route(), tasks: tasks.of(candidate.kind, row.what), window: row.window };
+        let (route, window, warm_up) = (row.what.route(), row.window, tasks.warm_up);
+        let load = Load { route, tasks: tasks.of(candidate.kind, row.what), warm_up, window };
         client.tell(&Order::Prepare(load))?;
         let Event::Warm = client.hear(LOAD)? else { bail!("the client did not warm up") };
         let trees = [controller.tree()?, client.tree()?, null_engines.tree()?];
         let rss_before_bytes = trees[0].memory()?.rss;
         let before = [trees[0].settle()?, trees[1].cpu()?, trees[2].cpu()?];
         client.tell(&Order::Go)?;
+        if !tasks.stop.is_zero() {
+            stop_for(&controller, tasks.stop)?;
+        }
         let Event::Done(outcome) = client.hear(LOAD)? else { bail!("the client did not finish") };
         let answered = Instant::now();
         let after = [trees[0].settle()?, trees[1].cpu()?, trees[2].cpu()?];
@@ -318,7 +335,25 @@ fn run_setup(setup: &Setup, candidate: &Candidate, tasks: Tasks, round: u32, run
             payload_bytes: PAYLOAD_BYTES,
         });
     }
+    if !tasks.stop.is_zero() {
+        // Null engines register once: one that was taken for dead is not there again.
+        let witness = Part::start("client", &controller.client)?;
+        witness.ready(READY).context("the controller lost engines while it was stopped")?;
+        note(&format!(
+            "the controller was stopped for {} s: all {engines} engines are still there",
+            tasks.stop.as_secs()
+        ));
+    }
     Ok(())
+}
+
+/// Stops the controller's processes in the midst of a load, as a debugger or a laptop that sleeps does.
+fn stop_for(controller: &Controller, time: Duration) -> Result<()> {
+    std::thread::sleep(BEFORE_STOP);
+    let tree = controller.tree()?;
+    tree.signal(Signal::SIGSTOP)?;
+    std::thread::sleep(time);
+    tree.signal(Signal::SIGCONT)
 }
 
 #[cfg(test)]

@@ -11,11 +11,12 @@ use remuda_hub::heart::{self, HeartMonitor};
 use remuda_hub::hub::{self, Hub};
 use remuda_hub::run::{HeartDriver, HubDriver, News};
 use remuda_hub::store::OpenError;
-use remuda_hub::{EngineState, StoreKind};
+use remuda_hub::{EngineState, MAX_ENGINES, StoreKind};
 use remuda_net::connection_file::{self, FileError};
 use remuda_net::curve::KeyPair;
 use remuda_net::{
-    Clock, Context, Driver, Kind, Mailbox, NetError, Profile, RefusalCounts, Security, Sender, address, drive, mailbox,
+    Clock, Context, Driver, Kind, Mailbox, NetError, Profile, RefusalCounts, Security, Sender, address, drive, limits,
+    mailbox,
 };
 use remuda_proto::connection::Common;
 use remuda_proto::message::content::ControllerInfo;
@@ -23,7 +24,7 @@ use remuda_proto::message::story::{DriverState, Refused};
 use remuda_proto::{ClientConnection, EngineConnection, Key, Machine, Packer};
 use remuda_scheduler::broadcast::{Broadcast, BroadcastEvent};
 use remuda_scheduler::relay::{Channel, OutputRelay, Relay, RelayEvent};
-use remuda_scheduler::run::{BroadcastDriver, HUB_LAG_LIMIT, MonitorLink, OutputDriver, RelayDriver, TaskDriver};
+use remuda_scheduler::run::{BroadcastDriver, MAX_HUB_LAG, MonitorLink, OutputDriver, RelayDriver, TaskDriver};
 use remuda_scheduler::task::{TaskConfig, TaskEvent, TaskScheduler};
 use serde_json::{Value, json};
 
@@ -33,6 +34,15 @@ use crate::reuse::{Known, Resolved, SocketFiles};
 
 /// Largest [`ControllerConfig::broadcast_depth`]: 1,024 ports.
 pub const MAX_BROADCAST_DEPTH: u8 = 10;
+
+/// By default, most bytes that wait on one socket for peers that do not read them.
+pub const MAX_UNREAD_BYTES: usize = 1 << 30;
+
+/// The connections that an engine takes: registration, control, mux, task, iopub, heartbeat (two) and broadcast.
+const ENGINE_CONNECTIONS: u64 = 8;
+
+/// Open files that are left to everything else: sockets of our own, threads, logs, records, and some thirty clients.
+const OTHER_FILES: u64 = 256;
 
 /// How a controller is to run.
 #[derive(Clone, Debug)]
@@ -68,8 +78,14 @@ pub struct ControllerConfig {
     pub heart: heart::Config,
     /// How long an engine may take to register; `None`: as long as it may take by default at this heartbeat.
     pub registration_timeout: Option<Duration>,
-    /// The task scheduler.
+    /// The task scheduler. Its limit on the size of messages is that of all.
     pub task: TaskConfig,
+    /// Most engines; `None`: as many as the limit on open files allows.
+    pub max_engines: Option<usize>,
+    /// Most bytes that wait on one socket for peers that do not read them.
+    pub max_unread_bytes: usize,
+    /// Most reports of the schedulers that wait for the hub.
+    pub max_hub_lag: usize,
     /// Where task records are kept.
     pub store: StoreKind,
     /// Whether the engines of an earlier controller that still run are registered again as soon as they answer. They
@@ -99,6 +115,9 @@ impl ControllerConfig {
             heart: heart::Config::default(),
             registration_timeout: None,
             task: TaskConfig::default(),
+            max_engines: None,
+            max_unread_bytes: MAX_UNREAD_BYTES,
+            max_hub_lag: MAX_HUB_LAG,
             store: StoreKind::default(),
             restore: false,
             reuse: false,
@@ -149,6 +168,7 @@ pub struct Controller {
     /// To be removed at the end, too.
     socket_files: SocketFiles,
     client: ClientConnection,
+    max_engines: usize,
 }
 
 /// Ends a controller, from any thread.
@@ -248,10 +268,14 @@ impl Controller {
         let (broadcast, broadcast_mailbox) = mailbox().map_err(NetError::from)?;
 
         let started = clock.now();
+        let max_engines = config.max_engines.unwrap_or_else(engines_that_fit).min(MAX_ENGINES);
+        let (max_message_bytes, max_unread_bytes) = (config.task.max_message_bytes, config.max_unread_bytes);
         let hub_defaults = hub::Config::with_heart_period(config.heart.period);
         let hub_machine = Hub::new(
             hub::Config {
                 registration_timeout: config.registration_timeout.unwrap_or(hub_defaults.registration_timeout),
+                max_engines,
+                max_message_bytes,
                 engine_connection: engine_addresses(&engine_file),
                 controller: ControllerInfo {
                     version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -260,7 +284,7 @@ impl Controller {
                     hwm: config.task.hwm,
                     started: started.date.to_string(),
                 },
-                in_effect: in_effect(config),
+                in_effect: in_effect(config, max_engines),
                 started_at: started.instant,
                 ..hub_defaults
             },
@@ -271,7 +295,7 @@ impl Controller {
         let refusals = RefusalCounts::default();
         let tell = {
             let (task, mux, control) = (task_sender.clone(), mux_sender, control_sender);
-            let (hub, refusals) = (hub_sender.clone(), refusals.clone());
+            let (hub, refusals, max_hub_lag) = (hub_sender.clone(), refusals.clone(), config.max_hub_lag);
             // Held so that the output relay, which gets no mail, ends together with the others.
             let output = output_sender;
             move |news| {
@@ -299,7 +323,7 @@ impl Controller {
                         task.send(TaskEvent::Explain { question, msg_ids, whole });
                         if whole {
                             heart_sender.send(heart::Event::Explain { question });
-                            let drivers = driver_state(&refusals, hub.lag());
+                            let drivers = driver_state(&refusals, hub.lag(), max_hub_lag);
                             hub.send(hub::Event::Drivers { question, drivers });
                         }
                     }
@@ -307,7 +331,8 @@ impl Controller {
                 }
             }
         };
-        let monitor = || MonitorLink::new(hub_sender.clone());
+        let link = MonitorLink::new(hub_sender.clone(), config.max_hub_lag);
+        let monitor = || link.clone();
         let to_hub = hub_sender.clone();
         let abort = move |msg_ids| task_sender.send(TaskEvent::Abort { msg_ids });
 
@@ -320,7 +345,7 @@ impl Controller {
             spawn(
                 "hub",
                 hub_machine,
-                HubDriver::new(registration, notification, tell).counted_in(&refusals),
+                HubDriver::new(registration, notification, max_unread_bytes, tell).counted_in(&refusals),
                 hub_mailbox,
                 clock,
             )?,
@@ -334,25 +359,33 @@ impl Controller {
             spawn(
                 "task",
                 TaskScheduler::new(config.task.clone(), session()),
-                TaskDriver::new(client_task, engine_task, monitor()).counted_in(&refusals),
+                TaskDriver::new(client_task, engine_task, monitor(), max_unread_bytes).counted_in(&refusals),
                 task_mailbox,
                 clock,
             )?,
         ];
-        let mux = RelayDriver::new(client_mux, engine_mux, ["mux", "mux (engines)"], monitor(), |_| ());
-        let control =
-            RelayDriver::new(client_control, engine_control, ["control", "control (engines)"], monitor(), abort);
+        let relay = |channel| Relay::new(channel, session()).with_message_limit(max_message_bytes);
+        let names = ["mux", "mux (engines)"];
+        let mux = RelayDriver::new(client_mux, engine_mux, names, monitor(), max_unread_bytes, |_| ());
+        let names = ["control", "control (engines)"];
+        let control = RelayDriver::new(client_control, engine_control, names, monitor(), max_unread_bytes, abort);
         let (mux, control) = (mux.counted_in(&refusals), control.counted_in(&refusals));
-        threads.push(spawn("mux", Relay::new(Channel::Mux, session()), mux, mux_mailbox, clock)?);
-        threads.push(spawn("control", Relay::new(Channel::Control, session()), control, control_mailbox, clock)?);
-        let output = OutputDriver::new(engine_iopub, client_iopub, monitor()).counted_in(&refusals);
-        threads.push(spawn("iopub", OutputRelay::new(session()), output, output_mailbox, clock)?);
-        let broadcast = BroadcastDriver::new(client_broadcast, engine_broadcast, monitor()).counted_in(&refusals);
-        threads.push(spawn("broadcast", Broadcast::new(session()), broadcast, broadcast_mailbox, clock)?);
+        threads.push(spawn("mux", relay(Channel::Mux), mux, mux_mailbox, clock)?);
+        threads.push(spawn("control", relay(Channel::Control), control, control_mailbox, clock)?);
+        let output = OutputDriver::new(engine_iopub, client_iopub, monitor(), max_unread_bytes);
+        let output = output.counted_in(&refusals);
+        let relay = OutputRelay::new(session()).with_message_limit(max_message_bytes);
+        threads.push(spawn("iopub", relay, output, output_mailbox, clock)?);
+        let driver = BroadcastDriver::new(client_broadcast, engine_broadcast, monitor(), max_unread_bytes);
+        let driver = driver.counted_in(&refusals);
+        let broadcast = Broadcast::new(session()).with_message_limit(max_message_bytes);
+        threads.push(spawn("broadcast", broadcast, driver, broadcast_mailbox, clock)?);
+        drop(link);
 
         let paths = [config.client_file.clone(), config.engine_file.clone()];
         let is_known = known.is_some_and(|known| known.client == client_file && known.engine == engine_file);
-        let mut controller = Self { hub: hub_sender, threads, files: Vec::new(), socket_files, client: client_file };
+        let mut controller =
+            Self { hub: hub_sender, threads, files: Vec::new(), socket_files, client: client_file, max_engines };
         if !is_known {
             let written = connection_file::write(&paths[0], &controller.client)
                 .and_then(|()| connection_file::write(&paths[1], &engine_file));
@@ -372,6 +405,11 @@ impl Controller {
     /// What clients need to connect.
     pub fn connection(&self) -> &ClientConnection {
         &self.client
+    }
+
+    /// How many engines it takes.
+    pub fn max_engines(&self) -> usize {
+        self.max_engines
     }
 
     /// Something that can end it.
@@ -400,11 +438,17 @@ impl Controller {
 }
 
 /// What the threads count, with so many reports on their way to the hub.
-fn driver_state(refusals: &RefusalCounts, hub_lag: usize) -> DriverState {
+fn driver_state(refusals: &RefusalCounts, hub_lag: usize, hub_lag_limit: usize) -> DriverState {
     let refused = refusals.all().into_iter();
     let refused =
         refused.map(|(socket, kind, count)| Refused { socket: socket.to_owned(), kind: kind.to_owned(), count });
-    DriverState { refused: refused.collect(), hub_lag: hub_lag as u64, hub_lag_limit: HUB_LAG_LIMIT as u64 }
+    DriverState { refused: refused.collect(), hub_lag: hub_lag as u64, hub_lag_limit: hub_lag_limit as u64 }
+}
+
+/// How many engines the limit on open files allows. Where that is very low, one fits all the same: it may.
+fn engines_that_fit() -> usize {
+    let files = limits::open_files().saturating_sub(OTHER_FILES) / ENGINE_CONNECTIONS;
+    usize::try_from(files).unwrap_or(usize::MAX).max(1)
 }
 
 /// What an engine is told of addresses when it registers: its file less the key (wire reference, 4.3).

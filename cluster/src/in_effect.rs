@@ -1,14 +1,13 @@
 //! How a controller is set up, for people who look for what is wrong. Keys are no part of it.
 
-use remuda_hub::{Limits, MAX_ENGINES, MAX_LIVE_TASKS, StoreKind, heart, store::SqliteConfig};
-use remuda_scheduler::run::HUB_LAG_LIMIT;
+use remuda_hub::{Limits, MAX_LIVE_TASKS, StoreKind, heart, store::SqliteConfig};
 use remuda_scheduler::task::TaskConfig;
 use serde_json::{Value, json};
 
 use crate::controller::ControllerConfig;
 
-/// Every setting, with what follows from its default, and every limit.
-pub(crate) fn in_effect(config: &ControllerConfig) -> Value {
+/// Every setting, with what follows from its default, and every limit; `max_engines` is what the limit on engines comes to.
+pub(crate) fn in_effect(config: &ControllerConfig, max_engines: usize) -> Value {
     // Taken apart whole, so that a new setting is not forgotten here.
     let ControllerConfig {
         profile,
@@ -26,7 +25,20 @@ pub(crate) fn in_effect(config: &ControllerConfig) -> Value {
         packer,
         heart: heart::Config { period, max_misses },
         registration_timeout,
-        task: TaskConfig { scheme, hwm, grace, max_pending_tasks, max_pending_bytes, max_finished_ids, seed: _ },
+        task:
+            TaskConfig {
+                scheme,
+                hwm,
+                grace,
+                max_pending_tasks,
+                max_pending_bytes,
+                max_finished_ids,
+                max_message_bytes,
+                seed: _,
+            },
+        max_engines: _,
+        max_unread_bytes,
+        max_hub_lag,
         store,
         restore,
         reuse,
@@ -66,8 +78,10 @@ pub(crate) fn in_effect(config: &ControllerConfig) -> Value {
             "max_pending_bytes": max_pending_bytes,
             "max_finished_ids": max_finished_ids,
             "max_tracked_tasks": MAX_LIVE_TASKS,
-            "max_engines": MAX_ENGINES,
-            "hub_lag": HUB_LAG_LIMIT,
+            "max_engines": max_engines,
+            "max_hub_lag": max_hub_lag,
+            "max_message_bytes": max_message_bytes,
+            "max_unread_bytes": max_unread_bytes,
         },
     })
 }
@@ -82,7 +96,7 @@ mod tests {
         let mut config = ControllerConfig::new(Profile::at("/nowhere/profile", ""));
         for (key, signed) in [(None, true), (Some("secret-key"), true), (Some(""), false)] {
             config.key = key.map(str::to_owned);
-            let value = in_effect(&config);
+            let value = in_effect(&config, 1);
             assert_eq!(value["signed"], signed);
             assert!(!value.to_string().contains("secret-key"));
         }

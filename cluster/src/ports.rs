@@ -135,7 +135,7 @@ impl<'a> Binder<'a> {
     /// A bound socket and its port.
     pub(crate) fn bind(&mut self, whom: For, kind: Kind, identity: Option<&str>) -> Result<(Socket, u16), NetError> {
         let asked = self.next(whom);
-        let mut builder = Socket::builder(self.context, kind)?;
+        let mut builder = Socket::builder(self.context, kind)?.bounded()?;
         if let Some(identity) = identity {
             builder = builder.identity(identity.as_bytes())?;
         }
@@ -178,7 +178,7 @@ impl<'a> Binder<'a> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let socket = Socket::builder(self.context, Kind::Router)?;
+            let socket = Socket::builder(self.context, Kind::Router)?.bounded()?;
             let socket = socket.bind(&address::url(&first.to_string(), asked))?;
             let port = if asked == 0 { socket.port().unwrap_or_default() } else { asked };
             let Some(second) = second else { return Ok((socket, port)) };

@@ -7,7 +7,7 @@ use remuda_proto::message::content::{ControllerInfo, EngineNotification};
 use remuda_proto::message::native::Capability;
 use remuda_proto::message::story::{DriverState, HeartState};
 use remuda_proto::message::{Envelope, MsgType, Status};
-use remuda_proto::monitor::{Monitor, Queue};
+use remuda_proto::monitor::{IntakeLimit, Monitor, Queue};
 use remuda_proto::{
     Body, EngineId, EngineUuid, Identity, Idents, Instant, Machine, Map, MsgId, Now, Refusal, RemoteError,
     SeenSignatures, Session, Set,
@@ -20,7 +20,7 @@ use crate::find;
 use crate::query;
 use crate::question::{Question, Questions};
 use crate::record::{Outcome, OutputPiece, TaskRecord};
-use crate::registry::{Engine, Registry};
+use crate::registry::{Engine, MAX_ENGINES, Registry};
 use crate::repr;
 use crate::store::{Buffers, StoreError, TaskStore, Write};
 use crate::tracking::{EngineKey, Tracking, Unexpected, Untracked};
@@ -41,6 +41,10 @@ pub struct Config {
     pub registration_timeout: Duration,
     /// What is returned as `connection_info` when an engine registers: its connection file again.
     pub engine_connection: serde_json::Value,
+    /// Most engines, pending ones included; at most [`MAX_ENGINES`](crate::MAX_ENGINES).
+    pub max_engines: usize,
+    /// Largest query answered, in bytes, all its frames together.
+    pub max_message_bytes: usize,
     /// What the controller says of itself to who asks with the key `remuda`.
     pub controller: ControllerInfo,
     /// How the controller is set up, without its keys, for who asks for its whole state.
@@ -58,6 +62,8 @@ impl Config {
             heart_period_ms: period_ms,
             registration_timeout: Duration::from_secs((period_ms / 100).max(30)),
             engine_connection: serde_json::Value::Object(serde_json::Map::new()),
+            max_engines: MAX_ENGINES,
+            max_message_bytes: usize::MAX,
             controller: ControllerInfo::default(),
             in_effect: serde_json::Value::Null,
             started_at: Instant::default(),
@@ -189,6 +195,8 @@ pub struct Hub {
     pub(crate) store_errors: u64,
     /// Questions that wait for other parts of the controller.
     pub(crate) questions: Questions,
+    /// The limit because of which the task scheduler reads nothing from clients at the moment.
+    pub(crate) paused: Option<IntakeLimit>,
     /// Engines that left and whose direct requests are not given up yet, by ascending time of that. `tracking` knows
     /// them still; `registry` does not, unless their uuid or id came back.
     departed: VecDeque<Departed>,
@@ -216,14 +224,15 @@ impl Hub {
     /// earlier controller.
     pub fn new(config: Config, session: Session, store: Box<dyn TaskStore>) -> Self {
         Self {
+            registry: Registry::new(config.max_engines),
             config,
             session,
             seen: SeenSignatures::default(),
-            registry: Registry::default(),
             tracking: Tracking::default(),
             store,
             store_errors: 0,
             questions: Questions::default(),
+            paused: None,
             departed: VecDeque::new(),
             looked_at: None,
             save_at: None,
@@ -297,8 +306,8 @@ impl Hub {
                 out.push(Effect::Joined { uuid: uuid.clone(), id: pending.id, capability });
                 joined.push(EngineNotification { id: pending.id, uuid });
             } else if self.registry.by_uuid(uuid.as_str()).is_none() {
-                // It beats but did not register, or not in time, or what was heard is from its life before. Stock never hears of it again; here it is new at each
-                // beat, so that its registration completes whenever it comes.
+                // It beats but did not register, or not in time, or what was heard is from its life before. Stock never hears
+                // of it again; here it is new at each beat, so that its registration completes whenever it comes.
                 unexpected.push(uuid);
             }
         }
@@ -334,6 +343,10 @@ impl Hub {
             Monitor::Destination { msg_id, engine } => self.destination(now, msg_id, engine, out),
             Monitor::Reply { queue, engine, msg_id, status, body } => {
                 self.reply(now, (queue, engine), msg_id, status, body, out)
+            }
+            Monitor::Intake(paused) => {
+                self.paused = paused;
+                Ok(())
             }
             Monitor::Output { envelope, parent, body } => self.output(now, &envelope, parent, &body, out),
             Monitor::Attempts { msg_id, attempts, tried } => {

@@ -11,7 +11,7 @@ use remuda_proto::{EngineId, EngineUuid, Instant, Map};
 use crate::engine_state::EngineState;
 use crate::tracking::EngineKey;
 
-/// Most engines, pending ones included. More than a process has file descriptors for.
+/// Most engines that can be allowed, pending ones included. More than a process has file descriptors for.
 pub const MAX_ENGINES: usize = 65_536;
 
 /// Highest id that is granted because an engine asks for it. Above it there is room for the counter, which a single
@@ -30,9 +30,15 @@ pub(crate) enum RegistrationError {
     /// No socket can have that identity.
     #[error("a uuid has 1 to {MAX_UUID_BYTES} bytes and does not begin with a zero byte")]
     NoIdentity,
-    /// There are [`MAX_ENGINES`], or no ids are left.
-    #[error("no room for another engine")]
-    Full,
+    /// There are as many as may be.
+    #[error(
+        "no room for another engine: this controller takes {0} (`--max-engines`; by default as many as its limit on open \
+         files allows): start it with more open files (`ulimit -n`) or a higher `--max-engines`, or stop other engines"
+    )]
+    Full(usize),
+    /// No ids are left.
+    #[error("no id is left for another engine: start the controller anew")]
+    NoId,
 }
 
 /// An engine that is registered.
@@ -63,20 +69,28 @@ pub(crate) struct Pending {
 }
 
 /// Who is registered, and who is about to be.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Registry {
+    /// Most engines, pending ones included.
+    max_engines: usize,
     /// Registered engines in the order in which they came.
     engines: Map<EngineId, Engine>,
     /// The same engines by uuid. Exactly those of `engines`.
     by_uuid: Map<EngineUuid, EngineId>,
     /// Pending registrations in the order in which they came, so by ascending deadline. Their uuids and ids are neither
-    /// in `engines` nor twice here. With `engines` no more than [`MAX_ENGINES`].
+    /// in `engines` nor twice here. With `engines` no more than `max_engines`.
     pending: Map<EngineUuid, Pending>,
     /// The next id. Above every id that was given.
     next_id: u32,
 }
 
 impl Registry {
+    /// An empty one, for so many engines; for [`MAX_ENGINES`] at most.
+    pub(crate) fn new(max_engines: usize) -> Self {
+        let max_engines = max_engines.min(MAX_ENGINES);
+        Self { max_engines, engines: Map::default(), by_uuid: Map::default(), pending: Map::default(), next_id: 0 }
+    }
+
     /// Begins a registration: the id that the engine gets. A uuid that is in use costs an id all the same.
     pub(crate) fn begin(
         &mut self,
@@ -89,10 +103,10 @@ impl Registry {
         if !is_identity(uuid) {
             return Err(RegistrationError::NoIdentity);
         }
-        if self.engines.len() + self.pending.len() >= MAX_ENGINES {
-            return Err(RegistrationError::Full);
+        if self.engines.len() + self.pending.len() >= self.max_engines {
+            return Err(RegistrationError::Full(self.max_engines));
         }
-        let id = self.take_id(requested).ok_or(RegistrationError::Full)?;
+        let id = self.take_id(requested).ok_or(RegistrationError::NoId)?;
         if self.by_uuid.contains_key(uuid) || self.pending.contains_key(uuid) {
             return Err(RegistrationError::InUse(uuid.clone()));
         }
@@ -106,7 +120,7 @@ impl Registry {
         for (id, uuid) in state.engines {
             let used = self.engines.contains_key(&id) || self.pending.values().any(|pending| pending.id == id);
             let known = self.by_uuid.contains_key(&uuid) || self.pending.contains_key(&uuid);
-            let room = self.engines.len() + self.pending.len() < MAX_ENGINES;
+            let room = self.engines.len() + self.pending.len() < self.max_engines;
             if is_identity(&uuid) && id.0 <= MAX_REQUESTED_ID && room && !used && !known {
                 let announcement = state.announcements.remove(&id);
                 self.next_id = self.next_id.max(id.0 + 1);
@@ -193,7 +207,7 @@ impl Registry {
     /// Panics if the tables contradict each other.
     pub(crate) fn check(&self) {
         assert_eq!(self.engines.len(), self.by_uuid.len());
-        assert!(self.engines.len() + self.pending.len() <= MAX_ENGINES);
+        assert!(self.engines.len() + self.pending.len() <= self.max_engines);
         for (id, engine) in &self.engines {
             assert_eq!(*id, engine.id);
             assert!(id.0 < self.next_id, "id {id} is ahead of the counter");

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use remuda_net::{Driver, Input, Received, RefusalCounts, Refusals, Socket};
+use remuda_net::{Driver, Input, Outbox, Received, RefusalCounts, Refusals, Socket};
 use remuda_proto::message::native::Capability;
 use remuda_proto::{Body, EngineId, EngineUuid, Identity, MsgId, Now, monitor};
 
@@ -60,6 +60,8 @@ pub enum News {
 pub struct HubDriver<F> {
     /// The ROUTER.
     query: [Socket; 1],
+    /// What waits for peers that ask and do not read.
+    replies: Outbox,
     notification: Socket,
     /// Takes the news to the schedulers and the heart monitor.
     tell: F,
@@ -70,8 +72,10 @@ pub struct HubDriver<F> {
 
 impl<F: FnMut(News)> HubDriver<F> {
     /// A driver over sockets that are bound.
-    pub fn new(query: Socket, notification: Socket, tell: F) -> Self {
-        Self { query: [query], notification, tell, refusals: Refusals::new("registration"), store_errors: 0 }
+    pub fn new(query: Socket, notification: Socket, max_unread_bytes: usize, tell: F) -> Self {
+        let name = "registration";
+        let (replies, refusals) = (Outbox::new(name, max_unread_bytes), Refusals::new(name));
+        Self { query: [query], replies, notification, tell, refusals, store_errors: 0 }
     }
 
     /// The same, with its refusals counted for others to see.
@@ -96,6 +100,10 @@ impl<F: FnMut(News)> Driver for HubDriver<F> {
         &self.query
     }
 
+    fn patience(&self) -> Option<Duration> {
+        self.replies.patience()
+    }
+
     fn receive(&mut self, index: usize, _now: Now) -> Input<hub::Event> {
         match self.query[index].receive() {
             None => Input::None,
@@ -107,6 +115,10 @@ impl<F: FnMut(News)> Driver for HubDriver<F> {
                 Input::Dropped
             }
         }
+    }
+
+    fn before_perform(&mut self, _effects: &mut Vec<hub::Effect>) {
+        self.replies.flush(&self.query[0]);
     }
 
     fn perform(&mut self, effect: hub::Effect) -> ControlFlow<()> {
@@ -128,7 +140,7 @@ impl<F: FnMut(News)> Driver for HubDriver<F> {
                 }
             }
             hub::Effect::Reply { to, body } => {
-                self.query[0].send(&to, &body);
+                self.replies.send(&self.query[0], to.iter(), &body);
             }
             hub::Effect::Notify(body) => {
                 self.notification.send([], &body);

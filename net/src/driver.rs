@@ -54,7 +54,8 @@ pub trait Driver {
     /// Carries out one effect. `Break` ends the loop.
     fn perform(&mut self, effect: <Self::Machine as Machine>::Effect) -> ControlFlow<()>;
 
-    /// Takes out and carries out what goes before everything else among the effects of a turn.
+    /// Takes out and carries out what goes before everything else among the effects of a turn. Called once a turn, even if
+    /// there are none.
     fn before_perform(&mut self, _effects: &mut Vec<<Self::Machine as Machine>::Effect>) {}
 }
 

@@ -81,17 +81,18 @@ impl Drop for ReceivedFrame {
     }
 }
 
-/// Sends a copy of `frame`. Returns whether it was taken; nothing is awaited.
-pub(crate) fn send(socket: *mut c_void, frame: &[u8], more: bool) -> bool {
+/// Sends a copy of `frame`, or says why it was not taken; nothing is awaited.
+pub(crate) fn send(socket: *mut c_void, frame: &[u8], more: bool) -> Result<(), zmq::Error> {
     loop {
         // SAFETY: `socket` is open as long as its `Socket` lives, which calls this; `frame` is only read, and only during the
         // call.
         let sent = unsafe { zmq_sys::zmq_send(socket, frame.as_ptr().cast(), frame.len(), flags(more)) };
         if sent >= 0 {
-            return true;
+            return Ok(());
         }
-        if errno() != zmq::Error::EINTR {
-            return false;
+        let error = errno();
+        if error != zmq::Error::EINTR {
+            return Err(error);
         }
     }
 }

@@ -12,6 +12,7 @@ mod driver;
 mod frame;
 pub mod limits;
 mod mailbox;
+mod outbox;
 pub mod profile;
 mod refusals;
 mod socket;
@@ -20,9 +21,13 @@ pub use clock::Clock;
 pub use curve::Security;
 pub use driver::{Driver, Input, drive};
 pub use mailbox::{Mailbox, Sender, mailbox};
+pub use outbox::{Outbox, Publisher};
 pub use profile::Profile;
 pub use refusals::{RefusalCounts, Refusals};
-pub use socket::{Context, Kind, NetError, Received, Socket, SocketBuilder};
+pub use socket::{
+    Context, Kind, NetError, PEER_RECEIVE_MESSAGES, PEER_SEND_MESSAGES, Received, SUBSCRIBER_MESSAGES, Sent, Socket,
+    SocketBuilder,
+};
 
 /// 16 bytes of good randomness, for ids and keys.
 pub fn random_bytes() -> [u8; 16] {

@@ -4,6 +4,8 @@ use std::ffi::c_void;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::frame::{self, ReceivedFrame};
 use remuda_proto::{Body, DELIMITER, FrameError, Frames, FramesBuilder, Identity, LARGE_FRAME_BYTES};
 
@@ -13,6 +15,15 @@ use crate::curve::Security;
 const LINGER: Duration = Duration::from_secs(1);
 /// Connections that may wait to be accepted: thousands of engines can come at once.
 const BACKLOG: i32 = 4096;
+
+/// Most messages that libzmq keeps for one peer of a bounded ROUTER that does not read them.
+pub const PEER_SEND_MESSAGES: i32 = 4096;
+/// Most messages of one peer that libzmq keeps until a bounded socket reads them. When there are as many, the peer's own
+/// sends wait.
+pub const PEER_RECEIVE_MESSAGES: i32 = 1024;
+/// Most messages that libzmq keeps for one subscriber of a bounded PUB that does not read them. Such a subscriber misses
+/// what is published beyond.
+pub const SUBSCRIBER_MESSAGES: i32 = 10_240;
 
 /// A socket that could not be made, bound or connected.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +120,18 @@ impl SocketBuilder {
         Ok(self)
     }
 
+    /// Puts a limit on what is kept of each peer, in both directions: [`PEER_SEND_MESSAGES`], [`PEER_RECEIVE_MESSAGES`] and
+    /// [`SUBSCRIBER_MESSAGES`]. A ROUTER then says when it cannot send to a peer, and a PUB leaves it out.
+    pub fn bounded(self) -> Result<Self, NetError> {
+        let sent = if self.kind == Kind::Pub { SUBSCRIBER_MESSAGES } else { PEER_SEND_MESSAGES };
+        self.socket.set_sndhwm(sent)?;
+        self.socket.set_rcvhwm(PEER_RECEIVE_MESSAGES)?;
+        if self.kind == Kind::Router {
+            self.socket.set_router_mandatory(true)?;
+        }
+        Ok(self)
+    }
+
     /// Listens at `url`; port 0 takes a free one.
     pub fn bind(self, url: &str) -> Result<Socket, NetError> {
         self.socket.bind(url).map_err(|source| NetError::Bind { url: url.to_owned(), source })?;
@@ -143,7 +166,8 @@ struct RawSocket(*mut c_void);
 // SAFETY: the pointer is that of the `zmq::Socket` beside it, which is Send; it is only used by the thread that owns both.
 unsafe impl Send for RawSocket {}
 
-/// A socket. Limits on its queues are off, as on the stock controller's sockets; it never blocks.
+/// A socket. Limits on its queues are off, as on the stock controller's sockets, unless it is
+/// [bounded](SocketBuilder::bounded); it never blocks.
 pub struct Socket {
     inner: zmq::Socket,
     raw: RawSocket,
@@ -152,6 +176,17 @@ pub struct Socket {
     frame: ReceivedFrame,
     /// Puts messages together; empty between calls.
     builder: FramesBuilder,
+}
+
+/// What became of a message that was to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It is on its way.
+    Taken,
+    /// As much waits for this peer as may: it does not read.
+    Full,
+    /// There is no such peer.
+    NoPeer,
 }
 
 /// What a socket gave.
@@ -241,24 +276,41 @@ impl Socket {
         None
     }
 
-    /// Sends a message. Returns whether it left: not to a peer that is not there.
+    /// Sends a message. Returns whether it left; what a socket does not take at once it never takes.
     pub fn send<'a>(&self, idents: impl IntoIterator<Item = &'a Identity>, body: &Body) -> bool {
+        self.offer(idents, body, None) == Sent::Taken
+    }
+
+    /// Sends a message, if a bounded ROUTER has room for it. `tail` takes the place of its last frame, and has the same
+    /// bytes: so its owner learns, by being dropped, that all of the message has left.
+    pub(crate) fn offer<'a>(
+        &self,
+        idents: impl IntoIterator<Item = &'a Identity>,
+        body: &Body,
+        mut tail: Option<Bytes>,
+    ) -> Sent {
+        // It is the first frame that is refused, or none: a queue takes messages whole.
         for ident in idents {
-            if !self.send_frame(ident.as_bytes(), true) {
-                return false;
+            match frame::send(self.raw.0, ident.as_bytes(), true) {
+                Ok(()) => {}
+                Err(zmq::Error::EAGAIN) => return Sent::Full,
+                Err(_) => return Sent::NoPeer,
             }
         }
         if !self.send_frame(DELIMITER, true) {
-            return false;
+            return Sent::NoPeer;
         }
         let last = body.part_count() - 1;
-        body.parts().enumerate().all(|(index, part)| {
+        let sent = body.parts().enumerate().all(|(index, part)| {
             let more = index != last;
-            match body.shared(index) {
-                Some(bytes) => frame::send_shared(self.raw.0, bytes.clone(), more),
+            let shared =
+                if more { body.shared(index).cloned() } else { tail.take().or_else(|| body.shared(index).cloned()) };
+            match shared {
+                Some(bytes) => frame::send_shared(self.raw.0, bytes, more),
                 None => self.send_frame(part, more),
             }
-        })
+        });
+        if sent { Sent::Taken } else { Sent::NoPeer }
     }
 
     /// Sends a whole message as it stands.
@@ -283,7 +335,7 @@ impl Socket {
     }
 
     fn send_frame(&self, frame: &[u8], more: bool) -> bool {
-        frame::send(self.raw.0, frame, more)
+        frame::send(self.raw.0, frame, more).is_ok()
     }
 }
 

@@ -40,6 +40,32 @@ impl Queue {
     }
 }
 
+/// A limit at which the task scheduler reads no more from clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IntakeLimit {
+    /// This many tasks without a reply.
+    Tasks(usize),
+    /// This many bytes of such tasks.
+    Bytes(usize),
+}
+
+impl IntakeLimit {
+    /// The option that sets it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tasks(_) => "max-pending-tasks",
+            Self::Bytes(_) => "max-pending-bytes",
+        }
+    }
+
+    /// Where it is.
+    pub fn value(self) -> usize {
+        match self {
+            Self::Tasks(value) | Self::Bytes(value) => value,
+        }
+    }
+}
+
 /// One thing that a scheduler saw.
 #[derive(Clone, Debug)]
 pub enum Monitor {
@@ -85,6 +111,8 @@ pub enum Monitor {
     },
     /// The answer to a question of the hub.
     Explained(Box<Explanation>),
+    /// The task scheduler reads no more from clients, since a limit is reached; or it reads again.
+    Intake(Option<IntakeLimit>),
     /// Something that an engine published (topic `iopub`).
     Output {
         /// What its header says.

@@ -1,6 +1,6 @@
 //! Why bytes from a peer had no effect.
 
-use crate::frames::FrameError;
+use crate::frames::{Body, FrameError};
 use crate::id::{Identity, MsgId};
 use crate::message::MsgType;
 use crate::pack::PackError;
@@ -37,6 +37,17 @@ pub enum Refusal {
     /// A request beyond the number of those that are tracked. It runs all the same.
     #[error("too many requests without a reply to track `{0}` too")]
     Untracked(MsgId),
+    /// It is larger than the controller takes.
+    #[error(
+        "the message has {size_bytes} bytes, and the controller's limit --max-message-bytes is {limit_bytes}: send less at \
+         a time, or raise the limit"
+    )]
+    TooLarge {
+        /// Its size, all frames together.
+        size_bytes: usize,
+        /// The limit.
+        limit_bytes: usize,
+    },
     /// A message that answers nothing where an answer is due.
     #[error("message without a parent")]
     NoParent,
@@ -49,6 +60,15 @@ impl From<PackError> for Refusal {
 }
 
 impl Refusal {
+    /// Refuses what is larger than `limit_bytes`.
+    ///
+    /// # Errors
+    /// [`Self::TooLarge`].
+    pub fn check_size(body: &Body, limit_bytes: usize) -> Result<(), Self> {
+        let size_bytes = body.size_bytes();
+        if size_bytes > limit_bytes { Err(Self::TooLarge { size_bytes, limit_bytes }) } else { Ok(()) }
+    }
+
     /// A word for the kind, for counters.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -63,6 +83,7 @@ impl Refusal {
             Self::NoTarget => "no_target",
             Self::Unexpected(_) => "unexpected",
             Self::Untracked(_) => "untracked",
+            Self::TooLarge { .. } => "too_large",
             Self::NoParent => "no_parent",
         }
     }

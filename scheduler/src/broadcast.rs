@@ -36,6 +36,15 @@ pub enum BroadcastEvent {
         /// The reply, not yet verified.
         body: Body,
     },
+    /// What was sent to an engine never reached it, since it does not read.
+    Undelivered {
+        /// The engine.
+        engine: Identity,
+        /// The client.
+        client: Identity,
+        /// The engine's copy of the request.
+        body: Body,
+    },
     /// An engine is there.
     Registered {
         /// The engine.
@@ -126,6 +135,8 @@ pub struct Broadcast {
     collected: Map<MsgId, Collected>,
     /// The ids in `collected`, oldest first; may hold ids that were answered since. At most twice [`MAX_COLLECTED`].
     order: VecDeque<MsgId>,
+    /// Largest message taken, in bytes.
+    max_message_bytes: usize,
 }
 
 impl Broadcast {
@@ -137,7 +148,14 @@ impl Broadcast {
             seen: SeenSignatures::default(),
             collected: Map::default(),
             order: VecDeque::new(),
+            max_message_bytes: usize::MAX,
         }
+    }
+
+    /// The same, but messages of more than `max_message_bytes` are not taken: an error takes their place.
+    #[must_use]
+    pub fn with_message_limit(self, max_message_bytes: usize) -> Self {
+        Self { max_message_bytes, ..self }
     }
 
     /// How many coalescing requests wait for replies.
@@ -156,6 +174,11 @@ impl Broadcast {
         self.session.key().verify(body)?;
         self.seen.check(body)?;
         let envelope = Envelope::read(packer, body)?;
+        if let Err(refusal) = Refusal::check_size(body, self.max_message_bytes) {
+            let reply = self.error(now, &envelope, body.header(), &json!({}), "ValueError", &refusal.to_string());
+            out.push(BroadcastEffect::ToClient { client: client.clone(), body: reply });
+            return Err(refusal);
+        }
         let metadata: RequestMetadata = match packer.unpack(body.metadata()) {
             Ok(metadata) => metadata,
             Err(error) => {
@@ -315,6 +338,11 @@ impl Broadcast {
         self.session.key().verify(body)?;
         let client = idents.first().ok_or(Refusal::NoTarget)?;
         let uuid = engine.to_engine().ok_or_else(|| Refusal::UnknownEngine(engine.clone()))?;
+        if let Err(refusal) = Refusal::check_size(body, self.max_message_bytes) {
+            let (ename, evalue) = ("ValueError", refusal.to_string());
+            self.fail(now, client, &uuid, (body.parent_header(), body.metadata()), (ename, &evalue), out)?;
+            return Err(refusal);
+        }
         let replied = self.reply(now, client, &uuid, body, out);
         // The hub knows what it expects, whatever becomes of the reply here: a coalesced one may be given up already.
         let said = crate::reply::read(self.session.packer(), body)?;
@@ -323,6 +351,33 @@ impl Broadcast {
             out.push(BroadcastEffect::Monitor(Monitor::Reply { queue, engine, msg_id, status, body }));
         }
         replied
+    }
+
+    /// Answers in the place of an engine: its copy of a request has this header, and its metadata or that of its reply are these.
+    fn fail(
+        &mut self,
+        now: Now,
+        client: &Identity,
+        engine: &EngineUuid,
+        (header, metadata): (&[u8], &[u8]),
+        (ename, evalue): (&str, &str),
+        out: &mut Vec<BroadcastEffect>,
+    ) -> Result<(), Refusal> {
+        let packer = self.session.packer();
+        let copied: CopiedMetadata = packer.unpack(metadata)?;
+        let asked: Header = packer.unpack(header)?;
+        let said = json!({
+            "engine": engine, "status": "error", "is_broadcast": true, "is_coalescing": copied.is_coalescing,
+            "original_msg_id": copied.original_msg_id,
+        });
+        let error = RemoteError::new(ename, evalue);
+        let reply = asked.msg_type.reply();
+        let reply = self.session.message(now.date, reply, Some(header), &said, &error.content(), &[]);
+        let reply = reply.expect("an error is text, which every packer takes").1;
+        let (queue, engine_uuid, msg_id) = (Queue::Broadcast, Some(engine.clone()), asked.msg_id);
+        let (status, body) = (Status::Error, reply.clone());
+        out.push(BroadcastEffect::Monitor(Monitor::Reply { queue, engine: engine_uuid, msg_id, status, body }));
+        self.reply(now, client, engine, &reply, out)
     }
 
     /// Forgets the coalescing requests that wait for an engine which is gone: their clients have failed them already.
@@ -344,6 +399,15 @@ impl Machine for Broadcast {
             }
             BroadcastEvent::FromEngine { engine, idents, body } => {
                 let done = self.engine_sent(now, &engine, &idents, &body, out);
+                (engine, done)
+            }
+            BroadcastEvent::Undelivered { engine, client, body } => {
+                let error = crate::relay::unread(&engine);
+                let parts = (body.header(), body.metadata());
+                let done = match engine.to_engine() {
+                    Some(uuid) => self.fail(now, &client, &uuid, parts, (&error.ename, &error.evalue), out),
+                    None => Err(Refusal::UnknownEngine(engine.clone())),
+                };
                 (engine, done)
             }
             BroadcastEvent::Registered { uuid } => {

@@ -3,17 +3,20 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use remuda_net::{Driver, Input, Received, RefusalCounts, Refusals, Sender, Socket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use remuda_net::{Driver, Input, Outbox, Publisher, Received, RefusalCounts, Refusals, Sender, Socket};
 use remuda_proto::monitor::Monitor;
-use remuda_proto::{Frames, Identity, MsgId, Now, Refusal};
+use remuda_proto::{Body, Frames, Identity, Idents, MsgId, Now, Refusal};
 
 use crate::broadcast::{Broadcast, BroadcastEffect, BroadcastEvent};
 use crate::relay::{OutputEffect, OutputEvent, OutputRelay, Relay, RelayEffect, RelayEvent};
 use crate::task::{TaskEffect, TaskEvent, TaskScheduler};
 
-/// How many messages the hub may be behind before clients are not read any more. At some 2 kB a message the hub holds
-/// less than 200 MB of what it has not seen yet.
-pub const HUB_LAG_LIMIT: usize = 100_000;
+/// By default, how many messages the hub may be behind before clients are not read any more. At some 2 kB a message the
+/// hub holds less than 200 MB of what it has not seen yet.
+pub const MAX_HUB_LAG: usize = 100_000;
 /// How soon to look again whether the hub has caught up.
 const LAG_PATIENCE: Duration = Duration::from_millis(2);
 
@@ -28,13 +31,44 @@ enum For<F> {
     Peers(F),
 }
 
-/// The way to the hub, with a limit on how far it may fall behind.
-pub struct MonitorLink<E>(Sender<E>);
+/// The way to the hub, with a limit on how far it may fall behind. One for each scheduler, all clones of one.
+pub struct MonitorLink<E> {
+    hub: Sender<E>,
+    /// Most messages that may wait for the hub.
+    max_lag: usize,
+    /// Whether it was told that the hub lags. Shared by all links.
+    told: Arc<AtomicBool>,
+}
+
+impl<E> Clone for MonitorLink<E> {
+    fn clone(&self) -> Self {
+        Self { hub: self.hub.clone(), max_lag: self.max_lag, told: Arc::clone(&self.told) }
+    }
+}
 
 impl<E: From<Monitor>> MonitorLink<E> {
-    /// A link that ends in the hub's mailbox.
-    pub fn new(hub: Sender<E>) -> Self {
-        Self(hub)
+    /// A link that ends in the hub's mailbox, in which `max_lag` messages may wait.
+    pub fn new(hub: Sender<E>, max_lag: usize) -> Self {
+        Self { hub, max_lag, told: Arc::default() }
+    }
+
+    fn send(&self, seen: Monitor) {
+        self.hub.send(E::from(seen));
+    }
+
+    /// Says once that the hub lags, and once that it has caught up by half.
+    fn watch(&self) {
+        let (lag, limit) = (self.hub.lag(), self.max_lag);
+        if lag > limit && !self.told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                lag,
+                limit,
+                "the hub is behind the schedulers by the limit --max-hub-lag: reading no more from clients until it catches up; \
+                 a slow disk (`--db=sqlite`) or queries over many records may be why"
+            );
+        } else if lag <= limit / 2 && self.told.load(Ordering::Relaxed) && self.told.swap(false, Ordering::Relaxed) {
+            tracing::info!(lag, limit, "the hub has caught up: reading from clients again");
+        }
     }
 
     /// Tells the hub what is to be told among the effects of a turn, all at once, before anything is sent: so the hub knows
@@ -52,11 +86,12 @@ impl<E: From<Monitor>> MonitorLink<E> {
                 }
             })
             .collect();
-        self.0.send_all(told.into_iter());
+        self.hub.send_all(told.into_iter());
+        self.watch();
     }
 
     fn lags(&self) -> bool {
-        self.0.lag() > HUB_LAG_LIMIT
+        self.hub.lag() > self.max_lag
     }
 }
 
@@ -64,11 +99,41 @@ impl<E: From<Monitor>> MonitorLink<E> {
 struct Sides {
     sockets: [Socket; 2],
     refusals: [Refusals; 2],
+    /// What waits for clients, and for engines, that do not read. What engines lose is handed back.
+    outboxes: [Outbox; 2],
 }
 
 impl Sides {
-    fn new(clients: Socket, engines: Socket, name: [&'static str; 2]) -> Self {
-        Self { sockets: [clients, engines], refusals: name.map(Refusals::new) }
+    fn new(clients: Socket, engines: Socket, name: [&'static str; 2], max_unread_bytes: usize) -> Self {
+        let [to_clients, to_engines] = name.map(|name| Outbox::new(name, max_unread_bytes));
+        Self {
+            sockets: [clients, engines],
+            refusals: name.map(Refusals::new),
+            outboxes: [to_clients, to_engines.handing_back()],
+        }
+    }
+
+    fn send<'a>(&mut self, side: usize, idents: impl Iterator<Item = &'a Identity> + Clone, body: &Body) {
+        self.outboxes[side].send(&self.sockets[side], idents, body);
+    }
+
+    /// Sends what waited for peers that read again. Once a turn.
+    fn flush(&mut self) {
+        for (outbox, socket) in self.outboxes.iter_mut().zip(&self.sockets) {
+            outbox.flush(socket);
+        }
+    }
+
+    /// How soon to flush again.
+    fn patience(&self) -> Option<Duration> {
+        self.outboxes.iter().filter_map(Outbox::patience).min()
+    }
+
+    /// A message that an engine will not get: the engine, the other routing frames, and the message.
+    fn take_undelivered(&mut self) -> Option<(Identity, Idents, Body)> {
+        let (mut idents, body) = self.outboxes[ENGINES].take_lost()?;
+        let engine = idents.remove(0);
+        Some((engine, idents, body))
     }
 
     fn counted_in(self, counts: &RefusalCounts) -> Self {
@@ -109,8 +174,12 @@ pub struct TaskDriver<E> {
 
 impl<E: From<Monitor>> TaskDriver<E> {
     /// A driver over ROUTERs that are bound.
-    pub fn new(clients: Socket, engines: Socket, monitor: MonitorLink<E>) -> Self {
-        Self { sides: Sides::new(clients, engines, ["task", "task (engines)"]), monitor, paused: false }
+    pub fn new(clients: Socket, engines: Socket, monitor: MonitorLink<E>, max_unread_bytes: usize) -> Self {
+        Self {
+            sides: Sides::new(clients, engines, ["task", "task (engines)"], max_unread_bytes),
+            monitor,
+            paused: false,
+        }
     }
 
     /// The same, with its refusals counted for others to see.
@@ -132,10 +201,15 @@ impl<E: From<Monitor>> Driver for TaskDriver<E> {
     }
 
     fn patience(&self) -> Option<Duration> {
-        self.monitor.lags().then_some(LAG_PATIENCE)
+        self.monitor.lags().then_some(LAG_PATIENCE).or_else(|| self.sides.patience())
     }
 
     fn receive(&mut self, index: usize, _now: Now) -> Input<TaskEvent> {
+        if index == ENGINES
+            && let Some((engine, _, body)) = self.sides.take_undelivered()
+        {
+            return Input::Event(TaskEvent::Undelivered { engine, body });
+        }
         let (sender, mut frames) = match self.sides.receive(index) {
             Input::Event(message) => message,
             Input::None => return Input::None,
@@ -154,28 +228,34 @@ impl<E: From<Monitor>> Driver for TaskDriver<E> {
     fn perform(&mut self, effect: TaskEffect) -> ControlFlow<()> {
         match effect {
             TaskEffect::ToEngine { engine, client, body } => {
-                self.sides.sockets[ENGINES].send([&engine, &client], &body);
+                self.sides.send(ENGINES, [&engine, &client].into_iter(), &body);
             }
             TaskEffect::ToClient { client, engine, body } => {
-                self.sides.sockets[CLIENTS].send([&client].into_iter().chain(&engine), &body);
+                self.sides.send(CLIENTS, [&client].into_iter().chain(&engine), &body);
             }
-            TaskEffect::Monitor(seen) => self.monitor.0.send(E::from(seen)),
+            TaskEffect::Monitor(seen) => self.monitor.send(seen),
             TaskEffect::Refused { from, refusal } => self.sides.refuse(CLIENTS, Some(&from), &refusal),
-            TaskEffect::PauseIntake => {
+            TaskEffect::PauseIntake(limit) => {
                 tracing::warn!(
-                    "the limit on pending tasks is reached: reading no more from clients until there is room"
+                    value = limit.value(),
+                    "the limit --{} is reached: reading no more tasks from clients, whose sends wait, until a quarter of them is \
+                     done; more engines, or a higher limit if there is memory, would help",
+                    limit.name(),
                 );
                 self.paused = true;
+                self.monitor.send(Monitor::Intake(Some(limit)));
             }
             TaskEffect::ResumeIntake => {
-                tracing::info!("reading from clients again");
+                tracing::info!("there is room for more tasks: reading from clients again");
                 self.paused = false;
+                self.monitor.send(Monitor::Intake(None));
             }
         }
         ControlFlow::Continue(())
     }
 
     fn before_perform(&mut self, effects: &mut Vec<TaskEffect>) {
+        self.sides.flush();
         self.monitor.tell(effects, |effect| match effect {
             TaskEffect::Monitor(seen) => For::Hub(seen),
             other => For::Peers(other),
@@ -193,8 +273,15 @@ pub struct RelayDriver<E, A> {
 
 impl<E: From<Monitor>, A: FnMut(Vec<MsgId>)> RelayDriver<E, A> {
     /// A driver over ROUTERs that are bound. `names` are those of the client's and the engine's side, for the log.
-    pub fn new(clients: Socket, engines: Socket, names: [&'static str; 2], monitor: MonitorLink<E>, abort: A) -> Self {
-        Self { sides: Sides::new(clients, engines, names), monitor, abort }
+    pub fn new(
+        clients: Socket,
+        engines: Socket,
+        names: [&'static str; 2],
+        monitor: MonitorLink<E>,
+        max_unread_bytes: usize,
+        abort: A,
+    ) -> Self {
+        Self { sides: Sides::new(clients, engines, names, max_unread_bytes), monitor, abort }
     }
 
     /// The same, with its refusals counted for others to see.
@@ -216,10 +303,15 @@ impl<E: From<Monitor>, A: FnMut(Vec<MsgId>)> Driver for RelayDriver<E, A> {
     }
 
     fn patience(&self) -> Option<Duration> {
-        self.monitor.lags().then_some(LAG_PATIENCE)
+        self.monitor.lags().then_some(LAG_PATIENCE).or_else(|| self.sides.patience())
     }
 
     fn receive(&mut self, index: usize, _now: Now) -> Input<RelayEvent> {
+        if index == ENGINES
+            && let Some((engine, idents, body)) = self.sides.take_undelivered()
+        {
+            return Input::Event(RelayEvent::Undelivered { engine, idents, body });
+        }
         match self.sides.receive(index) {
             Input::Event((client, frames)) if index == CLIENTS => {
                 Input::Event(RelayEvent::FromClient { client, frames })
@@ -233,12 +325,12 @@ impl<E: From<Monitor>, A: FnMut(Vec<MsgId>)> Driver for RelayDriver<E, A> {
     fn perform(&mut self, effect: RelayEffect) -> ControlFlow<()> {
         match effect {
             RelayEffect::ToEngine { engine, idents, body } => {
-                self.sides.sockets[ENGINES].send([&engine].into_iter().chain(&idents), &body);
+                self.sides.send(ENGINES, [&engine].into_iter().chain(&idents), &body);
             }
             RelayEffect::ToClient { client, idents, body } => {
-                self.sides.sockets[CLIENTS].send([&client].into_iter().chain(&idents), &body);
+                self.sides.send(CLIENTS, [&client].into_iter().chain(&idents), &body);
             }
-            RelayEffect::Monitor(seen) => self.monitor.0.send(E::from(seen)),
+            RelayEffect::Monitor(seen) => self.monitor.send(seen),
             RelayEffect::Abort { msg_ids } => (self.abort)(msg_ids),
             RelayEffect::Refused { from, refusal } => self.sides.refuse(CLIENTS, Some(&from), &refusal),
         }
@@ -246,6 +338,7 @@ impl<E: From<Monitor>, A: FnMut(Vec<MsgId>)> Driver for RelayDriver<E, A> {
     }
 
     fn before_perform(&mut self, effects: &mut Vec<RelayEffect>) {
+        self.sides.flush();
         self.monitor.tell(effects, |effect| match effect {
             RelayEffect::Monitor(seen) => For::Hub(seen),
             other => For::Peers(other),
@@ -261,8 +354,9 @@ pub struct BroadcastDriver<E> {
 
 impl<E: From<Monitor>> BroadcastDriver<E> {
     /// A driver over ROUTERs that are bound.
-    pub fn new(clients: Socket, engines: Socket, monitor: MonitorLink<E>) -> Self {
-        Self { sides: Sides::new(clients, engines, ["broadcast", "broadcast (engines)"]), monitor }
+    pub fn new(clients: Socket, engines: Socket, monitor: MonitorLink<E>, max_unread_bytes: usize) -> Self {
+        let names = ["broadcast", "broadcast (engines)"];
+        Self { sides: Sides::new(clients, engines, names, max_unread_bytes), monitor }
     }
 
     /// The same, with its refusals counted for others to see.
@@ -284,10 +378,15 @@ impl<E: From<Monitor>> Driver for BroadcastDriver<E> {
     }
 
     fn patience(&self) -> Option<Duration> {
-        self.monitor.lags().then_some(LAG_PATIENCE)
+        self.monitor.lags().then_some(LAG_PATIENCE).or_else(|| self.sides.patience())
     }
 
     fn receive(&mut self, index: usize, _now: Now) -> Input<BroadcastEvent> {
+        if index == ENGINES
+            && let Some((engine, mut idents, body)) = self.sides.take_undelivered()
+        {
+            return Input::Event(BroadcastEvent::Undelivered { engine, client: idents.remove(0), body });
+        }
         match self.sides.receive(index) {
             Input::Event((client, frames)) if index == CLIENTS => {
                 Input::Event(BroadcastEvent::FromClient { client, body: frames.body })
@@ -303,18 +402,19 @@ impl<E: From<Monitor>> Driver for BroadcastDriver<E> {
     fn perform(&mut self, effect: BroadcastEffect) -> ControlFlow<()> {
         match effect {
             BroadcastEffect::ToEngine { engine, client, body } => {
-                self.sides.sockets[ENGINES].send([&engine, &client], &body);
+                self.sides.send(ENGINES, [&engine, &client].into_iter(), &body);
             }
             BroadcastEffect::ToClient { client, body } => {
-                self.sides.sockets[CLIENTS].send([&client], &body);
+                self.sides.send(CLIENTS, std::iter::once(&client), &body);
             }
-            BroadcastEffect::Monitor(seen) => self.monitor.0.send(E::from(seen)),
+            BroadcastEffect::Monitor(seen) => self.monitor.send(seen),
             BroadcastEffect::Refused { from, refusal } => self.sides.refuse(CLIENTS, Some(&from), &refusal),
         }
         ControlFlow::Continue(())
     }
 
     fn before_perform(&mut self, effects: &mut Vec<BroadcastEffect>) {
+        self.sides.flush();
         self.monitor.tell(effects, |effect| match effect {
             BroadcastEffect::Monitor(seen) => For::Hub(seen),
             other => For::Peers(other),
@@ -327,14 +427,17 @@ pub struct OutputDriver<E> {
     /// The SUB.
     engines: [Socket; 1],
     clients: Socket,
+    /// Bounds what waits in `clients`.
+    publisher: Publisher,
     monitor: MonitorLink<E>,
     refusals: Refusals,
 }
 
 impl<E: From<Monitor>> OutputDriver<E> {
     /// A driver over sockets that are bound.
-    pub fn new(engines: Socket, clients: Socket, monitor: MonitorLink<E>) -> Self {
-        Self { engines: [engines], clients, monitor, refusals: Refusals::new("iopub") }
+    pub fn new(engines: Socket, clients: Socket, monitor: MonitorLink<E>, max_unread_bytes: usize) -> Self {
+        let publisher = Publisher::new("iopub", max_unread_bytes);
+        Self { engines: [engines], clients, publisher, monitor, refusals: Refusals::new("iopub") }
     }
 
     /// The same, with its refusals counted for others to see.
@@ -383,9 +486,9 @@ impl<E: From<Monitor>> Driver for OutputDriver<E> {
     fn perform(&mut self, effect: OutputEffect) -> ControlFlow<()> {
         match effect {
             OutputEffect::Publish { topic, body } => {
-                self.clients.send([&topic], &body);
+                self.publisher.send(&self.clients, [&topic], &body);
             }
-            OutputEffect::Monitor(seen) => self.monitor.0.send(E::from(seen)),
+            OutputEffect::Monitor(seen) => self.monitor.send(seen),
             OutputEffect::Refused { from, refusal } => self.refusals.note(Some(&from), &refusal),
         }
         ControlFlow::Continue(())

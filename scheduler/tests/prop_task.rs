@@ -202,7 +202,7 @@ impl Both {
                     assert_eq!((&*last.0, &*last.1), (msg_id.as_str(), status), "the hub is told otherwise");
                 }
                 TaskEffect::Monitor(_) | TaskEffect::Refused { .. } => {}
-                TaskEffect::PauseIntake | TaskEffect::ResumeIntake => panic!("no limit is near"),
+                TaskEffect::PauseIntake(_) | TaskEffect::ResumeIntake => panic!("no limit is near"),
             }
         }
         assert_eq!(sent, did.sent, "the hub is told otherwise");

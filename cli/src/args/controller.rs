@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
-use remuda_cluster::{MAX_BROADCAST_DEPTH, Scheme, SqliteConfig};
+use remuda_cluster::{
+    MAX_BROADCAST_DEPTH, MAX_ENGINES, MAX_HUB_LAG, MAX_UNREAD_BYTES, Scheme, SqliteConfig, TaskConfig,
+};
 use remuda_proto::Packer;
 
 use super::{ConfigArgs, LogArgs, PlaceArgs, switch};
@@ -107,6 +109,29 @@ pub(crate) struct ControllerArgs {
     /// Most tasks sent to one engine at a time; 0: no limit
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Engines")]
     pub(crate) hwm: u32,
+
+    /// Most tasks without a reply; with as many, no more are read from clients until a quarter is done
+    #[arg(long, value_name = "N", default_value_t = TaskConfig::MAX_PENDING_TASKS, help_heading = "Limits")]
+    pub(crate) max_pending_tasks: usize,
+    /// Most bytes of tasks without a reply, in the same way
+    #[arg(long, value_name = "BYTES", default_value_t = TaskConfig::MAX_PENDING_BYTES, help_heading = "Limits")]
+    pub(crate) max_pending_bytes: usize,
+    /// Finished tasks on which others may still depend; older ones are forgotten
+    #[arg(long, value_name = "N", default_value_t = TaskConfig::MAX_FINISHED_IDS, help_heading = "Limits")]
+    pub(crate) max_finished_ids: usize,
+    /// Largest message taken; a larger one is answered with an error
+    #[arg(long, value_name = "BYTES", default_value_t = TaskConfig::MAX_MESSAGE_BYTES, help_heading = "Limits")]
+    pub(crate) max_message_bytes: usize,
+    /// Most engines; one more is refused. 0: as many as the limit on open files allows
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Limits",
+          value_parser = clap::value_parser!(u32).range(0..=MAX_ENGINES as i64))]
+    pub(crate) max_engines: u32,
+    /// Most bytes that wait on one socket for peers that do not read; beyond it the slowest peer misses messages
+    #[arg(long, value_name = "BYTES", default_value_t = MAX_UNREAD_BYTES, help_heading = "Limits")]
+    pub(crate) max_unread_bytes: usize,
+    /// Messages that the hub may be behind the schedulers before no more are read from clients
+    #[arg(long, value_name = "N", default_value_t = MAX_HUB_LAG, help_heading = "Limits")]
+    pub(crate) max_hub_lag: usize,
 
     /// Where task records are kept: memory, sqlite or none (`dictdb`, `sqlitedb` and `nodb` for ipcontroller)
     #[arg(long, value_name = "STORE", default_value = "memory", value_parser = store, help_heading = "Task records")]

@@ -43,6 +43,7 @@ pub(crate) fn run(args: &ControllerArgs, notes: &[String]) -> Outcome {
         scheme = connection.task_scheme,
         hwm = args.hwm,
         open_files,
+        max_engines = controller.max_engines(),
         "listening at {}, hub at port {}; connection files in {}",
         connection.common.interface,
         connection.common.registration,
@@ -95,9 +96,16 @@ fn resolve(args: &ControllerArgs) -> Result<ControllerConfig, Failure> {
         task: TaskConfig {
             scheme: args.scheme,
             hwm: args.hwm,
+            max_pending_tasks: args.max_pending_tasks,
+            max_pending_bytes: args.max_pending_bytes,
+            max_finished_ids: args.max_finished_ids,
+            max_message_bytes: args.max_message_bytes,
             seed: u64::from_le_bytes(remuda_net::random_bytes()[..8].try_into().expect("8 of 16 bytes")),
             ..TaskConfig::default()
         },
+        max_engines: (args.max_engines != 0).then_some(args.max_engines as usize),
+        max_unread_bytes: args.max_unread_bytes,
+        max_hub_lag: args.max_hub_lag,
         store: store(args, &profile),
         restore: args.restore,
         // As in stock: engines know no other ports than those that they have.

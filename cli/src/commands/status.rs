@@ -60,6 +60,7 @@ async fn ask(args: &StatusArgs) -> Result<Value, Failure> {
             "done": remuda.map_or(finished, |remuda| remuda.done.ok + remuda.done.error + remuda.done.aborted),
             "failed": remuda.map(|remuda| remuda.done.error),
             "aborted": remuda.map(|remuda| remuda.done.aborted),
+            "paused": remuda.and_then(|remuda| remuda.paused.as_ref()),
         },
     }))
 }
@@ -88,6 +89,7 @@ fn print(out: &mut impl Write, status: &Value) -> io::Result<()> {
         output::table(out, &header, &rows)?;
     }
     let tasks = &status["tasks"];
+    let count = |key: &str| tasks[key].as_u64().unwrap_or_default();
     let mut line = format!(
         "\n{} waiting, {} running, {} done",
         text(&tasks["waiting"]),
@@ -99,5 +101,11 @@ fn print(out: &mut impl Write, status: &Value) -> io::Result<()> {
             line.extend([", of these ", &tasks[key].to_string(), " ", key]);
         }
     }
-    writeln!(out, "{line}")
+    writeln!(out, "{line}")?;
+    if let Some(limit) = tasks["paused"]["limit"].as_str() {
+        let (pending, value) = (count("waiting") + count("running"), &tasks["paused"]["value"]);
+        let of = if limit.ends_with("tasks") { format!("{pending} of {value}") } else { format!("{value} bytes") };
+        writeln!(out, "no more tasks are read from clients until a quarter is done: --{limit} is reached ({of})")?;
+    }
+    Ok(())
 }

@@ -109,6 +109,10 @@ fn read(hub: &mut Hub, from: Idents, body: Body) -> Result<Result<Query, (Query,
     hub.seen.check(&body)?;
     let packer = hub.session.packer();
     let Envelope { msg_type, .. } = Envelope::read(packer, &body)?;
+    if let Err(refusal) = Refusal::check_size(&body, hub.config.max_message_bytes) {
+        let error = RemoteError::new("ValueError", refusal.to_string());
+        return Ok(Err((Query { from, body, msg_type, content: Map::new() }, error)));
+    }
     let content: Value = packer.unpack(body.content())?;
     Ok(match content {
         Value::Object(content) => Ok(Query { from, body, msg_type, content }),

@@ -1,6 +1,6 @@
 //! `queue_request`: what each engine has to do and did, in numbers or ids.
 
-use remuda_proto::message::content::{EngineStatus, RemudaStatus};
+use remuda_proto::message::content::{EngineStatus, PausedIntake, RemudaStatus};
 use remuda_proto::{Map, RemoteError};
 use serde_json::json;
 
@@ -47,6 +47,7 @@ fn status(hub: &Hub, engines: &[&Engine]) -> RemudaStatus {
         running: hub.tracking.running() as u64,
         done: hub.tracking.done(),
         store_errors: hub.store_errors,
+        paused: hub.paused.map(|limit| PausedIntake { limit: limit.name().to_owned(), value: limit.value() as u64 }),
     }
 }
 

@@ -102,6 +102,6 @@ fn to_remote(error: &RegistrationError) -> RemoteError {
     match error {
         RegistrationError::InUse(_) => key_error(&text),
         RegistrationError::NoIdentity => RemoteError::new("ValueError", text),
-        RegistrationError::Full => RemoteError::new("RuntimeError", text),
+        RegistrationError::Full(_) | RegistrationError::NoId => RemoteError::new("RuntimeError", text),
     }
 }

@@ -219,6 +219,18 @@ pub struct RemudaStatus {
     /// How often the store lost something of the task records.
     #[serde(default)]
     pub store_errors: u64,
+    /// The limit because of which the task scheduler reads nothing from clients at the moment, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<PausedIntake>,
+}
+
+/// Why the task scheduler reads nothing from clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PausedIntake {
+    /// The option that sets the limit, without dashes in front.
+    pub limit: String,
+    /// Where the limit is.
+    pub value: u64,
 }
 
 /// How many tasks and direct requests ended, and how, since the controller started.

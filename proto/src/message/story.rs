@@ -337,6 +337,8 @@ pub enum AttemptEnd {
     Unmet,
     /// The engine was gone, and no reply came in time.
     Died,
+    /// It was never sent: too much waited for the engine, which does not read.
+    Undelivered,
 }
 
 /// An engine, by both of its names.

@@ -8,10 +8,11 @@ pub use output::{OutputEffect, OutputEvent, OutputRelay};
 
 use remuda_proto::message::content::AbortRequest;
 use remuda_proto::message::native::Capability;
+use remuda_proto::message::parent_msg_id;
 use remuda_proto::monitor::{Monitor, Queue};
 use remuda_proto::{
     Body, EngineId, EngineUuid, Envelope, Frames, Identity, Idents, Instant, Machine, MsgId, MsgType, Now, Refusal,
-    RemoteError, SeenSignatures, Session, Set,
+    RemoteError, SeenSignatures, Session, Set, Status,
 };
 
 /// Which channel a [`Relay`] serves.
@@ -39,6 +40,15 @@ pub enum RelayEvent {
         engine: Identity,
         /// Its message, not yet verified. The first of its routing frames names the client.
         frames: Frames,
+    },
+    /// What was sent to an engine never reached it, since it does not read.
+    Undelivered {
+        /// The engine.
+        engine: Identity,
+        /// The client, then whatever else it routed by.
+        idents: Idents,
+        /// The message as it was sent.
+        body: Body,
     },
     /// An engine is there.
     Registered {
@@ -108,12 +118,21 @@ pub struct Relay {
     engines: Set<EngineUuid>,
     /// The signatures of requests that were relayed or answered.
     seen: SeenSignatures,
+    /// Largest message relayed, in bytes.
+    max_message_bytes: usize,
 }
 
 impl Relay {
     /// A relay that knows no engine yet.
     pub fn new(channel: Channel, session: Session) -> Self {
-        Self { channel, session, engines: Set::default(), seen: SeenSignatures::default() }
+        let (engines, seen) = (Set::default(), SeenSignatures::default());
+        Self { channel, session, engines, seen, max_message_bytes: usize::MAX }
+    }
+
+    /// The same, but messages of more than `max_message_bytes` are not relayed: the client gets an error in their place.
+    #[must_use]
+    pub fn with_message_limit(self, max_message_bytes: usize) -> Self {
+        Self { max_message_bytes, ..self }
     }
 
     /// The engines that are registered.
@@ -132,16 +151,20 @@ impl Relay {
         self.session.key().verify(&body)?;
         self.seen.check(&body)?;
         let envelope = Envelope::read(self.session.packer(), &body)?;
+        if let Err(refusal) = Refusal::check_size(&body, self.max_message_bytes) {
+            self.answer(now, client, &envelope, &body, &RemoteError::new("ValueError", refusal.to_string()), out);
+            return Err(refusal);
+        }
         if idents.is_empty() {
             let evalue = "the message names no engine: its first frame has to be the uuid of one";
-            self.answer(now, client, &envelope, &body, evalue, out);
+            self.answer(now, client, &envelope, &body, &RemoteError::new("IndexError", evalue), out);
             return Err(Refusal::NoTarget);
         }
         let engine = std::mem::replace(&mut idents[0], client.clone());
         let known = std::str::from_utf8(engine.as_bytes()).ok().and_then(|uuid| self.engines.get(uuid)).cloned();
         let Some(uuid) = known else {
             let evalue = format!("No Such Engine: `{engine}`; it may have left: choose one of the client's `ids`");
-            self.answer(now, client, &envelope, &body, &evalue, out);
+            self.answer(now, client, &envelope, &body, &RemoteError::new("IndexError", evalue), out);
             return Err(Refusal::UnknownEngine(engine));
         };
         match self.channel {
@@ -164,35 +187,86 @@ impl Relay {
         Ok(())
     }
 
-    /// Answers a request that goes nowhere. A message that asks nothing gets no answer: clients raise on replies that
-    /// they do not know.
+    /// Answers a request that goes nowhere, and returns the answer. A message that asks nothing gets none: clients raise on
+    /// replies that they do not know.
     fn answer(
         &mut self,
         now: Now,
         client: &Identity,
         envelope: &Envelope,
         request: &Body,
-        evalue: &str,
+        error: &RemoteError,
         out: &mut Vec<RelayEffect>,
-    ) {
+    ) -> Option<Body> {
         if !is_request(&envelope.msg_type) {
-            return;
+            return None;
         }
-        let error = RemoteError::new("IndexError", evalue);
         let nothing = serde_json::Map::new();
         let reply = envelope.msg_type.reply();
         let reply = self.session.message(now.date, reply, Some(request.header()), &nothing, &error.content(), &[]);
         let (_, body) = reply.expect("an error is text, which every packer takes");
-        out.push(RelayEffect::ToClient { client: client.clone(), idents: Idents::new(), body });
+        out.push(RelayEffect::ToClient { client: client.clone(), idents: Idents::new(), body: body.clone() });
+        Some(body)
     }
 
-    fn engine_sent(&self, engine: &Identity, frames: Frames, out: &mut Vec<RelayEffect>) -> Result<(), Refusal> {
+    /// A request waits for an engine that does not read, and others wait for it already, up to the limit.
+    fn undelivered(
+        &mut self,
+        now: Now,
+        engine: &Identity,
+        idents: &Idents,
+        body: &Body,
+        out: &mut Vec<RelayEffect>,
+    ) -> Result<(), Refusal> {
+        let client = idents.first().ok_or(Refusal::NoTarget)?;
+        let envelope = Envelope::read(self.session.packer(), body)?;
+        let reply = self.answer(now, client, &envelope, body, &unread(engine), out);
+        if let (Some(body), Channel::Mux) = (reply, self.channel) {
+            let (queue, engine, msg_id) = (Queue::Mux, engine.to_engine(), envelope.msg_id);
+            out.push(RelayEffect::Monitor(Monitor::Reply { queue, engine, msg_id, status: Status::Error, body }));
+        }
+        Ok(())
+    }
+
+    /// The reply of an engine is larger than is relayed.
+    fn too_large(
+        &mut self,
+        now: Now,
+        (client, engine): (&Identity, &Identity),
+        body: &Body,
+        refusal: &Refusal,
+        out: &mut Vec<RelayEffect>,
+    ) {
+        let error = RemoteError::new("ValueError", refusal.to_string());
+        let nothing = serde_json::Map::new();
+        let Ok(envelope) = Envelope::read(self.session.packer(), body) else { return };
+        let parent = Some(body.parent_header());
+        let reply = self.session.message(now.date, envelope.msg_type, parent, &nothing, &error.content(), &[]);
+        let (_, error) = reply.expect("an error is text, which every packer takes");
+        if let (Channel::Mux, Ok(Some(msg_id))) = (self.channel, parent_msg_id(self.session.packer(), body)) {
+            let (queue, engine, body) = (Queue::Mux, engine.to_engine(), error.clone());
+            out.push(RelayEffect::Monitor(Monitor::Reply { queue, engine, msg_id, status: Status::Error, body }));
+        }
+        out.push(RelayEffect::ToClient { client: client.clone(), idents: Idents::new(), body: error });
+    }
+
+    fn engine_sent(
+        &mut self,
+        now: Now,
+        engine: &Identity,
+        frames: Frames,
+        out: &mut Vec<RelayEffect>,
+    ) -> Result<(), Refusal> {
         let Frames { mut idents, body } = frames;
         self.session.key().verify(&body)?;
         if idents.is_empty() {
             return Err(Refusal::NoTarget);
         }
         let client = std::mem::replace(&mut idents[0], engine.clone());
+        if let Err(refusal) = Refusal::check_size(&body, self.max_message_bytes) {
+            self.too_large(now, (&client, engine), &body, &refusal, out);
+            return Err(refusal);
+        }
         let monitored = match self.channel {
             Channel::Mux => self.reply_record(engine, &body),
             Channel::Control => None,
@@ -213,6 +287,15 @@ impl Relay {
     }
 }
 
+/// What a client is told in place of an engine that does not read what it is sent.
+pub(crate) fn unread(engine: &Identity) -> RemoteError {
+    let evalue = format!(
+        "engine `{engine}` does not read what it is sent, and the controller's limit --max-unread-bytes is reached: it may be \
+         stopped or hung"
+    );
+    RemoteError::new("RuntimeError", evalue)
+}
+
 /// Whether an answer is due.
 fn is_request(msg_type: &MsgType) -> bool {
     msg_type.as_str().ends_with("_request")
@@ -229,7 +312,11 @@ impl Machine for Relay {
                 (client, done)
             }
             RelayEvent::FromEngine { engine, frames } => {
-                let done = self.engine_sent(&engine, frames, out);
+                let done = self.engine_sent(now, &engine, frames, out);
+                (engine, done)
+            }
+            RelayEvent::Undelivered { engine, idents, body } => {
+                let done = self.undelivered(now, &engine, &idents, &body, out);
                 (engine, done)
             }
             RelayEvent::Registered { uuid, .. } => {

@@ -43,16 +43,25 @@ pub enum OutputEffect {
 pub struct OutputRelay {
     /// Verifies what passes.
     session: Session,
+    /// Largest message relayed, in bytes.
+    max_message_bytes: usize,
 }
 
 impl OutputRelay {
     /// A relay of output.
     pub fn new(session: Session) -> Self {
-        Self { session }
+        Self { session, max_message_bytes: usize::MAX }
+    }
+
+    /// The same, but output of more than `max_message_bytes` is not relayed.
+    #[must_use]
+    pub fn with_message_limit(self, max_message_bytes: usize) -> Self {
+        Self { max_message_bytes, ..self }
     }
 
     fn relay(&self, topic: &Identity, body: Body, out: &mut Vec<OutputEffect>) -> Result<(), Refusal> {
         self.session.key().verify(&body)?;
+        Refusal::check_size(&body, self.max_message_bytes)?;
         let envelope = Envelope::read(self.session.packer(), &body)?;
         let parent = parent_msg_id(self.session.packer(), &body)?;
         out.push(OutputEffect::Publish { topic: topic.clone(), body: body.clone() });

@@ -211,3 +211,46 @@ fn control_is_not_recorded() {
     let out = world.answer(&["c"], &reply(KEY, br#"{"msg_id": "m"}"#, &json!({}), &json!({"status": "ok"})));
     assert!(matches!(&out[..], [RelayEffect::ToClient { .. }]), "{out:?}");
 }
+
+#[test]
+fn a_request_that_its_engine_does_not_read_is_answered_and_the_hub_is_told() {
+    for (channel, told) in [(Channel::Mux, 1), (Channel::Control, 0)] {
+        let mut world = World::new(channel);
+        let body = world.request("apply_request", &json!({}));
+        world.send(&["e-1"], &body);
+        let idents = std::iter::once(ident("c")).collect();
+        let out = world.handle(RelayEvent::Undelivered { engine: ident("e-1"), idents, body });
+        let RelayEffect::ToClient { client, body, .. } = &out[0] else { panic!("{out:?}") };
+        assert_eq!(*client, ident("c"));
+        assert!(String::from_utf8_lossy(body.content()).contains("--max-unread-bytes"), "{body:?}");
+        let monitored = |effect: &&RelayEffect| matches!(effect, RelayEffect::Monitor(Monitor::Reply { .. }));
+        assert_eq!((out.iter().filter(monitored).count(), out.len()), (told, 1 + told));
+    }
+}
+
+#[test]
+fn messages_beyond_the_limit_are_answered_with_an_error_either_way() {
+    let mut world = World::new(Channel::Mux);
+    world.relay = world.relay.with_message_limit(2000);
+    let large = json!({"text": "x".repeat(3000)});
+    let request = world.request("apply_request", &large);
+    let out = world.send(&["e-1"], &request);
+    let [RelayEffect::ToClient { body, .. }, RelayEffect::Refused { refusal, .. }] = &out[..] else {
+        panic!("{out:?}")
+    };
+    assert_eq!(refusal.kind(), "too_large");
+    assert!(String::from_utf8_lossy(body.content()).contains("--max-message-bytes"), "{body:?}");
+
+    let answer = reply(KEY, br#"{"msg_id": "m"}"#, &json!({"status": "ok"}), &large);
+    let out = world.answer(&["c"], &answer);
+    let [
+        RelayEffect::Monitor(Monitor::Reply { msg_id, status, .. }),
+        RelayEffect::ToClient { client, body, .. },
+        RelayEffect::Refused { .. },
+    ] = &out[..]
+    else {
+        panic!("{out:?}")
+    };
+    assert_eq!((msg_id.as_str(), *status, client), ("m", Status::Error, &ident("c")));
+    assert_eq!(body.parent_header(), br#"{"msg_id": "m"}"#);
+}

@@ -79,8 +79,11 @@ pub struct TaskConfig {
     pub max_pending_bytes: usize,
     /// How many finished tasks are remembered, so that others may depend on them and that none is run twice. The oldest
     /// are forgotten first; to depend on a forgotten one is as invalid as to depend on one that never was. Each takes
-    /// some 60 bytes.
+    /// some 30 bytes.
     pub max_finished_ids: usize,
+    /// Largest message taken, in bytes, all its frames together. A larger request is answered with an error, and so is a
+    /// request of which the reply is larger.
+    pub max_message_bytes: usize,
     /// Seed of the draws of the schemes `plainrandom`, `twobin` and `weighted`.
     pub seed: u64,
 }
@@ -96,6 +99,8 @@ impl TaskConfig {
     pub const MAX_PENDING_BYTES: usize = 4 << 30;
     /// Default of [`Self::max_finished_ids`].
     pub const MAX_FINISHED_IDS: usize = 1_000_000;
+    /// Default of [`Self::max_message_bytes`].
+    pub const MAX_MESSAGE_BYTES: usize = 4 << 30;
 }
 
 impl Default for TaskConfig {
@@ -107,6 +112,7 @@ impl Default for TaskConfig {
             max_pending_tasks: Self::MAX_PENDING_TASKS,
             max_pending_bytes: Self::MAX_PENDING_BYTES,
             max_finished_ids: Self::MAX_FINISHED_IDS,
+            max_message_bytes: Self::MAX_MESSAGE_BYTES,
             seed: 0,
         }
     }

@@ -3,7 +3,7 @@
 use remuda_proto::message::metadata::TaskMetadata;
 use remuda_proto::message::native::{Capability, Need};
 use remuda_proto::message::story::AttemptEnd;
-use remuda_proto::monitor::{Monitor, Queue};
+use remuda_proto::monitor::{IntakeLimit, Monitor, Queue};
 use remuda_proto::{Body, EngineUuid, Envelope, Identity, Instant, MsgId, Refusal, Status};
 
 use super::answer::{self, Failure};
@@ -30,6 +30,15 @@ impl TaskScheduler {
         let print = Fingerprint::of(&envelope.msg_id);
         if self.known.find(print).is_some() {
             return Err(Refusal::Resubmitted(envelope.msg_id));
+        }
+        if let Err(refusal) = Refusal::check_size(&body, self.config.max_message_bytes) {
+            if let Some(client) = client {
+                let failure = Failure::Malformed("ValueError", refusal.to_string());
+                let date = step.now.date;
+                let reply = answer::reply(&mut self.session, date, &envelope.msg_id, &body, &failure);
+                step.out.push(TaskEffect::ToClient { client: client.clone(), engine: None, body: reply });
+            }
+            return Err(refusal);
         }
         let metadata = match self.config.scheme {
             Scheme::Pure => Ok(TaskMetadata::default()),
@@ -87,6 +96,11 @@ impl TaskScheduler {
         if self.engines[engine].identity != *from {
             return Err(Refusal::Unexpected(parent));
         }
+        if let Err(refusal) = Refusal::check_size(&body, self.config.max_message_bytes) {
+            let failure = Failure::Malformed("ValueError", refusal.to_string());
+            self.with_engine_of(key, step, |scheduler, _, _| scheduler.doom(key, failure));
+            return Err(refusal);
+        }
         // An engine that names no status has answered; one that failed would say so.
         let status = reply.status.unwrap_or(Status::Ok);
         self.with_engine_of(key, step, |scheduler, engine, step| {
@@ -117,6 +131,24 @@ impl TaskScheduler {
             }
         });
         Ok(())
+    }
+
+    /// A task was never sent, since its engine does not read: nothing was begun, so it goes to another.
+    pub(super) fn undelivered(&mut self, to: &Identity, body: &Body, step: &mut Step<'_>) {
+        let Ok(envelope) = Envelope::read(self.session.packer(), body) else { return };
+        let Some(key) = self.known.live(&envelope.msg_id) else { return };
+        let State::Assigned { engine, .. } = self.jobs[key].state else { return };
+        if self.engines[engine].identity != *to {
+            return;
+        }
+        self.with_engine_of(key, step, |scheduler, engine, step| {
+            if scheduler.config.scheme == Scheme::Pure {
+                let uuid = scheduler.engines[engine].uuid.clone();
+                scheduler.doom(key, Failure::Died(uuid));
+            } else {
+                scheduler.try_elsewhere(key, engine, AttemptEnd::Undelivered, step.now.instant);
+            }
+        });
     }
 
     /// The time of a task in the queue, or with an engine that left, is over.
@@ -269,7 +301,9 @@ impl TaskScheduler {
         let (tasks, bytes) = (self.jobs.len(), self.pending_bytes);
         if !self.paused && (tasks >= most_tasks || bytes >= most_bytes) {
             self.paused = true;
-            step.out.push(TaskEffect::PauseIntake);
+            let reached = tasks >= most_tasks;
+            let limit = if reached { IntakeLimit::Tasks(most_tasks) } else { IntakeLimit::Bytes(most_bytes) };
+            step.out.push(TaskEffect::PauseIntake(limit));
         } else if self.paused
             && tasks <= most_tasks - most_tasks.div_ceil(4)
             && bytes <= most_bytes - most_bytes.div_ceil(4)

@@ -21,7 +21,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 use remuda_proto::message::native::Capability;
-use remuda_proto::monitor::Monitor;
+use remuda_proto::monitor::{IntakeLimit, Monitor};
 use remuda_proto::{Body, EngineUuid, Identity, Instant, Machine, MsgId, Now, Refusal, Session};
 
 use self::answer::Failure;
@@ -69,6 +69,13 @@ pub enum TaskEvent {
     Unregistered {
         /// The engine.
         uuid: EngineUuid,
+    },
+    /// What was sent to an engine never reached it, since it does not read. The task is tried elsewhere.
+    Undelivered {
+        /// The engine.
+        engine: Identity,
+        /// The request as it was sent.
+        body: Body,
     },
     /// Tasks are not wanted any more. Those that wait or are ready are answered `aborted` at once; those that an engine
     /// has are its business; unknown ones mean nothing.
@@ -122,8 +129,9 @@ pub enum TaskEffect {
         /// Why.
         refusal: Refusal,
     },
-    /// Read no more from clients, until [`Self::ResumeIntake`]. What comes all the same is accepted.
-    PauseIntake,
+    /// Read no more from clients, until [`Self::ResumeIntake`], since this limit is reached. What comes all the same is
+    /// accepted.
+    PauseIntake(IntakeLimit),
     /// Read from clients again.
     ResumeIntake,
 }
@@ -331,6 +339,7 @@ impl Machine for TaskScheduler {
             }
             TaskEvent::Registered { uuid, capability } => self.register(&uuid, capability, step),
             TaskEvent::Unregistered { uuid } => self.unregister(&uuid, step),
+            TaskEvent::Undelivered { engine, body } => self.undelivered(&engine, &body, step),
             TaskEvent::Abort { msg_ids } => self.abort(&msg_ids, step),
             TaskEvent::Explain { question, msg_ids, whole } => {
                 let explanation = self.explain(now, question, &msg_ids, whole);

@@ -222,6 +222,8 @@ impl TaskBook {
             // The hub knows of it already.
             TaskEvent::Resubmit { body, .. } => _ = self.submit(now, None, body),
             TaskEvent::Explain { .. } => {}
+            // The simulated network has room for all.
+            TaskEvent::Undelivered { .. } => {}
             TaskEvent::Result { engine, body, .. } => self.result(now, engine, body),
             TaskEvent::Registered { uuid, capability } => {
                 // One that comes back still has what it had, until the grace time of that is over.
@@ -309,8 +311,8 @@ impl TaskBook {
                 self.told.push(seen.clone());
             }
             TaskEffect::Refused { .. } => {}
-            TaskEffect::PauseIntake | TaskEffect::ResumeIntake => {
-                let pauses = matches!(effect, TaskEffect::PauseIntake);
+            TaskEffect::PauseIntake(_) | TaskEffect::ResumeIntake => {
+                let pauses = matches!(effect, TaskEffect::PauseIntake(_));
                 if self.paused == pauses {
                     return Err(Violation::new("intake", format!("paused was {} already", self.paused)));
                 }
@@ -475,7 +477,7 @@ impl TaskBook {
                 }
                 // For people who ask, and no part of the record.
                 Monitor::Attempts { msg_id, .. } => self.tasks.contains_key(msg_id),
-                Monitor::Explained(_) => true,
+                Monitor::Explained(_) | Monitor::Intake(_) => true,
                 Monitor::Request { .. } | Monitor::Reply { .. } | Monitor::Output { .. } => false,
             };
             if !right {

@@ -100,6 +100,8 @@ impl BroadcastBook {
             }
             BroadcastEvent::FromClient { client, body } => self.request(client, body),
             BroadcastEvent::FromEngine { engine, idents, body } => self.reply(engine, idents, body),
+            // The simulated network has room for all.
+            BroadcastEvent::Undelivered { .. } => {}
         }
     }
 

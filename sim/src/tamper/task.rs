@@ -166,7 +166,7 @@ impl TaskCore {
                 self.repeats.extend(old.map(|old| (msg_id.clone(), old)));
                 Some(TaskEvent::Resubmit { msg_id, body })
             }
-            TaskEvent::Abort { .. } | TaskEvent::Explain { .. } => Some(event),
+            TaskEvent::Abort { .. } | TaskEvent::Explain { .. } | TaskEvent::Undelivered { .. } => Some(event),
         }
     }
 

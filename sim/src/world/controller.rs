@@ -142,7 +142,9 @@ impl World {
                     BroadcastEvent::FromEngine { engine, body, .. } => {
                         self.log.message(at, 15, body, || format!("the broadcast scheduler gets from `{engine}`"));
                     }
-                    BroadcastEvent::Registered { .. } | BroadcastEvent::Unregistered { .. } => {}
+                    BroadcastEvent::Registered { .. }
+                    | BroadcastEvent::Unregistered { .. }
+                    | BroadcastEvent::Undelivered { .. } => {}
                 }
                 self.broadcasts.event(&event);
                 self.broadcast.machine.handle(now, event, &mut out);
@@ -200,6 +202,9 @@ impl World {
             TaskEvent::Explain { msg_ids, .. } => {
                 self.log.about_all(at, msg_ids, format_args!("the task scheduler is asked about {msg_ids:?}"));
             }
+            TaskEvent::Undelivered { engine, body } => {
+                self.log.message(at, 2, body, || format!("the task scheduler hears that `{engine}` does not read"));
+            }
         }
     }
 
@@ -224,7 +229,7 @@ impl World {
                 }
             }
             TaskEffect::Refused { from, refusal } => self.refused(PartName::Task, &from, &refusal),
-            TaskEffect::PauseIntake => self.task.paused = true,
+            TaskEffect::PauseIntake(_) => self.task.paused = true,
             TaskEffect::ResumeIntake => self.task.paused = false,
         }
     }

@@ -257,6 +257,7 @@ fn events(task: &TaskStory) -> Vec<(Date, String)> {
             AttemptEnd::Failed(error) => format!("failed on {engine}: {error}"),
             AttemptEnd::Unmet => format!("{engine} could not run it (a dependency that it checks itself was not met)"),
             AttemptEnd::Died => format!("{engine} was gone, and no reply came in time"),
+            AttemptEnd::Undelivered => format!("was not sent after all: {engine} does not read (--max-unread-bytes)"),
         };
         events.push((attempt.ended, end));
     }

@@ -124,7 +124,7 @@ fn intake_pauses_at_a_limit_and_resumes_when_a_quarter_is_gone() {
     let mut world = World::new(TaskConfig { max_pending_tasks: 4, ..TaskConfig::default() });
     world.join("e");
     let edges = |out: &[TaskEffect]| {
-        let pauses = out.iter().filter(|effect| matches!(effect, TaskEffect::PauseIntake)).count();
+        let pauses = out.iter().filter(|effect| matches!(effect, TaskEffect::PauseIntake(_))).count();
         (pauses, out.iter().filter(|effect| matches!(effect, TaskEffect::ResumeIntake)).count())
     };
     for id in ["a", "b", "c"] {
@@ -206,4 +206,41 @@ fn a_task_that_the_hub_repeats_has_no_client() {
         panic!("{out:?}")
     };
     assert_eq!(*status, Status::Error, "a task that ran is not run again, and the hub does not wait for it");
+}
+
+#[test]
+fn a_task_that_its_engine_does_not_read_goes_to_another_at_no_cost_and_never_back() {
+    let mut world = World::of(&["slow", "other"]);
+    let first = engine(&world.submit("a", &plain()));
+    let body = world.scheduler.jobs.iter().next().unwrap().1.body.clone();
+    let out = world.handle(TaskEvent::Undelivered { engine: ident(&first), body: body.clone() });
+    let second = engine(&out);
+    assert_ne!(second, first);
+    // Said twice, or of an engine that does not have it, it means nothing.
+    assert!(world.handle(TaskEvent::Undelivered { engine: ident(&first), body: body.clone() }).is_empty());
+    assert!(world.handle(TaskEvent::Undelivered { engine: ident(&second), body }).is_empty());
+    assert_eq!(world.counts(), (0, 1, 0));
+}
+
+#[test]
+fn messages_beyond_the_limit_are_answered_with_an_error_that_names_it() {
+    let size = World::of(&[]).request("a", "apply_request", &plain(), &plain()).size_bytes();
+    let mut world = World::new(TaskConfig { max_message_bytes: size + 500, ..TaskConfig::default() });
+    world.join("e");
+    let large = json!({"text": "x".repeat(1000)});
+    let request = world.request("large", "apply_request", &plain(), &large);
+    let out = world.submit_body(request);
+    let [TaskEffect::ToClient { body, engine: None, .. }, TaskEffect::Refused { refusal, .. }] = &out[..] else {
+        panic!("{out:?}")
+    };
+    assert_eq!(refusal.kind(), "too_large");
+    assert!(String::from_utf8_lossy(body.content()).contains("--max-message-bytes"), "{body:?}");
+    assert!(world.scheduler.is_idle());
+
+    world.submit("small", &plain());
+    let reply = world.result("small", &json!({"status": "ok"}), &large);
+    let out = world.answer_body("e", reply);
+    assert_eq!(errors(&out), pairs(&[("small", "ValueError")]));
+    assert_eq!(monitored(&out), ["small failed by nobody"]);
+    assert!(world.scheduler.is_idle());
 }

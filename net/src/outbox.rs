@@ -1,0 +1,431 @@
+//! What waits for peers that do not read: within limits, and in nobody else's way.
+//!
+//! libzmq keeps a queue for each peer. Without a limit, one that never reads takes all memory; with one alone, what is
+//! beyond it is dropped in silence, and the limit counts messages, whatever their size. So here queues are bounded both in
+//! messages and in bytes, what does not fit waits here, and who makes too much wait loses it, not the others.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use remuda_proto::{Body, Identity, Idents, LARGE_FRAME_BYTES, Map};
+
+use crate::socket::{Sent, Socket};
+
+/// Messages of this size or more are weighed while libzmq has them. Smaller ones are bounded well enough by their number.
+const WEIGHED_BYTES: usize = LARGE_FRAME_BYTES;
+/// Most bytes of weighed messages that libzmq may have for one peer, before a further one waits.
+const MAX_IN_FLIGHT_BYTES: usize = 64 << 20;
+/// What a message that waits takes besides its bytes, or more.
+const OVERHEAD_BYTES: usize = 256;
+/// How soon to look again whether a peer reads: libzmq tells nobody.
+const PATIENCE: Duration = Duration::from_millis(10);
+/// Most peers that are looked at in one turn.
+const TURN_PEERS: usize = 16;
+/// Most messages that one of them is sent in a turn: some 25,000 a second where nothing else calls for a turn, which is more
+/// than a Python peer reads, and less than a millisecond for which others wait.
+const TURN_MESSAGES: usize = 256;
+
+/// The messages for the peers of one bounded ROUTER. Each peer gets its own in order.
+///
+/// A message that a peer's queue in libzmq has no room for waits here. When more bytes wait than the limit allows, the peer
+/// with the most of them loses its newest. What waits for a peer that disconnects goes with it.
+pub struct Outbox {
+    /// Of the socket, for the log.
+    name: &'static str,
+    /// Most bytes that wait here, for all peers together.
+    limit_bytes: usize,
+    /// Whether what is lost is handed back by [`Self::take_lost`].
+    hands_back: bool,
+    /// Who has messages waiting; none is empty.
+    waiting: Map<Identity, Waiting>,
+    /// The size of all that waits.
+    waiting_bytes: usize,
+    /// Weighed messages that libzmq has, by peer. Peers of which it has none are removed now and then.
+    in_flight: Map<Identity, Weight>,
+    /// At so many peers in `in_flight` those without weight are removed.
+    sweep_at: usize,
+    /// Where to begin to look in `waiting` next: anywhere.
+    next: usize,
+    /// What was lost and not yet taken; empty unless `hands_back`.
+    lost: VecDeque<(Idents, Body)>,
+}
+
+/// What waits for one peer.
+#[derive(Default)]
+struct Waiting {
+    /// The messages, oldest first.
+    messages: VecDeque<(Idents, Body)>,
+    /// Their size.
+    size_bytes: usize,
+    /// How many were lost since it last read all. The first is told.
+    lost: u64,
+}
+
+impl Outbox {
+    /// For the socket of that name. At most `limit_bytes` wait here; what is beyond is dropped, with a line in the log for each
+    /// peer concerned.
+    pub fn new(name: &'static str, limit_bytes: usize) -> Self {
+        Self {
+            name,
+            limit_bytes,
+            hands_back: false,
+            waiting: Map::default(),
+            waiting_bytes: 0,
+            in_flight: Map::default(),
+            sweep_at: 64,
+            next: 0,
+            lost: VecDeque::new(),
+        }
+    }
+
+    /// The same, but what is beyond the limit is handed back by [`Self::take_lost`].
+    #[must_use]
+    pub fn handing_back(self) -> Self {
+        Self { hands_back: true, ..self }
+    }
+
+    /// Sends a message to the peer that is the first of `idents`, or lets it wait. To a peer that is not there nothing is
+    /// sent.
+    pub fn send<'a>(&mut self, socket: &Socket, idents: impl Iterator<Item = &'a Identity> + Clone, body: &Body) {
+        let Some(peer) = idents.clone().next() else { return };
+        let in_line = !self.waiting.is_empty() && self.waiting.contains_key(peer);
+        if in_line || self.offer(socket, peer, idents.clone(), body) == Sent::Full {
+            self.wait(peer.clone(), idents.cloned().collect(), body.clone());
+        }
+    }
+
+    /// Sends what waited, as far as there is room by now. To be called once a turn.
+    pub fn flush(&mut self, socket: &Socket) {
+        for _ in 0..self.waiting.len().min(TURN_PEERS) {
+            if self.next >= self.waiting.len() {
+                self.next = 0;
+            }
+            self.flush_one(socket, self.next);
+        }
+    }
+
+    /// How soon to call [`Self::flush`] again, if anything waits.
+    pub fn patience(&self) -> Option<Duration> {
+        (!self.waiting.is_empty()).then_some(PATIENCE)
+    }
+
+    /// The bytes that wait, and for how many peers.
+    pub fn waiting(&self) -> (usize, usize) {
+        (self.waiting_bytes, self.waiting.len())
+    }
+
+    /// The next message that was lost beyond the limit.
+    pub fn take_lost(&mut self) -> Option<(Idents, Body)> {
+        self.lost.pop_front()
+    }
+
+    /// Sends what waits for the peer at this place of `waiting`, and moves on to the next place.
+    fn flush_one(&mut self, socket: &Socket, at: usize) {
+        for _ in 0..TURN_MESSAGES {
+            let Some((peer, waiting)) = self.waiting.get_index(at) else { return };
+            let Some((idents, body)) = waiting.messages.front().cloned() else { break };
+            let peer = peer.clone();
+            match self.offer(socket, &peer, idents.iter(), &body) {
+                Sent::Full => break,
+                Sent::Taken => {
+                    let waiting = &mut self.waiting[at];
+                    waiting.messages.pop_front();
+                    let size = size_of(&body);
+                    waiting.size_bytes -= size;
+                    self.waiting_bytes -= size;
+                }
+                Sent::NoPeer => {
+                    let waiting = &mut self.waiting[at];
+                    waiting.messages.clear();
+                    self.waiting_bytes -= std::mem::take(&mut waiting.size_bytes);
+                }
+            }
+        }
+        if self.waiting[at].messages.is_empty() {
+            // The last one takes this place, and its turn.
+            if let Some((peer, Waiting { lost: lost @ 1.., .. })) = self.waiting.swap_remove_index(at) {
+                tracing::info!(socket = self.name, %peer, lost, "nothing waits for this peer any more");
+            }
+        } else {
+            self.next = at + 1;
+        }
+    }
+
+    fn offer<'a>(
+        &mut self,
+        socket: &Socket,
+        peer: &Identity,
+        idents: impl Iterator<Item = &'a Identity>,
+        body: &Body,
+    ) -> Sent {
+        if body.size_bytes() < WEIGHED_BYTES {
+            return socket.offer(idents, body, None);
+        }
+        let weight = self.weight_of(peer);
+        if weight.bytes() >= MAX_IN_FLIGHT_BYTES {
+            return Sent::Full;
+        }
+        socket.offer(idents, body, Some(weight.tail(body)))
+    }
+
+    fn weight_of(&mut self, peer: &Identity) -> Weight {
+        if self.in_flight.len() >= self.sweep_at {
+            self.in_flight.retain(|_, weight| weight.bytes() > 0);
+            self.sweep_at = 64.max(2 * self.in_flight.len());
+        }
+        self.in_flight.entry(peer.clone()).or_default().clone()
+    }
+
+    fn wait(&mut self, peer: Identity, idents: Idents, body: Body) {
+        let size = size_of(&body);
+        let waiting = self.waiting.entry(peer).or_default();
+        waiting.messages.push_back((idents, body));
+        waiting.size_bytes += size;
+        self.waiting_bytes += size;
+        while self.waiting_bytes > self.limit_bytes && self.lose_one() {}
+    }
+
+    /// Drops the newest message of the peer for which most waits. Returns whether there was one.
+    fn lose_one(&mut self) -> bool {
+        let Some((peer, most)) = self.waiting.iter_mut().max_by_key(|(_, waiting)| waiting.size_bytes) else {
+            return false;
+        };
+        let Some((idents, body)) = most.messages.pop_back() else { return false };
+        let size = size_of(&body);
+        most.size_bytes -= size;
+        self.waiting_bytes -= size;
+        most.lost += 1;
+        if most.lost == 1 {
+            tracing::warn!(
+                socket = self.name,
+                %peer,
+                waiting_bytes = most.size_bytes,
+                limit_bytes = self.limit_bytes,
+                "this peer does not read what it is sent, and the limit --max-unread-bytes is reached: what is sent to it \
+                 beyond is not delivered until it reads; results stay on record (`get_result`)"
+            );
+        }
+        if self.hands_back {
+            self.lost.push_back((idents, body));
+        }
+        true
+    }
+}
+
+/// What a message takes while it waits.
+fn size_of(body: &Body) -> usize {
+    body.size_bytes() + OVERHEAD_BYTES
+}
+
+/// Bounds what waits in a bounded PUB for subscribers that do not read. libzmq bounds the number of messages for each of
+/// them; this bounds the bytes of large ones, for all together.
+pub struct Publisher {
+    /// Of the socket, for the log.
+    name: &'static str,
+    limit_bytes: usize,
+    /// Weighed messages that libzmq has not yet sent to every subscriber.
+    in_flight: Weight,
+    /// How many messages were not published since the limit was reached. The first is told.
+    lost: u64,
+}
+
+impl Publisher {
+    /// For the socket of that name. A large message is not published while `limit_bytes` of such wait for a subscriber.
+    pub fn new(name: &'static str, limit_bytes: usize) -> Self {
+        Self { name, limit_bytes, in_flight: Weight::default(), lost: 0 }
+    }
+
+    /// Publishes a message, unless it is beyond the limit.
+    pub fn send<'a>(&mut self, socket: &Socket, idents: impl IntoIterator<Item = &'a Identity>, body: &Body) {
+        if body.size_bytes() < WEIGHED_BYTES {
+            socket.offer(idents, body, None);
+            return;
+        }
+        let waiting_bytes = self.in_flight.bytes();
+        if waiting_bytes >= self.limit_bytes {
+            self.lost += 1;
+            if self.lost == 1 {
+                tracing::warn!(
+                    socket = self.name,
+                    waiting_bytes,
+                    limit_bytes = self.limit_bytes,
+                    "a subscriber does not read, and the limit --max-unread-bytes is reached: large messages are not \
+                     published until it reads; they stay on record"
+                );
+            }
+            return;
+        }
+        if self.lost > 0 {
+            tracing::info!(socket = self.name, lost = self.lost, "large messages are published again");
+            self.lost = 0;
+        }
+        socket.offer(idents, body, Some(self.in_flight.tail(body)));
+    }
+}
+
+/// The size of messages that libzmq has, in bytes.
+#[derive(Clone, Default)]
+struct Weight(Arc<AtomicUsize>);
+
+impl Weight {
+    fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// The last frame of a message, which counts with the weight of all of it until it is gone: the last to go.
+    fn tail(&self, body: &Body) -> Bytes {
+        let last = body.part_count() - 1;
+        let shared = body.shared(last).cloned();
+        let bytes = shared.unwrap_or_else(|| Bytes::copy_from_slice(body.parts().last().unwrap_or_default()));
+        let size = body.size_bytes();
+        self.0.fetch_add(size, Ordering::Relaxed);
+        Bytes::from_owner(Weighed { bytes, size, weight: self.clone() })
+    }
+}
+
+/// A frame that takes its weight off when it goes.
+struct Weighed {
+    bytes: Bytes,
+    size: usize,
+    weight: Weight,
+}
+
+impl AsRef<[u8]> for Weighed {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Weighed {
+    fn drop(&mut self) {
+        self.weight.0.fetch_sub(self.size, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::socket::{Context, Kind, Received};
+    use remuda_proto::{DELIMITER, Frames};
+
+    fn body(number: u32, size: usize) -> Body {
+        let (number, buffer) = (number.to_string(), vec![7; size]);
+        let parts: [&[u8]; 7] = [DELIMITER, b"", number.as_bytes(), b"{}", b"{}", b"{}", &buffer];
+        Frames::from_parts(parts).unwrap().body
+    }
+
+    /// A bounded ROUTER, and its peer `name`, which takes one message at a time off the wire.
+    fn pair(context: &Context, router: &mut Socket, url: &str, name: &str) -> Socket {
+        let dealer = Socket::builder(context, Kind::Dealer).unwrap().identity(name.as_bytes()).unwrap();
+        let dealer = dealer.bounded().unwrap().connect([url]).unwrap();
+        assert!(dealer.send([], &body(0, 0)));
+        assert!(router.wait(Duration::from_secs(10)));
+        assert!(matches!(router.receive(), Some(Received::Message(_))));
+        dealer
+    }
+
+    fn router(context: &Context) -> (Socket, String) {
+        let router = Socket::builder(context, Kind::Router).unwrap().bounded().unwrap();
+        let router = router.bind("tcp://127.0.0.1:0").unwrap();
+        let url = format!("tcp://127.0.0.1:{}", router.port().unwrap());
+        (router, url)
+    }
+
+    fn numbers(socket: &mut Socket, outbox: &mut Outbox, router: &Socket, count: usize) -> Vec<u32> {
+        let mut numbers = Vec::new();
+        let start = std::time::Instant::now();
+        while numbers.len() < count && start.elapsed() < Duration::from_secs(60) {
+            outbox.flush(router);
+            socket.wait(Duration::from_millis(10));
+            while let Some(Received::Message(frames)) = socket.receive() {
+                numbers.push(std::str::from_utf8(frames.body.header()).unwrap().parse().unwrap());
+            }
+        }
+        numbers
+    }
+
+    #[test]
+    fn a_peer_that_reads_late_gets_all_in_order_and_another_does_not_wait() {
+        let context = Context::new();
+        let (mut router, url) = router(&context);
+        let mut late = pair(&context, &mut router, &url, "late");
+        let mut other = pair(&context, &mut router, &url, "other");
+        let (to_late, to_other) = (Identity::from(&b"late"[..]), Identity::from(&b"other"[..]));
+        let mut outbox = Outbox::new("test", 1 << 30);
+        // More than all the buffers on the way hold, in large messages and small ones.
+        let mut sent = 0;
+        while outbox.waiting().1 == 0 || sent % 1000 != 0 {
+            sent += 1;
+            let size = if sent % 4 == 0 { 40_000 } else { 100 };
+            outbox.send(&router, [&to_late].into_iter(), &body(sent, size));
+            assert!(sent < 1_000_000, "the peer's queue has no limit");
+        }
+        outbox.send(&router, [&to_other].into_iter(), &body(1, 10));
+        assert_eq!(numbers(&mut other, &mut outbox, &router, 1), [1]);
+        let read = numbers(&mut late, &mut outbox, &router, sent as usize);
+        assert!(read.iter().copied().eq(1..=sent), "{} of {sent}, or not in order", read.len());
+        assert_eq!((outbox.waiting(), outbox.patience()), ((0, 0), None));
+    }
+
+    #[test]
+    fn beyond_the_limit_the_peer_with_most_waiting_loses_its_newest_which_are_handed_back() {
+        let context = Context::new();
+        let (mut router, url) = router(&context);
+        let mut peers = Vec::new();
+        for name in ["greedy", "modest"] {
+            peers.push((pair(&context, &mut router, &url, name), Identity::from(name.as_bytes())));
+        }
+        let limit = 100_000_000;
+        let mut outbox = Outbox::new("test", limit).handing_back();
+        // Fill the way to both, then let one wait for little and the other for too much.
+        for (peer, waits) in [(1, 1), (0, 30)] {
+            let (_, to) = &peers[peer];
+            let before = outbox.waiting().1;
+            let mut number = 0;
+            while outbox.waiting().1 == before {
+                number += 1;
+                outbox.send(&router, [to].into_iter(), &body(number, 4_000_000));
+                assert!(number < 10_000, "the peer's queue has no limit");
+            }
+            for _ in 1..waits {
+                number += 1;
+                outbox.send(&router, [to].into_iter(), &body(number, 4_000_000));
+            }
+        }
+        assert!(outbox.waiting().0 <= limit);
+        let mut lost = Vec::new();
+        while let Some((idents, body)) = outbox.take_lost() {
+            assert_eq!(idents[0], peers[0].1);
+            lost.push(std::str::from_utf8(body.header()).unwrap().parse::<u32>().unwrap());
+        }
+        assert!(lost.len() >= 5 && lost.is_sorted(), "{lost:?}");
+        assert_eq!(outbox.waiting().1, 2);
+    }
+
+    #[test]
+    fn what_waits_for_a_peer_goes_with_it() {
+        let context = Context::new();
+        let (mut router, url) = router(&context);
+        let peer = pair(&context, &mut router, &url, "gone");
+        let to = Identity::from(&b"gone"[..]);
+        let mut outbox = Outbox::new("test", 1 << 30);
+        let mut number = 0;
+        while outbox.waiting().1 == 0 {
+            number += 1;
+            outbox.send(&router, [&to].into_iter(), &body(number, 1_000_000));
+            assert!(number < 10_000, "the peer's queue has no limit");
+        }
+        drop(peer);
+        for _ in 0..1000 {
+            router.wait(Duration::from_millis(10));
+            outbox.flush(&router);
+            if outbox.waiting() == (0, 0) {
+                return;
+            }
+        }
+        panic!("{:?} waits for nobody", outbox.waiting());
+    }
+}
