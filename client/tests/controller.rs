@@ -28,7 +28,8 @@ struct Controller {
     mux: Socket,
     task: Socket,
     control: Socket,
-    iopub: Socket,
+    /// An XPUB, which hears of subscriptions.
+    iopub: zmq::Socket,
     session: Session,
     folder: tempfile::TempDir,
 }
@@ -43,7 +44,7 @@ impl Controller {
             mux: bind(Kind::Router),
             task: bind(Kind::Router),
             control: bind(Kind::Router),
-            iopub: bind(Kind::Pub),
+            iopub: publisher(),
             session: Session::new("hub".into(), "u", Key::new(KEY), Packer::Json, 1),
             folder: tempfile::tempdir().unwrap(),
         };
@@ -51,7 +52,7 @@ impl Controller {
         let file = json!({
             "interface": "tcp://*", "location": "", "key": KEY, "registration": port(&controller.query),
             "notification": port(&controller.notification), "mux": port(&controller.mux), "task": port(&controller.task),
-            "control": port(&controller.control), "iopub": port(&controller.iopub), "broadcast": 1,
+            "control": port(&controller.control), "iopub": port_of(&controller.iopub), "broadcast": 1,
         });
         fs::write(controller.path(), file.to_string()).unwrap();
         controller
@@ -89,12 +90,30 @@ impl Controller {
 
     fn publish(&mut self, topic: &str, msg_type: &str, parent: Option<&[u8]>, metadata: &Value, content: &Value) {
         let (_, body) = self.session.message(Date(0), msg_type.into(), parent, metadata, content, &[]).unwrap();
-        let (socket, idents) = match topic {
-            "" => (&self.notification, None),
-            topic => (&self.iopub, Some(Identity::from(topic.as_bytes()))),
-        };
-        assert!(socket.send_frames(&Frames::new(idents, body)));
+        if topic.is_empty() {
+            assert!(self.notification.send_frames(&Frames::new(None, body)));
+        } else {
+            let frames = Frames::new([Identity::from(topic.as_bytes())], body);
+            self.iopub.send_multipart(frames.parts(), 0).unwrap();
+        }
     }
+
+    /// Waits until the client has subscribed to output: what is published before is lost.
+    fn await_subscriber(&self) {
+        assert_eq!(self.iopub.recv_bytes(0).unwrap(), [1], "a subscription to everything");
+    }
+}
+
+fn publisher() -> zmq::Socket {
+    let socket = zmq::Context::new().socket(zmq::XPUB).unwrap();
+    socket.set_rcvtimeo(i32::try_from(DEADLINE.as_millis()).unwrap()).unwrap();
+    socket.bind("tcp://127.0.0.1:0").unwrap();
+    socket
+}
+
+fn port_of(socket: &zmq::Socket) -> u16 {
+    let endpoint = socket.get_last_endpoint().unwrap().unwrap();
+    endpoint.rsplit_once(':').unwrap().1.parse().unwrap()
 }
 
 /// Runs the controller's side on a thread of its own.
@@ -173,7 +192,7 @@ async fn a_function_is_called_by_name_and_gives_a_typed_result() {
         );
         let parent = request.body.header();
         let stream = json!({"name": "stdout", "text": "6 * 7\n"});
-        // Until the reply is sent the subscription has had all the time of the connection.
+        controller.await_subscriber();
         controller.publish("engine.3.stdout", "stream", Some(parent), &json!({}), &stream);
         let idle = json!({"execution_state": "idle"});
         controller.publish("engine.3.status", "status", Some(parent), &json!({"engine": "e3"}), &idle);
