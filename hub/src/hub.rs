@@ -41,7 +41,7 @@ pub struct Config {
     pub registration_timeout: Duration,
     /// What is returned as `connection_info` when an engine registers: its connection file again.
     pub engine_connection: serde_json::Value,
-    /// Most engines, pending ones included; at most [`MAX_ENGINES`](crate::MAX_ENGINES).
+    /// Most engines, pending ones included; at most [`MAX_ENGINES`].
     pub max_engines: usize,
     /// Largest query answered, in bytes, all its frames together.
     pub max_message_bytes: usize,
