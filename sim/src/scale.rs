@@ -101,6 +101,8 @@ impl Scale {
             check_every: (self.tasks / 2).max(1),
             look_every,
             max_steps: u64::MAX,
+            // The hub may find three reports of every task, and a beat of every heart, when it wakes.
+            max_turn: 100_000 + self.tasks * 10 + u64::from(self.engines) * 100,
             compared: 20_000,
             ..Options::default()
         }

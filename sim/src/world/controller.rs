@@ -15,9 +15,6 @@ use crate::checker::{Verdict, Violation};
 use crate::network::{Channel, Payload, Peer, Way, client_identity, client_of};
 use crate::part::{Input, Part, PartName};
 
-/// A thread that does this much in one turn is going in circles.
-const MAX_TURN: u32 = 100_000;
-
 /// How long a thread takes to wake, at most.
 const WAKE: Duration = Duration::from_micros(50);
 
@@ -43,7 +40,7 @@ impl World {
     /// A thread takes its turn, if this is the one that was planned.
     pub(super) fn turn(&mut self, name: PartName) -> Verdict {
         let now = self.clock.now();
-        let mut left = MAX_TURN;
+        let mut left = self.options.max_turn;
         let every = self.options.check_every.max(1);
         macro_rules! turn {
             ($part:ident, $perform:ident $(, $fails:tt)?) => {{
@@ -65,7 +62,7 @@ impl World {
                     }
                     left -= 1;
                     if left == 0 {
-                        return Err(circles(name));
+                        return Err(circles(name, self.options.max_turn));
                     }
                 }
                 idle_call(&mut self.$part, now, name)?;
@@ -81,7 +78,7 @@ impl World {
                     self.$step(now, input)?;
                     left -= 1;
                     if left == 0 {
-                        return Err(circles(name));
+                        return Err(circles(name, self.options.max_turn));
                     }
                 }
                 idle_call(&mut self.$part, now, name)?;
@@ -545,6 +542,6 @@ fn idle_call<M: Machine>(part: &mut Part<M>, now: Now, name: PartName) -> Verdic
     Err(Violation::new("deadline", format!("{name:?} asks for {} things when nothing is due", out.len())))
 }
 
-fn circles(name: PartName) -> Violation {
-    Violation::new("circles", format!("{name:?} does {MAX_TURN} things without time passing"))
+fn circles(name: PartName, max_turn: u64) -> Violation {
+    Violation::new("circles", format!("{name:?} does {max_turn} things without time passing"))
 }

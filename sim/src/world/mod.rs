@@ -45,6 +45,8 @@ pub struct Options {
     pub look_every: u64,
     /// A run that needs more steps than this does not settle, whatever the clock says.
     pub max_steps: u64,
+    /// A thread that does this much in one turn is going in circles.
+    pub max_turn: u64,
     /// Most records that are compared in the end with what clients got.
     pub compared: usize,
 }
@@ -57,6 +59,7 @@ impl Default for Options {
             check_every: 4,
             look_every: 1,
             max_steps: 3_000_000,
+            max_turn: 100_000,
             compared: usize::MAX,
         }
     }
