@@ -1,10 +1,9 @@
 //! The sockets of the schedulers. What to do is decided by their machines.
 
 use std::ops::ControlFlow;
-use std::time::Duration;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use remuda_net::{Driver, Input, Outbox, Publisher, Received, RefusalCounts, Refusals, Sender, Socket};
 use remuda_proto::monitor::Monitor;
@@ -243,12 +242,10 @@ impl<E: From<Monitor>> Driver for TaskDriver<E> {
                     limit.name(),
                 );
                 self.paused = true;
-                self.monitor.send(Monitor::Intake(Some(limit)));
             }
             TaskEffect::ResumeIntake => {
                 tracing::info!("there is room for more tasks: reading from clients again");
                 self.paused = false;
-                self.monitor.send(Monitor::Intake(None));
             }
         }
         ControlFlow::Continue(())

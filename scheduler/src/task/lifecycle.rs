@@ -304,12 +304,14 @@ impl TaskScheduler {
             let reached = tasks >= most_tasks;
             let limit = if reached { IntakeLimit::Tasks(most_tasks) } else { IntakeLimit::Bytes(most_bytes) };
             step.out.push(TaskEffect::PauseIntake(limit));
+            step.out.push(TaskEffect::Monitor(Monitor::Intake(Some(limit))));
         } else if self.paused
             && tasks <= most_tasks - most_tasks.div_ceil(4)
             && bytes <= most_bytes - most_bytes.div_ceil(4)
         {
             self.paused = false;
             step.out.push(TaskEffect::ResumeIntake);
+            step.out.push(TaskEffect::Monitor(Monitor::Intake(None)));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use remuda_proto::message::metadata::{ReplyEnvelope, TaskMetadata};
 use remuda_proto::message::native::{Capability, Need};
 use remuda_proto::message::parent_msg_id;
-use remuda_proto::monitor::{Monitor, Queue};
+use remuda_proto::monitor::{IntakeLimit, Monitor, Queue};
 use remuda_proto::{Body, EngineUuid, Envelope, Identity, Instant, MsgId, MsgType, Now, Session, Status};
 use remuda_scheduler::{TaskEffect, TaskEvent};
 use serde_json::Value;
@@ -108,6 +108,7 @@ pub struct TaskBook {
     /// What the event in hand led to, and what the hub was told of it: each must name the other.
     replied: Vec<(MsgId, Body)>,
     sent: Vec<(MsgId, EngineUuid)>,
+    intake: Vec<Option<IntakeLimit>>,
     told: Vec<Monitor>,
     /// How many tasks were of which kind (see [`crate::coverage::FEATURES`]).
     coverage: Coverage,
@@ -130,6 +131,7 @@ impl TaskBook {
             abort: BTreeSet::new(),
             replied: Vec::new(),
             sent: Vec::new(),
+            intake: Vec::new(),
             told: Vec::new(),
             submitted: None,
             coverage: Coverage::default(),
@@ -213,6 +215,7 @@ impl TaskBook {
         self.abort.clear();
         self.replied.clear();
         self.sent.clear();
+        self.intake.clear();
         self.told.clear();
         self.submitted = None;
         match event {
@@ -317,6 +320,7 @@ impl TaskBook {
                     return Err(Violation::new("intake", format!("paused was {} already", self.paused)));
                 }
                 self.paused = pauses;
+                self.intake.push(if let TaskEffect::PauseIntake(limit) = effect { Some(*limit) } else { None });
                 self.coverage.add("intake paused", u64::from(pauses));
             }
         }
@@ -462,7 +466,7 @@ impl TaskBook {
 
     /// What the hub was told is what happened: no more, no less, in order.
     fn check_told(&mut self) -> Verdict {
-        let (mut sent, mut replied) = (self.sent.iter(), self.replied.iter());
+        let (mut sent, mut replied, mut intake) = (self.sent.iter(), self.replied.iter(), self.intake.iter());
         let mut request = self.submitted.clone();
         for seen in &self.told {
             let right = match seen {
@@ -475,14 +479,21 @@ impl TaskBook {
                 Monitor::Reply { queue: Queue::Task, msg_id, body, .. } => {
                     request.is_none() && replied.next().is_some_and(|(id, reply)| (id, reply) == (msg_id, body))
                 }
-                // For people who ask, and no part of the record.
-                Monitor::Attempts { msg_id, .. } => self.tasks.contains_key(msg_id),
-                Monitor::Explained(_) | Monitor::Intake(_) => true,
+                Monitor::Intake(limit) => intake.next() == Some(limit),
+                Monitor::Attempts { msg_id, attempts, tried } => self.tasks.get(msg_id).is_some_and(|task| {
+                    let known = attempts.iter().all(|attempt| task.tried.contains(&attempt.engine.uuid));
+                    known && *tried == task.tried.len() as u64
+                }),
+                // Nobody asks here.
+                Monitor::Explained(_) => false,
                 Monitor::Request { .. } | Monitor::Reply { .. } | Monitor::Output { .. } => false,
             };
             if !right {
                 return Err(Violation::new("record", format!("the hub is told what did not happen: {seen:?}")));
             }
+        }
+        if let Some(limit) = intake.next() {
+            return Err(Violation::new("record", format!("the hub is not told of the limit on intake: {limit:?}")));
         }
         let missing = request.or_else(|| sent.next().map(|(id, _)| id.clone()));
         match missing.or_else(|| replied.next().map(|(id, _)| id.clone())) {

@@ -124,8 +124,18 @@ fn intake_pauses_at_a_limit_and_resumes_when_a_quarter_is_gone() {
     let mut world = World::new(TaskConfig { max_pending_tasks: 4, ..TaskConfig::default() });
     world.join("e");
     let edges = |out: &[TaskEffect]| {
-        let pauses = out.iter().filter(|effect| matches!(effect, TaskEffect::PauseIntake(_))).count();
-        (pauses, out.iter().filter(|effect| matches!(effect, TaskEffect::ResumeIntake)).count())
+        let count = |is: fn(&TaskEffect) -> bool| out.iter().filter(|effect| is(effect)).count();
+        let told = |paused: bool| {
+            let intake = out.iter().filter_map(|effect| match effect {
+                TaskEffect::Monitor(Monitor::Intake(limit)) => Some(*limit),
+                _ => None,
+            });
+            intake.filter(|limit| limit.map(IntakeLimit::value) == paused.then_some(4)).count()
+        };
+        let pauses = count(|effect| matches!(effect, TaskEffect::PauseIntake(_)));
+        let resumes = count(|effect| matches!(effect, TaskEffect::ResumeIntake));
+        assert_eq!((told(true), told(false)), (pauses, resumes), "the hub is told the same");
+        (pauses, resumes)
     };
     for id in ["a", "b", "c"] {
         assert_eq!(edges(&world.submit(id, &plain())), (0, 0));
