@@ -7,8 +7,12 @@ mod engine;
 mod map;
 mod status;
 
-use crate::args::Command;
-use crate::failure::Outcome;
+use std::time::Duration;
+
+use remuda_client::{Client, ConnectOptions};
+
+use crate::args::{Command, PlaceArgs};
+use crate::failure::{Failure, Outcome};
 use crate::invocation::Invocation;
 
 pub(crate) use engine::stock as stock_engine;
@@ -23,4 +27,12 @@ pub(crate) fn run(invocation: Invocation) -> Outcome {
         Command::Controller(args) => controller::run(&args, &notes),
         Command::Engine(args) => engine::run(&args, &notes),
     }
+}
+
+/// A client of the cluster that runs in this place; `timeout` is in seconds.
+async fn connect(place: &PlaceArgs, timeout: f64) -> Result<Client, Failure> {
+    let options = ConnectOptions::file(place.profile().client_file()).timeout(Duration::from_secs_f64(timeout));
+    Client::connect(options).await.map_err(|error| {
+        Failure::new(error).hint(format!("start a cluster with `remuda cluster start{}`", place.options()))
+    })
 }

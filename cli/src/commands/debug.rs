@@ -4,9 +4,8 @@ mod tell;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use remuda_client::{Client, ConnectOptions};
+use remuda_client::Client;
 use remuda_proto::message::story::{Story, Told};
 use serde_json::{Value, json};
 
@@ -22,12 +21,7 @@ pub(crate) fn run(command: &DebugCommand) -> Outcome {
 }
 
 async fn connect(args: &AskArgs) -> Result<Client, Failure> {
-    let file = args.place.profile().client_file();
-    let options = ConnectOptions::file(&file).timeout(Duration::from_secs_f64(args.timeout));
-    let client = Client::connect(options).await.map_err(|error| {
-        let hint = format!("start a cluster with `remuda cluster start{}`", args.place.options());
-        Failure::new(error).hint(hint)
-    })?;
+    let client = super::connect(&args.place, args.timeout).await?;
     if client.controller().is_none() {
         return Err(Failure::new(anyhow::anyhow!("the controller is a stock one, which keeps no such account"))
             .hint("`remuda status` shows what it can say"));

@@ -2,9 +2,7 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use remuda_client::{Client, ConnectOptions};
 use serde_json::{Value, json};
 
 use crate::args::{Format, StatusArgs};
@@ -25,11 +23,7 @@ pub(crate) fn run(args: &StatusArgs) -> Outcome {
 /// What there is to say, as one document.
 async fn ask(args: &StatusArgs) -> Result<Value, Failure> {
     let file = args.place.profile().client_file();
-    let options = ConnectOptions::file(&file).timeout(Duration::from_secs_f64(args.timeout));
-    let client = Client::connect(options).await.map_err(|error| {
-        let hint = format!("start a cluster with `remuda cluster start{}`", args.place.options());
-        Failure::new(error).hint(hint)
-    })?;
+    let client = super::connect(&args.place, args.timeout).await?;
     let status = client.status().await?;
     let uuids = client.engines();
     let mut engines = Vec::new();
