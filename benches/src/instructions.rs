@@ -105,19 +105,19 @@ pub(crate) fn count(args: &CountArgs) -> Result<ExitCode> {
     match args.row {
         Row::Task => {
             let mut machine = Scripts::scheduler();
-            counted(&mut |()| play(&mut machine, scripts.task.clone()));
+            counted(|| play(&mut machine, scripts.task.clone()));
         }
         Row::Direct => {
             let mut machine = Scripts::relay();
-            counted(&mut |()| play(&mut machine, scripts.direct.clone()));
+            counted(|| play(&mut machine, scripts.direct.clone()));
         }
         Row::Hub => {
             let mut machine = Scripts::hub();
-            counted(&mut |()| play(&mut machine, scripts.hub.clone()));
+            counted(|| play(&mut machine, scripts.hub.clone()));
         }
         Row::Read => {
             let mut builder = FramesBuilder::default();
-            counted(&mut |()| {
+            counted(|| {
                 for frames in &scripts.frames {
                     frames.parts().for_each(|part| builder.push(part));
                     drop(black_box(builder.finish()));
@@ -131,7 +131,7 @@ pub(crate) fn count(args: &CountArgs) -> Result<ExitCode> {
                 signer.sign_parts([body.header(), body.parent_header(), body.metadata(), body.content()], [])
             });
             let signed: Vec<Body> = signed.collect();
-            counted(&mut |()| {
+            counted(|| {
                 assert!(signed.iter().all(|body| signer.key().verify(body).is_ok()), "it was signed with the same key");
             });
         }
@@ -141,8 +141,8 @@ pub(crate) fn count(args: &CountArgs) -> Result<ExitCode> {
 
 /// What is called here is counted, and nothing else.
 #[inline(never)]
-fn counted(work: &mut dyn FnMut(())) {
-    work(());
+fn counted(work: impl FnOnce()) {
+    work();
 }
 
 fn play<M: Machine>(machine: &mut M, script: Vec<M::Event>) {
