@@ -327,6 +327,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_lower_case_digit_stands_for_none() {
+        let digits = "0123456789abcdef".repeat(4);
+        let digest = from_hex(digits.as_bytes()).unwrap();
+        assert_eq!((digest[0], digest[7], digest[31]), (0x01, 0xef, 0xef));
+        for at in [0, 15, 63] {
+            for wrong in (0..=u8::MAX).filter(|byte| !matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+                let mut text = digits.clone().into_bytes();
+                text[at] = wrong;
+                assert_eq!(from_hex(&text), None, "{wrong} at {at}");
+            }
+        }
+        for length in [0, 62, 63, 65] {
+            assert_eq!(from_hex(&digits.repeat(2).as_bytes()[..length]), None, "{length} digits");
+        }
+    }
+
+    #[test]
     fn a_replay_is_seen_and_memory_of_it_is_bounded() {
         let mut session = session("secret");
         let mut seen = SeenSignatures::new(8);
