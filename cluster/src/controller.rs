@@ -327,6 +327,7 @@ impl Controller {
                             hub.send(hub::Event::Drivers { question, drivers });
                         }
                     }
+                    News::ExpectHeart(uuid) => heart_sender.send(heart::Event::Expect { heart: uuid }),
                     News::ForgetHeart(uuid) => heart_sender.send(heart::Event::Forget { heart: uuid }),
                 }
             }

@@ -2,6 +2,10 @@
 //!
 //! Every period the monitor sends one ping to all; an engine's heart sends the same bytes back. What answered is looked
 //! at once per beat, before the next ping.
+//!
+//! An engine that has just registered is not left to wait for the next two beats, as in stock: while one is expected there
+//! are early pings in between, and an answer is reported at once. They count for new hearts alone: how soon an engine is
+//! taken for dead depends on beats only.
 
 use std::time::Duration;
 
@@ -10,6 +14,13 @@ use remuda_proto::{EngineUuid, Identity, Instant, Machine, Map, Now, Refusal, Se
 
 /// Most hearts that may answer between two beats without being known yet. More than a controller has sockets for.
 pub const MAX_NEW_HEARTS: usize = 65_536;
+
+/// From the registration of an engine to the first early ping, and between a new heart's answer and its report, so that
+/// many that come at once share one.
+pub const SOON: Duration = Duration::from_millis(20);
+
+/// What a ping to one heart may take: early pings leave so much time for each known heart in between.
+const PING_EACH: Duration = Duration::from_micros(50);
 
 /// How the monitor beats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +50,11 @@ pub enum Event {
     /// The hub does not count on this heart (any more): the next beat that it answers makes it new again.
     Forget {
         /// Whose.
+        heart: EngineUuid,
+    },
+    /// An engine is granted its registration, which is complete once its heart has answered a ping from now on.
+    Expect {
+        /// Whose heart.
         heart: EngineUuid,
     },
     /// The hub asks how the hearts are. Changes nothing.
@@ -95,6 +111,17 @@ pub struct HeartMonitor {
     /// Unknown hearts that answered since the last beat, and when the last ping that they answered was sent. Disjoint from
     /// `hearts`; at most [`MAX_NEW_HEARTS`].
     new: Map<EngineUuid, Instant>,
+    /// Unknown hearts that engines which registered should have soon, and when that was: for a period at most. Disjoint from
+    /// `hearts`; at most [`MAX_NEW_HEARTS`].
+    expected: Map<EngineUuid, Instant>,
+    /// The last ping that was sent between beats. Only new hearts are asked for it.
+    early: Ping,
+    /// When to send the next early ping: set exactly while hearts are expected.
+    early_at: Option<Instant>,
+    /// How long after that the next one comes: doubled with each.
+    early_pause: Duration,
+    /// When to report the expected ones among `new` that answered a ping sent since: set if there are any.
+    report_at: Option<Instant>,
 }
 
 /// A ping that was sent.
@@ -117,6 +144,11 @@ impl HeartMonitor {
             hearts: Map::default(),
             answered: Set::default(),
             new: Map::default(),
+            expected: Map::default(),
+            early: Ping::default(),
+            early_at: None,
+            early_pause: SOON,
+            report_at: None,
         }
     }
 
@@ -125,19 +157,22 @@ impl HeartMonitor {
         self.hearts.keys()
     }
 
-    fn pong(&mut self, heart: Identity, payload: &[u8], out: &mut Vec<Effect>) {
+    fn pong(&mut self, now: Instant, heart: Identity, payload: &[u8], out: &mut Vec<Effect>) {
         let Some(uuid) = heart.to_engine() else {
             out.push(Effect::Refused { refusal: Refusal::UnknownEngine(heart.clone()), from: heart });
             return;
         };
         // An answer to an older ping says nothing of now; neither do bytes that were never a ping.
-        let pings = [&self.previous, &self.current];
+        let pings = [&self.previous, &self.current, &self.early];
         let Some(pinged) = pings.iter().find(|ping| ping.payload == payload).filter(|_| !payload.is_empty()) else {
             return;
         };
         if self.hearts.contains_key(&uuid) {
             self.answered.insert(uuid);
         } else if self.new.len() < MAX_NEW_HEARTS {
+            if self.expected.get(&uuid).is_some_and(|since| *since <= pinged.at) {
+                self.report_at.get_or_insert(now + SOON);
+            }
             let last = self.new.entry(uuid).or_insert(pinged.at);
             *last = pinged.at.max(*last);
         } else {
@@ -164,20 +199,87 @@ impl HeartMonitor {
             }
             true
         });
-        let new: Vec<_> = std::mem::take(&mut self.new).into_iter().collect();
-        self.hearts.extend(new.iter().map(|(uuid, _)| (uuid.clone(), 0)));
-        if !new.is_empty() {
-            out.push(Effect::NewHearts(new));
-        }
+        let mut new: Vec<_> = std::mem::take(&mut self.new).into_iter().collect();
+        // What an engine answered before it registered again does not complete that: it will answer this beat's ping.
+        new.retain(|(uuid, pinged)| self.expected.get(uuid).is_none_or(|since| since <= pinged));
+        self.greet(new, out);
         if !stopped.is_empty() {
             out.push(Effect::StoppedHearts(stopped));
         }
-        let lifetime = now.since(self.started);
-        let ping = format!("{}.{:09}", lifetime.as_secs(), lifetime.subsec_nanos()).into_bytes();
-        self.previous = std::mem::replace(&mut self.current, Ping { payload: ping.clone(), at: now });
-        out.push(Effect::Ping(ping));
+        let ping = self.ping(now);
+        out.push(Effect::Ping(ping.payload.clone()));
+        self.previous = std::mem::replace(&mut self.current, ping);
         // In step with the first beat, unless steps were missed: those are gone, and are not made up for.
         self.next_beat = if late < self.period { self.next_beat + self.period } else { now + self.period };
+    }
+
+    /// A ping of this moment. No two are alike: none is sent twice in a nanosecond.
+    fn ping(&self, now: Instant) -> Ping {
+        let lifetime = now.since(self.started);
+        let payload = format!("{}.{:09}", lifetime.as_secs(), lifetime.subsec_nanos()).into_bytes();
+        Ping { payload, at: now }
+    }
+
+    /// Hearts that were unknown so far are known from now on.
+    fn greet(&mut self, new: Vec<(EngineUuid, Instant)>, out: &mut Vec<Effect>) {
+        for (uuid, _) in &new {
+            self.expected.swap_remove(uuid);
+            self.hearts.insert(uuid.clone(), 0);
+        }
+        // Whoever is expected still has not answered: its report is due once it does.
+        self.report_at = None;
+        if self.expected.is_empty() {
+            self.early_at = None;
+        }
+        if !new.is_empty() {
+            out.push(Effect::NewHearts(new));
+        }
+    }
+
+    fn expect(&mut self, now: Instant, heart: EngineUuid) {
+        if self.hearts.contains_key(&heart) || self.expected.len() >= MAX_NEW_HEARTS {
+            return;
+        }
+        // What it answered before it registered is no answer to this.
+        self.new.swap_remove(&heart);
+        self.expected.insert(heart, now);
+        self.early_pause = self.least_pause();
+        let soon = now + self.early_pause;
+        self.early_at = Some(self.early_at.map_or(soon, |at| at.min(soon)));
+    }
+
+    /// A ping between beats, for those that are expected.
+    fn ping_early(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        self.early = self.ping(now);
+        out.push(Effect::Ping(self.early.payload.clone()));
+        self.early_at = Some(now + self.early_pause);
+        self.early_pause = (self.early_pause * 2).min(self.period);
+    }
+
+    /// Those that were expected and have answered are reported, without waiting for the next beat.
+    fn report(&mut self, out: &mut Vec<Effect>) {
+        let (due, others) = std::mem::take(&mut self.new)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(uuid, pinged)| self.expected.get(uuid).is_some_and(|since| since <= pinged));
+        self.new = others.into_iter().collect();
+        // They answered since the last beat, and miss none by the next.
+        self.answered.extend(due.iter().map(|(uuid, _)| uuid.clone()));
+        self.greet(due, out);
+    }
+
+    fn forget(&mut self, heart: &EngineUuid) {
+        self.hearts.swap_remove(heart);
+        self.answered.swap_remove(heart);
+        self.new.swap_remove(heart);
+        self.expected.swap_remove(heart);
+        if self.expected.is_empty() {
+            self.early_at = None;
+        }
+    }
+
+    fn least_pause(&self) -> Duration {
+        let hearts = u32::try_from(self.hearts.len() + self.expected.len()).unwrap_or(u32::MAX);
+        SOON.max(PING_EACH.saturating_mul(hearts)).min(self.period)
     }
 }
 
@@ -185,14 +287,11 @@ impl Machine for HeartMonitor {
     type Event = Event;
     type Effect = Effect;
 
-    fn handle(&mut self, _now: Now, event: Event, out: &mut Vec<Effect>) {
+    fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
         match event {
-            Event::Pong { heart, payload } => self.pong(heart, &payload, out),
-            Event::Forget { heart } => {
-                self.hearts.swap_remove(&heart);
-                self.answered.swap_remove(&heart);
-                self.new.swap_remove(&heart);
-            }
+            Event::Pong { heart, payload } => self.pong(now.instant, heart, &payload, out),
+            Event::Forget { heart } => self.forget(&heart),
+            Event::Expect { heart } => self.expect(now.instant, heart),
             Event::Explain { question } => {
                 let hearts = HeartState {
                     period_ms: u64::try_from(self.period.as_millis()).unwrap_or(u64::MAX),
@@ -205,12 +304,22 @@ impl Machine for HeartMonitor {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        Some(self.next_beat)
+        [Some(self.next_beat), self.early_at, self.report_at].into_iter().flatten().min()
     }
 
     fn on_deadline(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.report_at.is_some_and(|at| at <= now.instant) {
+            self.report(out);
+        }
         if now.instant >= self.next_beat {
             self.beat(now.instant, out);
+            // From here on, beats are as good as what early pings would be left.
+            let period = self.period;
+            self.expected.retain(|_, since| now.instant.since(*since) < period);
+            let next = now.instant + self.early_pause;
+            self.early_at = self.early_at.filter(|_| !self.expected.is_empty()).map(|at| at.max(next));
+        } else if self.early_at.is_some_and(|at| at <= now.instant) {
+            self.ping_early(now.instant, out);
         }
     }
 
@@ -226,6 +335,11 @@ impl Machine for HeartMonitor {
         }
         for uuid in self.new.keys() {
             assert!(!self.hearts.contains_key(uuid), "`{uuid}` is both new and known");
+        }
+        assert_eq!(self.early_at.is_some(), !self.expected.is_empty(), "early pings while hearts are expected");
+        assert!(self.expected.len() <= MAX_NEW_HEARTS);
+        for uuid in self.expected.keys() {
+            assert!(!self.hearts.contains_key(uuid), "`{uuid}` is both expected and known");
         }
         for (uuid, misses) in &self.hearts {
             assert!(*misses <= self.max_misses, "`{uuid}` missed {misses} beats and is still known");
@@ -396,6 +510,81 @@ mod tests {
         story.answer("e");
         let pinged = story.now.instant;
         assert_eq!(story.beat(), new("e", pinged));
+    }
+
+    /// Lets time pass until something is to be done; what is, with the ping if there is one.
+    fn next(story: &mut Story) -> Vec<Effect> {
+        story.now.instant = story.monitor.deadline().unwrap();
+        let mut out = Vec::new();
+        story.monitor.on_deadline(story.now, &mut out);
+        story.monitor.check();
+        for effect in &out {
+            if let Effect::Ping(ping) = effect {
+                story.ping.clone_from(ping);
+            }
+        }
+        out
+    }
+
+    fn expect(story: &mut Story, heart: &str) {
+        assert_eq!(story.event(Event::Expect { heart: heart.into() }), []);
+    }
+
+    #[test]
+    fn a_heart_that_is_expected_is_asked_and_reported_between_the_beats() {
+        let mut story = Story::new();
+        story.now.instant = story.now.instant + Duration::from_secs(1);
+        let expected = story.now.instant;
+        expect(&mut story, "e");
+        let asked = next(&mut story);
+        assert!(matches!(&asked[..], [Effect::Ping(_)]), "{asked:?}");
+        let pinged = story.now.instant;
+        assert_eq!(pinged, expected + SOON);
+        story.answer("e");
+        assert_eq!(next(&mut story), new("e", pinged));
+        assert_eq!(story.now.instant, pinged + SOON);
+        assert_eq!(story.monitor.deadline(), Some(Instant(7) + PERIOD), "nobody is expected: the next beat is next");
+        for miss in 0..=10 {
+            assert_eq!(story.beat(), [], "miss {miss}: it answered before the first beat");
+        }
+        assert_eq!(story.beat(), stopped("e"));
+    }
+
+    #[test]
+    fn what_a_heart_answered_before_it_was_expected_does_not_count() {
+        let mut story = Story::new();
+        story.now.instant = story.now.instant + Duration::from_millis(1);
+        story.answer("e");
+        expect(&mut story, "e");
+        story.answer("e");
+        let mut pings = 0;
+        while story.monitor.deadline() < Some(Instant(7) + PERIOD) {
+            let out = next(&mut story);
+            assert!(matches!(&out[..], [Effect::Ping(_)]), "{out:?}");
+            pings += 1;
+        }
+        assert!((5..10).contains(&pings), "{pings} early pings, each after twice the time");
+        assert_eq!(story.beat(), [], "the answer to the last beat was from before");
+        story.answer("e");
+        let pinged = story.now.instant;
+        assert_eq!(next(&mut story), new("e", pinged));
+    }
+
+    #[test]
+    fn early_pings_leave_time_for_the_hearts_that_are_known_and_end_after_a_period() {
+        let mut story = Story::new();
+        for heart in 0..1_000 {
+            story.answer(&heart.to_string());
+        }
+        story.beat();
+        let from = story.now.instant;
+        expect(&mut story, "e");
+        assert_eq!(story.monitor.deadline(), Some(from + PING_EACH * 1_001));
+        while !matches!(next(&mut story)[..], []) && story.now.instant < from + PERIOD * 4 {}
+        assert_eq!(story.monitor.early_at, None, "it was expected for a period");
+        expect(&mut story, "f");
+        assert_eq!(story.event(Event::Forget { heart: "f".into() }), []);
+        assert_eq!(story.monitor.early_at, None, "nobody is expected any more");
     }
 
     #[test]

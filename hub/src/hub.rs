@@ -160,6 +160,8 @@ pub enum Effect {
         /// The answer.
         body: Body,
     },
+    /// Tell the heart monitor that this heart should beat soon: its engine was granted its registration.
+    ExpectHeart(EngineUuid),
     /// Publish a notification, without topic.
     Notify(Body),
     /// Keep this for the next controller, in the place of what was kept before.
@@ -555,7 +557,10 @@ impl Machine for Hub {
             Event::Monitor(seen) => self.monitor(now, seen, out),
             Event::NewHearts(hearts) => self.new_hearts(now, hearts, out),
             Event::StoppedHearts(hearts) => self.stopped_hearts(now, &hearts, out),
-            Event::Restore(state) => self.registry.restore(state, now.instant + self.config.registration_timeout),
+            Event::Restore(state) => {
+                let awaited = self.registry.restore(state, now.instant + self.config.registration_timeout);
+                out.extend(awaited.into_iter().map(Effect::ExpectHeart));
+            }
             Event::Hearts { question, hearts } => self.answered(now, question, out, |of| of.hearts = Some(hearts)),
             Event::Drivers { question, drivers } => {
                 self.answered(now, question, out, |of| of.drivers = Some(drivers));

@@ -116,7 +116,9 @@ impl Registry {
 
     /// Takes up the registrations of an earlier controller: each is pending until its heart is reported, as if the engine
     /// had just asked for it. What cannot be, and what is registered or pending by now, is left out.
-    pub(crate) fn restore(&mut self, mut state: EngineState, stalls_at: Instant) {
+    /// Returns those that are awaited.
+    pub(crate) fn restore(&mut self, mut state: EngineState, stalls_at: Instant) -> Vec<EngineUuid> {
+        let mut awaited = Vec::new();
         for (id, uuid) in state.engines {
             let used = self.engines.contains_key(&id) || self.pending.values().any(|pending| pending.id == id);
             let known = self.by_uuid.contains_key(&uuid) || self.pending.contains_key(&uuid);
@@ -126,10 +128,12 @@ impl Registry {
                 self.next_id = self.next_id.max(id.0 + 1);
                 // It is connected already.
                 let since = Instant(0);
+                awaited.push(uuid.clone());
                 self.pending.insert(uuid, Pending { id, announcement, since, stalls_at });
             }
         }
         self.next_id = self.next_id.max(state.next_id.min(MAX_REQUESTED_ID + 1));
+        awaited
     }
 
     /// What the next controller has to know.

@@ -52,6 +52,8 @@ pub enum News {
     },
     /// Which engines are registered, to be kept for the next controller.
     Engines(EngineState),
+    /// This heart should beat soon.
+    ExpectHeart(EngineUuid),
     /// This heart is of no interest any more.
     ForgetHeart(EngineUuid),
 }
@@ -126,6 +128,7 @@ impl<F: FnMut(News)> Driver for HubDriver<F> {
             hub::Effect::Joined { uuid, id, capability } => (self.tell)(News::Joined { uuid, id, capability }),
             hub::Effect::Left { uuid, .. } => (self.tell)(News::Left { uuid }),
             hub::Effect::ForgetHeart(uuid) => (self.tell)(News::ForgetHeart(uuid)),
+            hub::Effect::ExpectHeart(uuid) => (self.tell)(News::ExpectHeart(uuid)),
             hub::Effect::Resubmit { msg_id, body } => (self.tell)(News::Resubmit { msg_id, body }),
             hub::Effect::Explain { question, msg_ids, whole } => {
                 (self.tell)(News::Explain { question, msg_ids, whole });

@@ -38,10 +38,13 @@ pub(super) fn register(hub: &mut Hub, now: Now, query: &Query, out: &mut Vec<Eff
         let Request { uuid, id, announcement } = request;
         hub.registry
             .begin(&uuid, id, announcement, now.instant, stalls_at)
+            .map(|id| (id, uuid))
             .map_err(|error| Denied::Registration(to_remote(&error)))
     });
+    let mut granted = None;
     let body = match begun {
-        Ok(id) => {
+        Ok((id, uuid)) => {
+            granted = Some(uuid);
             let content = RegistrationReply {
                 id,
                 status: OkStatus::Ok,
@@ -54,6 +57,7 @@ pub(super) fn register(hub: &mut Hub, now: Now, query: &Query, out: &mut Vec<Eff
         Err(Denied::Query(error)) => return send_error(hub, now, query, &error, out),
     };
     out.push(Effect::Reply { to: query.from.clone(), body });
+    out.extend(granted.map(Effect::ExpectHeart));
 }
 
 /// Removes an engine, or a registration that is pending. There is no reply in any case.

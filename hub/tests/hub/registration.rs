@@ -37,6 +37,18 @@ fn an_engine_is_announced_when_its_heart_beats_and_not_before() {
 }
 
 #[test]
+fn the_hearts_of_engines_that_were_granted_a_registration_or_are_restored_are_expected_and_no_others() {
+    let mut story = Story::new();
+    story.ask("registration_request", &json!({"uuid": "a"}));
+    story.ask("registration_request", &json!({"uuid": "a", "id": 0}));
+    story.ask("registration_request", &json!({"uuid": ""}));
+    assert_eq!(story.expected, ["a".into()]);
+    let state = serde_json::from_value(json!({"engines": {"0": "a", "1": "b"}, "next_id": 2})).unwrap();
+    assert_eq!(story.event(Event::Restore(state)), []);
+    assert_eq!(story.expected, ["a".into(), "b".into()], "one that is pending already is expected once");
+}
+
+#[test]
 fn all_schedulers_hear_of_all_engines_before_anybody_is_notified() {
     let mut story = Story::new();
     for uuid in ["a", "b"] {

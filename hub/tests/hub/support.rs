@@ -6,7 +6,9 @@ use remuda_hub::store::{MemoryStore, TaskStore};
 use remuda_hub::{Config, Effect, EngineState, Event, Hub, Limits};
 use remuda_proto::message::{Envelope, Header, MsgType, Status};
 use remuda_proto::monitor::{Monitor, Queue};
-use remuda_proto::{Body, Date, EngineId, Identity, Instant, Key, Machine, MsgId, Now, Packer, Refusal, Session};
+use remuda_proto::{
+    Body, Date, EngineId, EngineUuid, Identity, Instant, Key, Machine, MsgId, Now, Packer, Refusal, Session,
+};
 use serde_json::{Value, json};
 
 pub(crate) const KEY: &str = "secret";
@@ -19,6 +21,8 @@ pub(crate) struct Story {
     pub(crate) client: Session,
     /// What was to be saved of engines, the last at the end.
     pub(crate) saved: Vec<EngineState>,
+    /// The hearts that were said to beat soon, the last at the end.
+    pub(crate) expected: Vec<EngineUuid>,
     packer: Packer,
 }
 
@@ -65,6 +69,7 @@ impl Story {
             now: Now { instant: Instant(1_000_000), date },
             client: session("client"),
             saved: Vec::new(),
+            expected: Vec::new(),
             packer,
         }
     }
@@ -96,14 +101,16 @@ impl Story {
         self.take_saved(out)
     }
 
-    /// Puts what is saved of engines aside: most stories are not about that.
+    /// Puts aside what nobody but the next controller and the heart monitor gets.
     fn take_saved(&mut self, effects: Vec<Effect>) -> Vec<Effect> {
-        let (saved, others) = effects.into_iter().partition(|effect| matches!(effect, Effect::SaveEngines(_)));
-        let saved: Vec<_> = saved;
-        self.saved.extend(saved.into_iter().filter_map(|effect| match effect {
-            Effect::SaveEngines(state) => Some(state),
-            _ => None,
-        }));
+        let mut others = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::SaveEngines(state) => self.saved.push(state),
+                Effect::ExpectHeart(uuid) => self.expected.push(uuid),
+                effect => others.push(effect),
+            }
+        }
         others
     }
 

@@ -343,6 +343,10 @@ impl World {
                     self.tell_hub(hub::Event::Drivers { question, drivers: DriverState::default() });
                 }
             }
+            hub::Effect::ExpectHeart(heart) => {
+                self.heart.mail(heart::Event::Expect { heart });
+                self.plan(PartName::Heart);
+            }
             hub::Effect::ForgetHeart(heart) => {
                 self.heart.mail(heart::Event::Forget { heart });
                 self.plan(PartName::Heart);
