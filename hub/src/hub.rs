@@ -339,13 +339,14 @@ impl Hub {
 
     fn monitor(&mut self, now: Now, seen: Monitor, out: &mut Vec<Effect>) {
         let seen = match seen {
-            Monitor::Request { queue, engine, envelope, body } => {
+            Monitor::Request { queue, engine, envelope, body, .. } => {
                 self.request(now, queue, engine, envelope.msg_id, body, out)
             }
-            Monitor::Destination { msg_id, engine } => self.destination(now, msg_id, engine, out),
-            Monitor::Reply { queue, engine, msg_id, status, body } => {
+            Monitor::Destination { msg_id, engine, .. } => self.destination(now, msg_id, engine, out),
+            Monitor::Reply { queue, engine, msg_id, status, body, .. } => {
                 self.reply(now, (queue, engine), msg_id, status, body, out)
             }
+            Monitor::Requeued { msg_id, .. } => self.requeued(msg_id),
             Monitor::Intake(paused) => {
                 self.paused = paused;
                 Ok(())
@@ -406,6 +407,10 @@ impl Hub {
         self.tracking.task_sent(&msg_id, key).map_err(unexpected)?;
         self.write(now, Write::Assign { msg_id, engine }, out);
         Ok(())
+    }
+
+    fn requeued(&mut self, msg_id: MsgId) -> Result<(), Denied> {
+        self.tracking.task_requeued(&msg_id).map_err(|_| (None, Refusal::Unexpected(msg_id)))
     }
 
     fn reply(

@@ -148,8 +148,16 @@ impl Tracking {
 
     /// A task was sent to an engine; `None`: to one that is not registered any more.
     pub(crate) fn task_sent(&mut self, msg_id: &MsgId, engine: Option<EngineKey>) -> Result<(), Unexpected> {
+        self.move_task(msg_id, engine.map_or(Place::Elsewhere, Place::On))
+    }
+
+    /// A task waits for an engine once more.
+    pub(crate) fn task_requeued(&mut self, msg_id: &MsgId) -> Result<(), Unexpected> {
+        self.move_task(msg_id, Place::Waiting)
+    }
+
+    fn move_task(&mut self, msg_id: &MsgId, place: Place) -> Result<(), Unexpected> {
         let live = self.live.get_mut(msg_id).filter(|live| live.queue == Queue::Task).ok_or(Unexpected)?;
-        let place = engine.map_or(Place::Elsewhere, Place::On);
         let before = std::mem::replace(&mut live.place, place);
         self.move_count(Queue::Task, before, false);
         self.move_count(Queue::Task, place, true);

@@ -12,6 +12,7 @@ pub mod machine;
 pub mod message;
 pub mod monitor;
 mod pack;
+pub mod recovery;
 mod refusal;
 mod remote_error;
 mod scan;

@@ -4,7 +4,7 @@
 //! a channel, with what was already read of them, and bodies that share their bytes with the relayed message.
 
 use crate::frames::Body;
-use crate::id::{EngineUuid, MsgId};
+use crate::id::{EngineUuid, Identity, MsgId};
 use crate::message::story::{Attempt, Explanation};
 use crate::message::{Envelope, Status};
 
@@ -66,6 +66,44 @@ impl IntakeLimit {
     }
 }
 
+/// What a controller that dies may lose of what was reported to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Durability {
+    /// All of it: records are in memory.
+    #[default]
+    None,
+    /// What came in the last moments: nothing waits for the disk.
+    Async,
+    /// Nothing: a request is acted on, and a reply goes out, only when it is on disk.
+    Sync,
+}
+
+impl Durability {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::None, Self::Async, Self::Sync];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Async => "async",
+            Self::Sync => "sync",
+        }
+    }
+
+    /// That of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|durability| durability.name() == name)
+    }
+}
+
+/// Where a scheduler's report stands among those that it waits for. With records that must last, a scheduler numbers its
+/// reports, and acts on each only when it has heard that it, or a later one, was committed.
+///
+/// They grow, for each scheduler by itself, and never repeat while it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
 /// One thing that a scheduler saw.
 #[derive(Clone, Debug)]
 pub enum Monitor {
@@ -75,10 +113,14 @@ pub enum Monitor {
         queue: Queue,
         /// The engine it is for, on the direct queue.
         engine: Option<EngineUuid>,
+        /// Who gets the reply, as the socket of clients names it; `None`: nobody but the hub.
+        client: Option<Identity>,
         /// What its header says.
         envelope: Envelope,
         /// The request.
         body: Body,
+        /// Set if the scheduler waits until this is on record.
+        ticket: Option<Ticket>,
     },
     /// A task was sent to an engine; again at each attempt (topic `tracktask`).
     Destination {
@@ -86,6 +128,15 @@ pub enum Monitor {
         msg_id: MsgId,
         /// Where it went.
         engine: EngineUuid,
+        /// How often it may be tried again after this attempt.
+        retries: u32,
+    },
+    /// An attempt ended without the task's reply, and the task waits for another engine. Never the one that it was with.
+    Requeued {
+        /// The task.
+        msg_id: MsgId,
+        /// How often it may be tried again after the next attempt.
+        retries: u32,
     },
     /// The reply that the client gets (topics `out` and `outtask`).
     Reply {
@@ -99,6 +150,8 @@ pub enum Monitor {
         status: Status,
         /// The reply.
         body: Body,
+        /// Set if the scheduler waits until this is on record.
+        ticket: Option<Ticket>,
     },
     /// What became of each attempt of a task that was tried more than once; just before its reply.
     Attempts {

@@ -226,8 +226,10 @@ impl Broadcast {
             out.push(BroadcastEffect::Monitor(Monitor::Request {
                 queue: Queue::Broadcast,
                 engine: Some(uuid.clone()),
+                client: Some(client.clone()),
                 envelope: Envelope { msg_id: copied, ..envelope.clone() },
                 body: body.clone(),
+                ticket: None,
             }));
             out.push(BroadcastEffect::ToEngine { engine: uuid.identity(), client: client.clone(), body });
         }
@@ -348,7 +350,8 @@ impl Broadcast {
         let said = crate::reply::read(self.session.packer(), body)?;
         if let (Some(msg_id), Some(status)) = (said.parent, said.status) {
             let (queue, engine, body) = (Queue::Broadcast, Some(uuid), body.clone());
-            out.push(BroadcastEffect::Monitor(Monitor::Reply { queue, engine, msg_id, status, body }));
+            let told = Monitor::Reply { queue, engine, msg_id, status, body, ticket: None };
+            out.push(BroadcastEffect::Monitor(told));
         }
         replied
     }
@@ -376,7 +379,8 @@ impl Broadcast {
         let reply = reply.expect("an error is text, which every packer takes").1;
         let (queue, engine_uuid, msg_id) = (Queue::Broadcast, Some(engine.clone()), asked.msg_id);
         let (status, body) = (Status::Error, reply.clone());
-        out.push(BroadcastEffect::Monitor(Monitor::Reply { queue, engine: engine_uuid, msg_id, status, body }));
+        let told = Monitor::Reply { queue, engine: engine_uuid, msg_id, status, body, ticket: None };
+        out.push(BroadcastEffect::Monitor(told));
         self.reply(now, client, engine, &reply, out)
     }
 
@@ -578,7 +582,9 @@ mod tests {
     fn the_hub_hears_of_each_copy_before_its_engine_and_of_each_reply() {
         let told = |effects: &[BroadcastEffect]| -> Vec<String> {
             let tell = |effect: &BroadcastEffect| match effect {
-                BroadcastEffect::Monitor(Monitor::Request { queue: Queue::Broadcast, engine, envelope, body }) => {
+                BroadcastEffect::Monitor(Monitor::Request {
+                    queue: Queue::Broadcast, engine, envelope, body, ..
+                }) => {
                     assert_eq!(Envelope::read(Packer::Json, body).unwrap(), *envelope);
                     format!("request {} for {engine:?}", envelope.msg_id)
                 }

@@ -189,7 +189,7 @@ impl Both {
                     assert!(self.answered.insert(id.clone()), "{id} was answered twice");
                     did.answered.insert((id, word));
                 }
-                TaskEffect::Monitor(Monitor::Destination { msg_id, engine }) => {
+                TaskEffect::Monitor(Monitor::Destination { msg_id, engine, .. }) => {
                     sent.push((msg_id.to_string(), engine.to_string()));
                 }
                 TaskEffect::Monitor(Monitor::Reply { msg_id, status, .. }) => {

@@ -3,7 +3,7 @@
 use remuda_hub::Effect;
 use remuda_hub::store::NoStore;
 use remuda_proto::message::{Envelope, MsgType, Status};
-use remuda_proto::monitor::{Monitor, Queue};
+use remuda_proto::monitor::Queue;
 use remuda_proto::{Body, Packer};
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ fn story() -> Story {
     story.direct("b", "f");
     story.task_on("c", "f");
     let (envelope, body) = story.apply("d", &json!({"label": "last", "retries": 2}));
-    story.monitor(Monitor::Request { queue: Queue::Task, engine: None, envelope, body });
+    story.took(Queue::Task, None, envelope, body);
     story.publishes("stream", "e", Some("a"), &json!({"name": "stdout", "text": "printed\n"}));
     story.ends("a", Queue::Mux, Some("e"), Status::Ok);
     story.ends("c", Queue::Task, Some("f"), Status::Error);
@@ -231,13 +231,13 @@ fn a_repeated_request_keeps_what_its_client_asked_for() {
     ] {
         let id = format!("t{}", story.now.date.0);
         let (envelope, body) = story.apply(&id, &metadata);
-        story.monitor(Monitor::Request { queue: Queue::Task, engine: None, envelope, body });
+        story.took(Queue::Task, None, envelope, body);
         let (repeated, _) = resubmit(&mut story, &json!(id));
         let seen: Value = serde_json::from_slice(repeated[0].1.metadata()).unwrap();
         assert_eq!(seen, kept.unwrap_or(metadata));
     }
     let (envelope, body) = story.apply("direct", &json!({"label": "l", "targets": [["e", 0]], "is_broadcast": true}));
-    story.monitor(Monitor::Request { queue: Queue::Mux, engine: Some("e".into()), envelope, body });
+    story.took(Queue::Mux, Some("e"), envelope, body);
     let (repeated, _) = resubmit(&mut story, &json!("direct"));
     assert_eq!(repeated[0].1.metadata(), br#"{"label":"l"}"#, "any engine may run it now");
 }

@@ -23,6 +23,7 @@ enum Step {
     Direct(usize, usize),
     Submit(usize),
     Send(usize, usize),
+    Requeue(usize),
     /// The reply to a task, from an engine or (with `None`) from the scheduler.
     Reply(usize, Option<usize>, Status),
     DirectReply(usize, usize, Status),
@@ -39,6 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (task.clone(), engine.clone()).prop_map(|(task, engine)| Step::Direct(task, engine)),
         3 => task.clone().prop_map(Step::Submit),
         4 => (task.clone(), engine.clone()).prop_map(|(task, engine)| Step::Send(task, engine)),
+        1 => task.clone().prop_map(Step::Requeue),
         3 => (task.clone(), proptest::option::of(engine.clone()), status.clone())
             .prop_map(|(task, engine, status)| Step::Reply(task, engine, status)),
         3 => (task, engine, status).prop_map(|(task, engine, status)| Step::DirectReply(task, engine, status)),
@@ -115,6 +117,12 @@ proptest! {
                     story.sent(&task(at), &uuid(engine));
                     if let Some(place @ (At::Waiting | At::Task(_))) = model.live.get_mut(&at) {
                         *place = At::Task(model.engines.get(&engine).map(|generation| (engine, *generation)));
+                    }
+                }
+                Step::Requeue(at) => {
+                    story.requeued(&task(at));
+                    if let Some(place @ (At::Waiting | At::Task(_))) = model.live.get_mut(&at) {
+                        *place = At::Waiting;
                     }
                 }
                 Step::Reply(at, engine, status) => {

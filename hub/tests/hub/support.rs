@@ -179,7 +179,13 @@ impl Story {
 
     pub(crate) fn request(&mut self, msg_id: &str, queue: Queue, engine: Option<&str>) -> Vec<Effect> {
         let (envelope, body) = self.apply(msg_id, &json!({"label": null}));
-        self.monitor(Monitor::Request { queue, engine: engine.map(Into::into), envelope, body })
+        self.took(queue, engine, envelope, body)
+    }
+
+    /// A scheduler took a request.
+    pub(crate) fn took(&mut self, queue: Queue, engine: Option<&str>, envelope: Envelope, body: Body) -> Vec<Effect> {
+        let (engine, client) = (engine.map(Into::into), Some(Identity::from(&b"client"[..])));
+        self.monitor(Monitor::Request { queue, engine, client, envelope, body, ticket: None })
     }
 
     pub(crate) fn apply(&mut self, msg_id: &str, metadata: &Value) -> (Envelope, Body) {
@@ -193,7 +199,12 @@ impl Story {
     }
 
     pub(crate) fn sent(&mut self, msg_id: &str, engine: &str) -> Vec<Effect> {
-        self.monitor(Monitor::Destination { msg_id: msg_id.into(), engine: engine.into() })
+        self.monitor(Monitor::Destination { msg_id: msg_id.into(), engine: engine.into(), retries: 0 })
+    }
+
+    /// An attempt ended, and the task waits again.
+    pub(crate) fn requeued(&mut self, msg_id: &str) -> Vec<Effect> {
+        self.monitor(Monitor::Requeued { msg_id: msg_id.into(), retries: 0 })
     }
 
     pub(crate) fn ends(&mut self, msg_id: &str, queue: Queue, engine: Option<&str>, status: Status) -> Vec<Effect> {
@@ -214,6 +225,7 @@ impl Story {
             msg_id: MsgId::from(msg_id),
             status,
             body,
+            ticket: None,
         })
     }
 

@@ -50,6 +50,9 @@ fn a_task_that_is_tried_again_is_counted_on_its_last_engine_only() {
         story.engine(uuid);
     }
     story.task_on("t", "a");
+    assert_eq!(story.requeued("t"), []);
+    let queues = story.queues();
+    assert_eq!((&queues["0"]["tasks"], &queues["unassigned"]), (&json!(0), &json!(1)));
     story.sent("t", "b");
     let queues = story.queues();
     assert_eq!((&queues["0"]["tasks"], &queues["1"]["tasks"]), (&json!(0), &json!(1)));

@@ -170,8 +170,9 @@ impl Relay {
         match self.channel {
             Channel::Mux if is_request(&envelope.msg_type) => {
                 let body = body.clone();
-                let engine = Some(uuid);
-                out.push(RelayEffect::Monitor(Monitor::Request { queue: Queue::Mux, engine, envelope, body }));
+                let (queue, engine, client) = (Queue::Mux, Some(uuid), Some(client.clone()));
+                let told = Monitor::Request { queue, engine, client, envelope, body, ticket: None };
+                out.push(RelayEffect::Monitor(told));
             }
             Channel::Control if envelope.msg_type == MsgType::AbortRequest => {
                 // An engine is the judge of what it cannot read, and answers it.
@@ -223,7 +224,8 @@ impl Relay {
         let reply = self.answer(now, client, &envelope, body, &unread(engine), out);
         if let (Some(body), Channel::Mux) = (reply, self.channel) {
             let (queue, engine, msg_id) = (Queue::Mux, engine.to_engine(), envelope.msg_id);
-            out.push(RelayEffect::Monitor(Monitor::Reply { queue, engine, msg_id, status: Status::Error, body }));
+            let told = Monitor::Reply { queue, engine, msg_id, status: Status::Error, body, ticket: None };
+            out.push(RelayEffect::Monitor(told));
         }
         Ok(())
     }
@@ -245,7 +247,8 @@ impl Relay {
         let (_, error) = reply.expect("an error is text, which every packer takes");
         if let (Channel::Mux, Ok(Some(msg_id))) = (self.channel, parent_msg_id(self.session.packer(), body)) {
             let (queue, engine, body) = (Queue::Mux, engine.to_engine(), error.clone());
-            out.push(RelayEffect::Monitor(Monitor::Reply { queue, engine, msg_id, status: Status::Error, body }));
+            let told = Monitor::Reply { queue, engine, msg_id, status: Status::Error, body, ticket: None };
+            out.push(RelayEffect::Monitor(told));
         }
         out.push(RelayEffect::ToClient { client: client.clone(), idents: Idents::new(), body: error });
     }
@@ -283,7 +286,7 @@ impl Relay {
         let (msg_id, status) = (reply.parent?, reply.status?);
         let engine = std::str::from_utf8(engine.as_bytes()).ok();
         let engine = engine.map(|uuid| self.engines.get(uuid).cloned().unwrap_or_else(|| EngineUuid::from(uuid)));
-        Some(Monitor::Reply { queue: Queue::Mux, engine, msg_id, status, body: body.clone() })
+        Some(Monitor::Reply { queue: Queue::Mux, engine, msg_id, status, body: body.clone(), ticket: None })
     }
 }
 

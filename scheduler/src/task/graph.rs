@@ -125,7 +125,8 @@ impl TaskScheduler {
             step.out.extend(client.map(|client| TaskEffect::ToClient { client, engine: ident, body: body.clone() }));
             let status = failure.status();
             self.tell_attempts(key, place.map(|engine| (engine, AttemptEnd::Died)), step);
-            step.out.push(TaskEffect::Monitor(Monitor::Reply { queue: Queue::Task, engine, msg_id, status, body }));
+            let told = Monitor::Reply { queue: Queue::Task, engine, msg_id, status, body, ticket: None };
+            step.out.push(TaskEffect::Monitor(told));
             self.end(key, false, place);
         }
     }

@@ -66,7 +66,8 @@ impl TaskScheduler {
         self.counts.enter(State::Waiting);
         self.known.insert(print, key);
         if client.is_some() {
-            let request = Monitor::Request { queue: Queue::Task, engine: None, envelope, body };
+            let (queue, client) = (Queue::Task, client.cloned());
+            let request = Monitor::Request { queue, engine: None, client, envelope, body, ticket: None };
             step.out.push(TaskEffect::Monitor(request));
         }
         match metadata {
@@ -82,7 +83,8 @@ impl TaskScheduler {
         let failure = Failure::Malformed("RuntimeError", refusal.to_string());
         let reply = answer::reply(&mut self.session, step.now.date, &msg_id, body, &failure);
         let (queue, status) = (Queue::Task, failure.status());
-        step.out.push(TaskEffect::Monitor(Monitor::Reply { queue, engine: None, msg_id, status, body: reply }));
+        let told = Monitor::Reply { queue, engine: None, msg_id, status, body: reply, ticket: None };
+        step.out.push(TaskEffect::Monitor(told));
         step.out.push(TaskEffect::Refused { from: hub_identity(), refusal });
     }
 
@@ -126,6 +128,7 @@ impl TaskScheduler {
                     msg_id,
                     status,
                     body,
+                    ticket: None,
                 }));
                 scheduler.end(key, status == Status::Ok, Some(engine));
             }

@@ -160,8 +160,8 @@ impl TaskScheduler {
         let client = job.client.clone().unwrap_or_else(hub_identity);
         let (identity, body) = (to.identity.clone(), job.body.clone());
         step.out.push(TaskEffect::ToEngine { engine: identity, client, body });
-        let (msg_id, engine) = (job.msg_id.clone(), to.uuid.clone());
-        step.out.push(TaskEffect::Monitor(Monitor::Destination { msg_id, engine }));
+        let (msg_id, engine, retries) = (job.msg_id.clone(), to.uuid.clone(), job.retries);
+        step.out.push(TaskEffect::Monitor(Monitor::Destination { msg_id, engine, retries }));
         self.work += 1;
     }
 

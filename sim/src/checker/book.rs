@@ -473,7 +473,7 @@ impl TaskBook {
                 Monitor::Request { queue: Queue::Task, envelope, .. } => {
                     request.take().is_some_and(|msg_id| msg_id == envelope.msg_id)
                 }
-                Monitor::Destination { msg_id, engine } => {
+                Monitor::Destination { msg_id, engine, .. } => {
                     request.is_none() && sent.next().is_some_and(|(id, to)| (id, to) == (msg_id, engine))
                 }
                 Monitor::Reply { queue: Queue::Task, msg_id, body, .. } => {
@@ -485,7 +485,7 @@ impl TaskBook {
                     known && *tried == task.tried.len() as u64
                 }),
                 // Nobody asks here.
-                Monitor::Explained(_) => false,
+                Monitor::Explained(_) | Monitor::Requeued { .. } => false,
                 Monitor::Request { .. } | Monitor::Reply { .. } | Monitor::Output { .. } => false,
             };
             if !right {

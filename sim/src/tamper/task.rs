@@ -63,7 +63,7 @@ impl TaskCore {
 
     /// What reaches the hub of what it is told; `None`: nothing.
     pub(crate) fn tells(&mut self, seen: Monitor) -> Option<Monitor> {
-        let Monitor::Reply { queue, engine, msg_id, status, body } = seen else { return Some(seen) };
+        let Monitor::Reply { queue, engine, msg_id, status, body, ticket } = seen else { return Some(seen) };
         let tampering = self.tampering;
         let body = match tampering {
             Some(Tampering::LostRecord) if self.now_and_then() => return None,
@@ -73,7 +73,7 @@ impl TaskCore {
             },
             _ => body,
         };
-        Some(Monitor::Reply { queue, engine, msg_id, status, body })
+        Some(Monitor::Reply { queue, engine, msg_id, status, body, ticket })
     }
 
     /// Whether the network has a reply twice.
@@ -121,7 +121,7 @@ impl TaskCore {
 
     /// Holds a submission back for a while in which no engine could take it, so that nobody notices at once.
     fn hold(&mut self, event: &TaskEvent, out: &mut Vec<TaskEffect>) -> bool {
-        let TaskEvent::Submit { body, .. } = event else { return false };
+        let TaskEvent::Submit { client, body } = event else { return false };
         let hwm = self.inner.config().hwm as usize;
         let full = hwm > 0 && !self.engines.is_empty() && self.inner.loads().all(|(_, load)| load >= hwm);
         let Ok(envelope) = Envelope::read(self.session.packer(), body) else { return false };
@@ -130,8 +130,9 @@ impl TaskCore {
             return false;
         }
         self.held = Some((envelope.msg_id.clone(), event.clone()));
-        let (queue, body) = (remuda_proto::monitor::Queue::Task, body.clone());
-        out.push(TaskEffect::Monitor(Monitor::Request { queue, engine: None, envelope, body }));
+        let (queue, client, body) = (remuda_proto::monitor::Queue::Task, Some(client.clone()), body.clone());
+        let told = Monitor::Request { queue, engine: None, client, envelope, body, ticket: None };
+        out.push(TaskEffect::Monitor(told));
         true
     }
 
@@ -237,21 +238,23 @@ impl TaskCore {
                 }
                 out.push(TaskEffect::ToClient { client, engine, body });
             }
-            TaskEffect::Monitor(Monitor::Request { queue, engine, envelope, body }) => {
+            TaskEffect::Monitor(Monitor::Request { queue, engine, client, envelope, body, ticket }) => {
                 let body = self.original(body);
-                out.push(TaskEffect::Monitor(Monitor::Request { queue, engine, envelope, body }));
+                let told = Monitor::Request { queue, engine, client, envelope, body, ticket };
+                out.push(TaskEffect::Monitor(told));
             }
-            TaskEffect::Monitor(Monitor::Reply { queue, engine, msg_id, status, body })
+            TaskEffect::Monitor(Monitor::Reply { queue, engine, msg_id, status, body, ticket })
                 if tampering == Tampering::OldId && self.repeats.contains_key(&msg_id) && self.now_and_then() =>
             {
                 let msg_id = self.repeats[&msg_id].clone();
-                out.push(TaskEffect::Monitor(Monitor::Reply { queue, engine, msg_id, status, body }));
+                out.push(TaskEffect::Monitor(Monitor::Reply { queue, engine, msg_id, status, body, ticket }));
             }
             TaskEffect::Monitor(Monitor::Reply { .. }) if std::mem::take(&mut self.dropped) => {}
             TaskEffect::Monitor(Monitor::Reply { .. }) if tampering == Tampering::NoRecord && self.now_and_then() => {}
-            TaskEffect::Monitor(Monitor::Destination { msg_id, engine }) => {
+            TaskEffect::Monitor(Monitor::Destination { msg_id, engine, retries }) => {
                 let real = self.moved.get(&msg_id).and_then(|(real, _)| real.to_engine());
-                out.push(TaskEffect::Monitor(Monitor::Destination { msg_id, engine: real.unwrap_or(engine) }));
+                let engine = real.unwrap_or(engine);
+                out.push(TaskEffect::Monitor(Monitor::Destination { msg_id, engine, retries }));
             }
             TaskEffect::Refused { refusal: Refusal::Unexpected(_), from } if tampering == Tampering::LateReply => {
                 if let Some((client, body)) = came {

@@ -196,7 +196,7 @@ fn refusals(out: &[TaskEffect]) -> Vec<Refusal> {
 fn monitored(out: &[TaskEffect]) -> Vec<String> {
     let monitored = out.iter().filter_map(|effect| match effect {
         TaskEffect::Monitor(Monitor::Request { envelope, .. }) => Some(format!("request {}", envelope.msg_id)),
-        TaskEffect::Monitor(Monitor::Destination { msg_id, engine }) => Some(format!("{msg_id} to {engine}")),
+        TaskEffect::Monitor(Monitor::Destination { msg_id, engine, .. }) => Some(format!("{msg_id} to {engine}")),
         TaskEffect::Monitor(Monitor::Reply { msg_id, status, engine, .. }) => {
             let engine = engine.as_ref().map_or("nobody", |engine| engine.as_str());
             Some(format!("{msg_id} {} by {engine}", if *status == Status::Ok { "done" } else { "failed" }))
