@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use remuda_client::{AsyncResult, Client, ConnectOptions, EngineId, ProcessTask};
 use remuda_engine::{Engine, StopHandle, read_engine};
-use remuda_net::{Context, Kind, Socket, connection_file};
+use remuda_net::{Context, Kind, Received, Socket, connection_file};
 use remuda_proto::message::native::{ApplyContent, NativeTask};
 use remuda_proto::{ClientConnection, Date, Frames, Key, MsgType, Session};
 use remuda_tests::{DEADLINE, Place, Running, finish, wait_for};
@@ -70,11 +70,18 @@ const MSGPACK_150000: [u8; 5] = [0xce, 0x00, 0x02, 0x49, 0xf0];
 
 /// Sends tasks, and never reads a reply.
 fn mute_client(place: &Place, function: &str, argument: &[u8], count: usize) -> Socket {
+    raw_client(place, "mute", function, argument, count)
+}
+
+/// Sends tasks over a socket of that identity.
+fn raw_client(place: &Place, name: &str, function: &str, argument: &[u8], count: usize) -> Socket {
     let file: ClientConnection = connection_file::read(&place.profile().client_file()).unwrap();
     let key = Key::new(&file.common.key);
-    let mut session = Session::new("mute".into(), "u", key, file.common.packer().unwrap(), 1);
+    // Ids that an earlier one of that name did not use.
+    let mut session = Session::new(format!("{name}-{count}").into(), "u", key, file.common.packer().unwrap(), 1);
     let url = format!("{}:{}", file.common.interface, file.task);
-    let socket = Socket::builder(&Context::new(), Kind::Dealer).unwrap().bounded().unwrap().connect([url]).unwrap();
+    let builder = Socket::builder(&Context::new(), Kind::Dealer).unwrap().identity(name.as_bytes()).unwrap();
+    let socket = builder.bounded().unwrap().connect([url]).unwrap();
     let content = ApplyContent { remuda: Some(NativeTask::Function(function.into())) };
     let none = serde_json::json!({});
     for _ in 0..count {
@@ -144,7 +151,10 @@ fn a_client_that_never_reads_costs_bounded_memory_and_another_is_served() {
         }
     });
     let log = controller.log();
-    assert_eq!(log.matches("does not read").count(), 1, "{log}");
+    // Once for each time that it falls behind: on a busy machine it may be more than once until its own socket is full.
+    let (told, over) =
+        (log.matches("does not read").count(), log.matches("nothing waits for this peer any more").count());
+    assert!(told > 0 && (over..=over + 1).contains(&told), "{log}");
     assert!(log.contains("--max-unread-bytes"), "{log}");
     assert!(memory(&controller) < 190_000_000, "{} bytes", memory(&controller));
     controller.signal(Signal::SIGTERM);
@@ -175,6 +185,34 @@ fn requests_for_an_engine_that_never_reads_fail_beyond_the_limit_and_another_eng
         assert!(!first.is_ready(), "what waits may still be read");
     });
     assert!(memory(&controller) < 300_000_000, "{} bytes", memory(&controller));
+}
+
+#[test]
+fn replies_for_a_client_that_is_away_wait_until_it_is_back() {
+    let place = place();
+    let _controller = place.controller(&[]);
+    let state = async |client: &Client| client.status().await.unwrap().remuda.unwrap();
+    with_client(&place, 0, async |client| {
+        let deadline = Instant::now() + DEADLINE;
+        let away = raw_client(&place, "away", "echo", &[7], 20);
+        while state(&client).await.waiting < 20 {
+            assert!(Instant::now() < deadline, "the tasks do not come");
+        }
+        drop(away);
+        let _engine = InProcess::start(&place);
+        while state(&client).await.done.ok < 20 {
+            assert!(Instant::now() < deadline, "the tasks are not done");
+        }
+        let mut back = raw_client(&place, "away", "echo", &[7], 1);
+        let mut replies = 0;
+        while replies < 21 {
+            assert!(back.wait(DEADLINE), "{replies} replies");
+            while let Some(received) = back.receive() {
+                assert!(matches!(received, Received::Message(_)), "{received:?}");
+                replies += 1;
+            }
+        }
+    });
 }
 
 #[test]

@@ -15,8 +15,8 @@ use remuda_hub::{EngineState, MAX_ENGINES, StoreKind};
 use remuda_net::connection_file::{self, FileError};
 use remuda_net::curve::KeyPair;
 use remuda_net::{
-    Clock, Context, Driver, Kind, Mailbox, NetError, Profile, RefusalCounts, Security, Sender, address, drive, limits,
-    mailbox,
+    Clock, Context, Driver, Kind, Mailbox, NetError, Profile, RefusalCounts, Security, Sender, Unsent, address, drive,
+    limits, mailbox,
 };
 use remuda_proto::connection::Common;
 use remuda_proto::message::content::ControllerInfo;
@@ -37,6 +37,9 @@ pub const MAX_BROADCAST_DEPTH: u8 = 10;
 
 /// By default, most bytes that wait on one socket for peers that do not read them.
 pub const MAX_UNREAD_BYTES: usize = 1 << 30;
+
+/// How long a client or an engine may be away before what is for it is not delivered any more, unless told otherwise.
+pub const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The connections that an engine takes: registration, control, mux, task, iopub, heartbeat (two) and broadcast.
 const ENGINE_CONNECTIONS: u64 = 8;
@@ -82,8 +85,8 @@ pub struct ControllerConfig {
     pub task: TaskConfig,
     /// Most engines; `None`: as many as the limit on open files allows.
     pub max_engines: Option<usize>,
-    /// Most bytes that wait on one socket for peers that do not read them.
-    pub max_unread_bytes: usize,
+    /// What is kept on each socket for peers that do not read it, or are not connected at the moment.
+    pub unsent: Unsent,
     /// Most reports of the schedulers that wait for the hub.
     pub max_hub_lag: usize,
     /// Where task records are kept.
@@ -116,7 +119,7 @@ impl ControllerConfig {
             registration_timeout: None,
             task: TaskConfig::default(),
             max_engines: None,
-            max_unread_bytes: MAX_UNREAD_BYTES,
+            unsent: Unsent { max_bytes: MAX_UNREAD_BYTES, keep: RECONNECT_TIMEOUT },
             max_hub_lag: MAX_HUB_LAG,
             store: StoreKind::default(),
             restore: false,
@@ -269,7 +272,7 @@ impl Controller {
 
         let started = clock.now();
         let max_engines = config.max_engines.unwrap_or_else(engines_that_fit).min(MAX_ENGINES);
-        let (max_message_bytes, max_unread_bytes) = (config.task.max_message_bytes, config.max_unread_bytes);
+        let (max_message_bytes, unsent) = (config.task.max_message_bytes, config.unsent);
         let hub_defaults = hub::Config::with_heart_period(config.heart.period);
         let hub_machine = Hub::new(
             hub::Config {
@@ -346,7 +349,7 @@ impl Controller {
             spawn(
                 "hub",
                 hub_machine,
-                HubDriver::new(registration, notification, max_unread_bytes, tell).counted_in(&refusals),
+                HubDriver::new(registration, notification, unsent, tell).counted_in(&refusals),
                 hub_mailbox,
                 clock,
             )?,
@@ -360,24 +363,24 @@ impl Controller {
             spawn(
                 "task",
                 TaskScheduler::new(config.task.clone(), session()),
-                TaskDriver::new(client_task, engine_task, monitor(), max_unread_bytes).counted_in(&refusals),
+                TaskDriver::new(client_task, engine_task, monitor(), unsent).counted_in(&refusals),
                 task_mailbox,
                 clock,
             )?,
         ];
         let relay = |channel| Relay::new(channel, session()).with_message_limit(max_message_bytes);
         let names = ["mux", "mux (engines)"];
-        let mux = RelayDriver::new(client_mux, engine_mux, names, monitor(), max_unread_bytes, |_| ());
+        let mux = RelayDriver::new(client_mux, engine_mux, names, monitor(), unsent, |_| ());
         let names = ["control", "control (engines)"];
-        let control = RelayDriver::new(client_control, engine_control, names, monitor(), max_unread_bytes, abort);
+        let control = RelayDriver::new(client_control, engine_control, names, monitor(), unsent, abort);
         let (mux, control) = (mux.counted_in(&refusals), control.counted_in(&refusals));
         threads.push(spawn("mux", relay(Channel::Mux), mux, mux_mailbox, clock)?);
         threads.push(spawn("control", relay(Channel::Control), control, control_mailbox, clock)?);
-        let output = OutputDriver::new(engine_iopub, client_iopub, monitor(), max_unread_bytes);
+        let output = OutputDriver::new(engine_iopub, client_iopub, monitor(), unsent);
         let output = output.counted_in(&refusals);
         let relay = OutputRelay::new(session()).with_message_limit(max_message_bytes);
         threads.push(spawn("iopub", relay, output, output_mailbox, clock)?);
-        let driver = BroadcastDriver::new(client_broadcast, engine_broadcast, monitor(), max_unread_bytes);
+        let driver = BroadcastDriver::new(client_broadcast, engine_broadcast, monitor(), unsent);
         let driver = driver.counted_in(&refusals);
         let broadcast = Broadcast::new(session()).with_message_limit(max_message_bytes);
         threads.push(spawn("broadcast", broadcast, driver, broadcast_mailbox, clock)?);

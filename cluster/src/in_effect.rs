@@ -1,6 +1,7 @@
 //! How a controller is set up, for people who look for what is wrong. Keys are no part of it.
 
 use remuda_hub::{Limits, MAX_LIVE_TASKS, StoreKind, heart, store::SqliteConfig};
+use remuda_net::Unsent;
 use remuda_scheduler::task::TaskConfig;
 use serde_json::{Value, json};
 
@@ -37,7 +38,7 @@ pub(crate) fn in_effect(config: &ControllerConfig, max_engines: usize) -> Value 
                 seed: _,
             },
         max_engines: _,
-        max_unread_bytes,
+        unsent: Unsent { max_bytes: max_unread_bytes, keep },
         max_hub_lag,
         store,
         restore,
@@ -82,6 +83,7 @@ pub(crate) fn in_effect(config: &ControllerConfig, max_engines: usize) -> Value 
             "max_hub_lag": max_hub_lag,
             "max_message_bytes": max_message_bytes,
             "max_unread_bytes": max_unread_bytes,
+            "reconnect_timeout_s": keep.as_secs_f64(),
         },
     })
 }

@@ -12,7 +12,8 @@ mod reuse;
 mod state;
 
 pub use controller::{
-    Controller, ControllerConfig, END_TIMEOUT, MAX_BROADCAST_DEPTH, MAX_UNREAD_BYTES, StartError, Stopper,
+    Controller, ControllerConfig, END_TIMEOUT, MAX_BROADCAST_DEPTH, MAX_UNREAD_BYTES, RECONNECT_TIMEOUT, StartError,
+    Stopper,
 };
 pub use launcher::{EngineSet, LaunchError, Launched, LocalCluster, Programs, START_TIMEOUT, STOP_TIMEOUT};
 pub use ports::{Interface, Ports};

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use remuda_net::{Driver, Input, Outbox, Received, RefusalCounts, Refusals, Socket};
+use remuda_net::{Driver, Input, Outbox, Received, RefusalCounts, Refusals, Socket, Unsent};
 use remuda_proto::message::native::Capability;
 use remuda_proto::{Body, EngineId, EngineUuid, Identity, MsgId, Now, monitor};
 
@@ -74,9 +74,9 @@ pub struct HubDriver<F> {
 
 impl<F: FnMut(News)> HubDriver<F> {
     /// A driver over sockets that are bound.
-    pub fn new(query: Socket, notification: Socket, max_unread_bytes: usize, tell: F) -> Self {
+    pub fn new(query: Socket, notification: Socket, unsent: Unsent, tell: F) -> Self {
         let name = "registration";
-        let (replies, refusals) = (Outbox::new(name, max_unread_bytes), Refusals::new(name));
+        let (replies, refusals) = (Outbox::new(name, unsent), Refusals::new(name));
         Self { query: [query], replies, notification, tell, refusals, store_errors: 0 }
     }
 

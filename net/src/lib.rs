@@ -21,7 +21,7 @@ pub use clock::Clock;
 pub use curve::Security;
 pub use driver::{Driver, Input, drive};
 pub use mailbox::{Mailbox, Sender, mailbox};
-pub use outbox::{Outbox, Publisher};
+pub use outbox::{Outbox, Publisher, Unsent};
 pub use profile::Profile;
 pub use refusals::{RefusalCounts, Refusals};
 pub use socket::{

@@ -2,12 +2,13 @@
 //!
 //! libzmq keeps a queue for each peer. Without a limit, one that never reads takes all memory; with one alone, what is
 //! beyond it is dropped in silence, and the limit counts messages, whatever their size. So here queues are bounded both in
-//! messages and in bytes, what does not fit waits here, and who makes too much wait loses it, not the others.
+//! messages and in bytes, what does not fit waits here, and who makes too much wait loses it, not the others. Of a message to
+//! a peer that is not connected libzmq says so, and keeps nothing; it may be about to come back, so that waits here too.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use remuda_proto::{Body, Identity, Idents, LARGE_FRAME_BYTES, Map};
@@ -22,21 +23,31 @@ const MAX_IN_FLIGHT_BYTES: usize = 64 << 20;
 const OVERHEAD_BYTES: usize = 256;
 /// How soon to look again whether a peer reads: libzmq tells nobody.
 const PATIENCE: Duration = Duration::from_millis(10);
+/// How soon to look again whether a peer that was away is back.
+const ABSENCE_PATIENCE: Duration = Duration::from_millis(50);
 /// Most peers that are looked at in one turn.
 const TURN_PEERS: usize = 16;
 /// Most messages that one of them is sent in a turn: some 25,000 a second where nothing else calls for a turn, which is more
 /// than a Python peer reads, and less than a millisecond for which others wait.
 const TURN_MESSAGES: usize = 256;
 
+/// How much of what cannot be sent at once is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsent {
+    /// Most bytes on one socket, for all its peers together.
+    pub max_bytes: usize,
+    /// How long a peer may be away before what is for it is lost; zero: nothing is kept for peers that are not connected.
+    pub keep: Duration,
+}
+
 /// The messages for the peers of one bounded ROUTER. Each peer gets its own in order.
 ///
 /// A message that a peer's queue in libzmq has no room for waits here. When more bytes wait than the limit allows, the peer
-/// with the most of them loses its newest. What waits for a peer that disconnects goes with it.
+/// with the most of them loses its newest. What is for a peer that is not connected waits for it for a time.
 pub struct Outbox {
     /// Of the socket, for the log.
     name: &'static str,
-    /// Most bytes that wait here, for all peers together.
-    limit_bytes: usize,
+    limits: Unsent,
     /// Whether what is lost is handed back by [`Self::take_lost`].
     hands_back: bool,
     /// Who has messages waiting; none is empty.
@@ -49,6 +60,12 @@ pub struct Outbox {
     sweep_at: usize,
     /// Where to begin to look in `waiting` next: anywhere.
     next: usize,
+    /// Who is away and has messages waiting, in no particular order; none is empty, and none is in `waiting`.
+    away: Map<Identity, Away>,
+    /// When to look next who is back. Only while somebody is away.
+    look_at: Instant,
+    /// Where to begin to look in `away` next: anywhere.
+    next_away: usize,
     /// What was lost and not yet taken; empty unless `hands_back`.
     lost: VecDeque<(Idents, Body)>,
 }
@@ -64,19 +81,31 @@ struct Waiting {
     lost: u64,
 }
 
+/// What waits for a peer that is not connected.
+struct Away {
+    /// When that was noticed first.
+    since: Instant,
+    /// The messages, oldest first.
+    messages: VecDeque<(Idents, Body)>,
+    /// Their size.
+    size_bytes: usize,
+}
+
 impl Outbox {
-    /// For the socket of that name. At most `limit_bytes` wait here; what is beyond is dropped, with a line in the log for each
-    /// peer concerned.
-    pub fn new(name: &'static str, limit_bytes: usize) -> Self {
+    /// For the socket of that name. What is beyond the limits is dropped, with a line in the log for each peer concerned.
+    pub fn new(name: &'static str, limits: Unsent) -> Self {
         Self {
             name,
-            limit_bytes,
+            limits,
             hands_back: false,
             waiting: Map::default(),
             waiting_bytes: 0,
             in_flight: Map::default(),
             sweep_at: 64,
             next: 0,
+            away: Map::default(),
+            look_at: Instant::now(),
+            next_away: 0,
             lost: VecDeque::new(),
         }
     }
@@ -87,13 +116,19 @@ impl Outbox {
         Self { hands_back: true, ..self }
     }
 
-    /// Sends a message to the peer that is the first of `idents`, or lets it wait. To a peer that is not there nothing is
-    /// sent.
+    /// Sends a message to the peer that is the first of `idents`, or lets it wait.
     pub fn send<'a>(&mut self, socket: &Socket, idents: impl Iterator<Item = &'a Identity> + Clone, body: &Body) {
         let Some(peer) = idents.clone().next() else { return };
-        let in_line = !self.waiting.is_empty() && self.waiting.contains_key(peer);
-        if in_line || self.offer(socket, peer, idents.clone(), body) == Sent::Full {
-            self.wait(peer.clone(), idents.cloned().collect(), body.clone());
+        if !self.away.is_empty() && self.away.contains_key(peer) {
+            return self.wait_for_absent(peer.clone(), idents.cloned().collect(), body.clone());
+        }
+        if !self.waiting.is_empty() && self.waiting.contains_key(peer) {
+            return self.wait(peer.clone(), idents.cloned().collect(), body.clone());
+        }
+        match self.offer(socket, peer, idents.clone(), body) {
+            Sent::Taken => {}
+            Sent::Full => self.wait(peer.clone(), idents.cloned().collect(), body.clone()),
+            Sent::NoPeer => self.wait_for_absent(peer.clone(), idents.cloned().collect(), body.clone()),
         }
     }
 
@@ -105,16 +140,23 @@ impl Outbox {
             }
             self.flush_one(socket, self.next);
         }
+        if !self.away.is_empty() {
+            self.look_who_is_back(socket, Instant::now());
+        }
     }
 
     /// How soon to call [`Self::flush`] again, if anything waits.
     pub fn patience(&self) -> Option<Duration> {
-        (!self.waiting.is_empty()).then_some(PATIENCE)
+        match (self.waiting.is_empty(), self.away.is_empty()) {
+            (false, _) => Some(PATIENCE),
+            (true, false) => Some(ABSENCE_PATIENCE),
+            (true, true) => None,
+        }
     }
 
     /// The bytes that wait, and for how many peers.
     pub fn waiting(&self) -> (usize, usize) {
-        (self.waiting_bytes, self.waiting.len())
+        (self.waiting_bytes, self.waiting.len() + self.away.len())
     }
 
     /// The next message that was lost beyond the limit.
@@ -139,8 +181,9 @@ impl Outbox {
                 }
                 Sent::NoPeer => {
                     let waiting = &mut self.waiting[at];
-                    waiting.messages.clear();
+                    let messages = std::mem::take(&mut waiting.messages);
                     self.waiting_bytes -= std::mem::take(&mut waiting.size_bytes);
+                    messages.into_iter().for_each(|(idents, body)| self.wait_for_absent(peer.clone(), idents, body));
                 }
             }
         }
@@ -185,11 +228,92 @@ impl Outbox {
         waiting.messages.push_back((idents, body));
         waiting.size_bytes += size;
         self.waiting_bytes += size;
-        while self.waiting_bytes > self.limit_bytes && self.lose_one() {}
+        while self.waiting_bytes > self.limits.max_bytes && self.lose_one() {}
+    }
+
+    fn wait_for_absent(&mut self, peer: Identity, idents: Idents, body: Body) {
+        if self.limits.keep.is_zero() {
+            return;
+        }
+        let now = Instant::now();
+        if self.away.is_empty() {
+            self.look_at = now + ABSENCE_PATIENCE;
+        }
+        let size = size_of(&body);
+        let away =
+            self.away.entry(peer).or_insert_with(|| Away { since: now, messages: VecDeque::new(), size_bytes: 0 });
+        away.messages.push_back((idents, body));
+        away.size_bytes += size;
+        self.waiting_bytes += size;
+        while self.waiting_bytes > self.limits.max_bytes && self.lose_one() {}
+    }
+
+    /// Sends what waited for peers that are connected again, and loses what is for those that are away for too long.
+    fn look_who_is_back(&mut self, socket: &Socket, now: Instant) {
+        if now < self.look_at {
+            return;
+        }
+        self.look_at = now + ABSENCE_PATIENCE;
+        for _ in 0..self.away.len().min(TURN_PEERS) {
+            if self.next_away >= self.away.len() {
+                self.next_away = 0;
+            }
+            let Some((peer, away)) = self.away.get_index(self.next_away) else { return };
+            let Some((idents, body)) = away.messages.front().cloned() else { return };
+            let (peer, overdue) = (peer.clone(), now.duration_since(away.since) >= self.limits.keep);
+            let sent = self.offer(socket, &peer, idents.iter(), &body);
+            if sent == Sent::NoPeer && !overdue {
+                self.next_away += 1;
+                continue;
+            }
+            let Some(away) = self.away.swap_remove(&peer) else { return };
+            self.waiting_bytes -= away.size_bytes;
+            if sent == Sent::NoPeer {
+                self.give_up(&peer, away);
+                continue;
+            }
+            tracing::debug!(socket = self.name, %peer, messages = away.messages.len(), "this peer is back");
+            // The rest takes the way of what a peer does not read at once, in order.
+            for (idents, body) in away.messages.into_iter().skip(usize::from(sent == Sent::Taken)) {
+                self.wait(peer.clone(), idents, body);
+            }
+        }
+    }
+
+    fn give_up(&mut self, peer: &Identity, away: Away) {
+        let (socket, messages) = (self.name, away.messages.len());
+        let seconds = self.limits.keep.as_secs();
+        tracing::info!(socket, %peer, messages, seconds, "this peer did not come back: what was for it is not delivered");
+        if self.hands_back {
+            self.lost.extend(away.messages);
+        }
+    }
+
+    /// Drops the newest message for the peer that is away for which most waits. Returns whether there was one.
+    fn lose_one_of_absent(&mut self) -> bool {
+        let Some((at, ..)) = self.away.values().enumerate().max_by_key(|(_, away)| away.size_bytes) else {
+            return false;
+        };
+        let (peer, away) = self.away.get_index_mut(at).expect("it was just found there");
+        let Some((idents, body)) = away.messages.pop_back() else { return false };
+        let size = size_of(&body);
+        away.size_bytes -= size;
+        self.waiting_bytes -= size;
+        tracing::debug!(socket = self.name, %peer, "the limit --max-unread-bytes is reached, and this peer is away");
+        if away.messages.is_empty() {
+            self.away.swap_remove_index(at);
+        }
+        if self.hands_back {
+            self.lost.push_back((idents, body));
+        }
+        true
     }
 
     /// Drops the newest message of the peer for which most waits. Returns whether there was one.
     fn lose_one(&mut self) -> bool {
+        if self.lose_one_of_absent() {
+            return true;
+        }
         let Some((peer, most)) = self.waiting.iter_mut().max_by_key(|(_, waiting)| waiting.size_bytes) else {
             return false;
         };
@@ -203,7 +327,7 @@ impl Outbox {
                 socket = self.name,
                 %peer,
                 waiting_bytes = most.size_bytes,
-                limit_bytes = self.limit_bytes,
+                limit_bytes = self.limits.max_bytes,
                 "this peer does not read what it is sent, and the limit --max-unread-bytes is reached: what is sent to it \
                  beyond is not delivered until it reads; results stay on record (`get_result`)"
             );
@@ -311,6 +435,10 @@ mod tests {
     use crate::socket::{Context, Kind, Received};
     use remuda_proto::{DELIMITER, Frames};
 
+    fn unsent(max_bytes: usize, keep: Duration) -> Unsent {
+        Unsent { max_bytes, keep }
+    }
+
     fn body(number: u32, size: usize) -> Body {
         let (number, buffer) = (number.to_string(), vec![7; size]);
         let parts: [&[u8]; 7] = [DELIMITER, b"", number.as_bytes(), b"{}", b"{}", b"{}", &buffer];
@@ -336,7 +464,7 @@ mod tests {
 
     fn numbers(socket: &mut Socket, outbox: &mut Outbox, router: &Socket, count: usize) -> Vec<u32> {
         let mut numbers = Vec::new();
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         while numbers.len() < count && start.elapsed() < Duration::from_secs(60) {
             outbox.flush(router);
             socket.wait(Duration::from_millis(10));
@@ -354,7 +482,7 @@ mod tests {
         let mut late = pair(&context, &mut router, &url, "late");
         let mut other = pair(&context, &mut router, &url, "other");
         let (to_late, to_other) = (Identity::from(&b"late"[..]), Identity::from(&b"other"[..]));
-        let mut outbox = Outbox::new("test", 1 << 30);
+        let mut outbox = Outbox::new("test", unsent(1 << 30, Duration::ZERO));
         // More than all the buffers on the way hold, in large messages and small ones.
         let mut sent = 0;
         while outbox.waiting().1 == 0 || sent % 1000 != 0 {
@@ -379,7 +507,7 @@ mod tests {
             peers.push((pair(&context, &mut router, &url, name), Identity::from(name.as_bytes())));
         }
         let limit = 100_000_000;
-        let mut outbox = Outbox::new("test", limit).handing_back();
+        let mut outbox = Outbox::new("test", unsent(limit, Duration::ZERO)).handing_back();
         // Fill the way to both, then let one wait for little and the other for too much.
         for (peer, waits) in [(1, 1), (0, 30)] {
             let (_, to) = &peers[peer];
@@ -406,12 +534,64 @@ mod tests {
     }
 
     #[test]
+    fn what_is_for_a_peer_that_is_away_waits_for_it_in_order() {
+        let context = Context::new();
+        let (mut router, url) = router(&context);
+        let to = Identity::from(&b"back"[..]);
+        let mut outbox = Outbox::new("test", unsent(1 << 30, Duration::from_secs(600)));
+        drop(pair(&context, &mut router, &url, "back"));
+        // What is sent before its leaving is noticed goes with the connection.
+        let mut first = 0;
+        while outbox.waiting().1 == 0 {
+            first += 1;
+            outbox.send(&router, [&to].into_iter(), &body(first, 10));
+            router.wait(Duration::from_millis(10));
+            assert!(first < 1_000, "nothing waits for a peer that is not there");
+        }
+        for number in first + 1..first + 500 {
+            outbox.send(&router, [&to].into_iter(), &body(number, 10));
+        }
+        let mut back = pair(&context, &mut router, &url, "back");
+        outbox.send(&router, [&to].into_iter(), &body(first + 500, 10));
+        let read = numbers(&mut back, &mut outbox, &router, 501);
+        assert!(read.iter().copied().eq(first..=first + 500), "{read:?}");
+        assert_eq!((outbox.waiting(), outbox.patience()), ((0, 0), None));
+    }
+
+    #[test]
+    fn what_is_for_a_peer_that_stays_away_or_is_too_much_is_handed_back() {
+        let context = Context::new();
+        let (router, _) = router(&context);
+        let to = Identity::from(&b"nobody"[..]);
+        let mut outbox = Outbox::new("test", unsent(10_000, Duration::from_millis(1))).handing_back();
+        for number in 1..=10 {
+            outbox.send(&router, [&to].into_iter(), &body(number, 1_000));
+        }
+        let mut lost = Vec::new();
+        let mut take = |outbox: &mut Outbox| {
+            while let Some((idents, body)) = outbox.take_lost() {
+                assert_eq!(idents[0], to);
+                lost.push(std::str::from_utf8(body.header()).unwrap().parse::<u32>().unwrap());
+            }
+            lost.clone()
+        };
+        let beyond = take(&mut outbox);
+        assert!(!beyond.is_empty() && beyond.iter().all(|number| *number > 5), "{beyond:?}");
+        let late = outbox.look_at + Duration::from_secs(1);
+        outbox.look_who_is_back(&router, late);
+        assert_eq!((outbox.waiting(), outbox.patience()), ((0, 0), None));
+        let mut all = take(&mut outbox);
+        all.sort_unstable();
+        assert!(all.into_iter().eq(1..=10));
+    }
+
+    #[test]
     fn what_waits_for_a_peer_goes_with_it() {
         let context = Context::new();
         let (mut router, url) = router(&context);
         let peer = pair(&context, &mut router, &url, "gone");
         let to = Identity::from(&b"gone"[..]);
-        let mut outbox = Outbox::new("test", 1 << 30);
+        let mut outbox = Outbox::new("test", unsent(1 << 30, Duration::ZERO));
         let mut number = 0;
         while outbox.waiting().1 == 0 {
             number += 1;

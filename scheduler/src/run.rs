@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use remuda_net::{Driver, Input, Outbox, Publisher, Received, RefusalCounts, Refusals, Sender, Socket};
+use remuda_net::{Driver, Input, Outbox, Publisher, Received, RefusalCounts, Refusals, Sender, Socket, Unsent};
 use remuda_proto::monitor::Monitor;
 use remuda_proto::{Body, Frames, Identity, Idents, MsgId, Now, Refusal};
 
@@ -103,8 +103,8 @@ struct Sides {
 }
 
 impl Sides {
-    fn new(clients: Socket, engines: Socket, name: [&'static str; 2], max_unread_bytes: usize) -> Self {
-        let [to_clients, to_engines] = name.map(|name| Outbox::new(name, max_unread_bytes));
+    fn new(clients: Socket, engines: Socket, name: [&'static str; 2], unsent: Unsent) -> Self {
+        let [to_clients, to_engines] = name.map(|name| Outbox::new(name, unsent));
         Self {
             sockets: [clients, engines],
             refusals: name.map(Refusals::new),
@@ -173,12 +173,8 @@ pub struct TaskDriver<E> {
 
 impl<E: From<Monitor>> TaskDriver<E> {
     /// A driver over ROUTERs that are bound.
-    pub fn new(clients: Socket, engines: Socket, monitor: MonitorLink<E>, max_unread_bytes: usize) -> Self {
-        Self {
-            sides: Sides::new(clients, engines, ["task", "task (engines)"], max_unread_bytes),
-            monitor,
-            paused: false,
-        }
+    pub fn new(clients: Socket, engines: Socket, monitor: MonitorLink<E>, unsent: Unsent) -> Self {
+        Self { sides: Sides::new(clients, engines, ["task", "task (engines)"], unsent), monitor, paused: false }
     }
 
     /// The same, with its refusals counted for others to see.
@@ -275,10 +271,10 @@ impl<E: From<Monitor>, A: FnMut(Vec<MsgId>)> RelayDriver<E, A> {
         engines: Socket,
         names: [&'static str; 2],
         monitor: MonitorLink<E>,
-        max_unread_bytes: usize,
+        unsent: Unsent,
         abort: A,
     ) -> Self {
-        Self { sides: Sides::new(clients, engines, names, max_unread_bytes), monitor, abort }
+        Self { sides: Sides::new(clients, engines, names, unsent), monitor, abort }
     }
 
     /// The same, with its refusals counted for others to see.
@@ -351,9 +347,9 @@ pub struct BroadcastDriver<E> {
 
 impl<E: From<Monitor>> BroadcastDriver<E> {
     /// A driver over ROUTERs that are bound.
-    pub fn new(clients: Socket, engines: Socket, monitor: MonitorLink<E>, max_unread_bytes: usize) -> Self {
+    pub fn new(clients: Socket, engines: Socket, monitor: MonitorLink<E>, unsent: Unsent) -> Self {
         let names = ["broadcast", "broadcast (engines)"];
-        Self { sides: Sides::new(clients, engines, names, max_unread_bytes), monitor }
+        Self { sides: Sides::new(clients, engines, names, unsent), monitor }
     }
 
     /// The same, with its refusals counted for others to see.
@@ -432,8 +428,8 @@ pub struct OutputDriver<E> {
 
 impl<E: From<Monitor>> OutputDriver<E> {
     /// A driver over sockets that are bound.
-    pub fn new(engines: Socket, clients: Socket, monitor: MonitorLink<E>, max_unread_bytes: usize) -> Self {
-        let publisher = Publisher::new("iopub", max_unread_bytes);
+    pub fn new(engines: Socket, clients: Socket, monitor: MonitorLink<E>, unsent: Unsent) -> Self {
+        let publisher = Publisher::new("iopub", unsent.max_bytes);
         Self { engines: [engines], clients, publisher, monitor, refusals: Refusals::new("iopub") }
     }
 

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
 use remuda_cluster::{
-    MAX_BROADCAST_DEPTH, MAX_ENGINES, MAX_HUB_LAG, MAX_UNREAD_BYTES, Scheme, SqliteConfig, TaskConfig,
+    MAX_BROADCAST_DEPTH, MAX_ENGINES, MAX_HUB_LAG, MAX_UNREAD_BYTES, RECONNECT_TIMEOUT, Scheme, SqliteConfig,
+    TaskConfig,
 };
 use remuda_proto::Packer;
 
@@ -129,6 +130,9 @@ pub(crate) struct ControllerArgs {
     /// Most bytes that wait on one socket for peers that do not read; beyond it the slowest peer misses messages
     #[arg(long, value_name = "BYTES", default_value_t = MAX_UNREAD_BYTES, help_heading = "Limits")]
     pub(crate) max_unread_bytes: usize,
+    /// Seconds for which what is for a client or an engine that is not connected is kept for it
+    #[arg(long, value_name = "S", default_value_t = RECONNECT_TIMEOUT.as_secs(), help_heading = "Limits")]
+    pub(crate) reconnect_timeout: u64,
     /// Messages that the hub may be behind the schedulers before no more are read from clients
     #[arg(long, value_name = "N", default_value_t = MAX_HUB_LAG, help_heading = "Limits")]
     pub(crate) max_hub_lag: usize,

@@ -9,8 +9,8 @@ use std::time::Duration;
 use remuda_cluster::{
     Controller, ControllerConfig, HeartConfig, Interface, Limits, Ports, SqliteConfig, StoreKind, TaskConfig,
 };
-use remuda_net::Profile;
 use remuda_net::curve::KeyPair;
+use remuda_net::{Profile, Unsent};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -104,7 +104,10 @@ fn resolve(args: &ControllerArgs) -> Result<ControllerConfig, Failure> {
             ..TaskConfig::default()
         },
         max_engines: (args.max_engines != 0).then_some(args.max_engines as usize),
-        max_unread_bytes: args.max_unread_bytes,
+        unsent: Unsent {
+            max_bytes: args.max_unread_bytes,
+            keep: Duration::from_secs(args.reconnect_timeout.min(365 * 86_400)),
+        },
         max_hub_lag: args.max_hub_lag,
         store: store(args, &profile),
         restore: args.restore,
