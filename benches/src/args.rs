@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Idle(IdleArgs),
     /// Many engines at once: how long until all are registered, and is any lost?
     Engines(EnginesArgs),
+    /// Task records in a database that has many: lists, a start, and bytes on disk.
+    Records(RecordsArgs),
     /// How many instructions a task costs in the cores, by callgrind, beside what is stored.
     Instructions(InstructionsArgs),
     /// (internal) The work whose instructions are counted.
@@ -190,6 +192,22 @@ pub(crate) struct MuteArgs {
 pub(crate) struct IdleArgs {
     #[command(flatten)]
     pub(crate) of: ControllerArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RecordsArgs {
+    /// How many records to make.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) records: u64,
+    /// How many tasks that ended a start reads.
+    #[arg(long, default_value_t = 100_000)]
+    pub(crate) finished: usize,
+    /// Where to make the database, which is some 1.5 GB large; it is removed at the end.
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    pub(crate) folder: PathBuf,
+    /// Append each figure to this file, as a line of JSON.
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -23,6 +23,7 @@ mod message;
 mod mute;
 mod parts;
 mod process;
+mod records;
 mod relay;
 mod replies;
 mod report;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Command::Soak(args) => table::soak(&args),
         Command::Idle(args) => idle::run(&args),
         Command::Relay => parts::serve("relay", relay::run),
+        Command::Records(args) => records::run(&args),
         Command::Instructions(args) => instructions::run(&args),
         Command::Count(args) => instructions::count(&args),
         Command::Engines(args) => storm::run(&args),

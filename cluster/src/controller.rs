@@ -10,13 +10,13 @@ use std::time::Duration;
 use remuda_hub::heart::{self, HeartMonitor};
 use remuda_hub::hub::{self, Hub};
 use remuda_hub::run::{HeartDriver, HubDriver, News};
-use remuda_hub::store::OpenError;
+use remuda_hub::store::{OpenError, StoreError};
 use remuda_hub::{EngineState, MAX_ENGINES, StoreKind};
 use remuda_net::connection_file::{self, FileError};
 use remuda_net::curve::KeyPair;
 use remuda_net::{
-    Clock, Context, Driver, Kind, Mailbox, NetError, Profile, RefusalCounts, Security, Sender, Unsent, address, drive,
-    limits, mailbox,
+    Backlog, Clock, Context, Driver, Kind, Mailbox, NetError, Profile, RefusalCounts, Security, Sender, Unsent,
+    address, drive, limits, mailbox,
 };
 use remuda_proto::connection::Common;
 use remuda_proto::message::content::ControllerInfo;
@@ -30,6 +30,7 @@ use serde_json::{Value, json};
 
 use crate::in_effect::in_effect;
 use crate::ports::{Binder, For, Interface, Ports};
+use crate::records::{Opened, committed};
 use crate::reuse::{Known, Resolved, SocketFiles};
 
 /// Largest [`ControllerConfig::broadcast_depth`]: 1,024 ports.
@@ -40,6 +41,12 @@ pub const MAX_UNREAD_BYTES: usize = 1 << 30;
 
 /// How long a client or an engine may be away before what is for it is not delivered any more, unless told otherwise.
 pub const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// By default, most changes of task records that wait to be committed.
+pub const MAX_STORE_LAG: usize = 200_000;
+
+/// By default, most bytes of such changes.
+pub const MAX_STORE_LAG_BYTES: usize = 256 << 20;
 
 /// The connections that an engine takes: registration, control, mux, task, iopub, heartbeat (two) and broadcast.
 const ENGINE_CONNECTIONS: u64 = 8;
@@ -91,6 +98,10 @@ pub struct ControllerConfig {
     pub max_hub_lag: usize,
     /// Where task records are kept.
     pub store: StoreKind,
+    /// Most changes of task records that wait to be committed.
+    pub max_store_lag: usize,
+    /// Most bytes of such changes.
+    pub max_store_lag_bytes: usize,
     /// Whether the engines of an earlier controller that still run are registered again as soon as they answer. They
     /// find this controller only on the ports of that one: see `reuse`.
     pub restore: bool,
@@ -122,6 +133,8 @@ impl ControllerConfig {
             unsent: Unsent { max_bytes: MAX_UNREAD_BYTES, keep: RECONNECT_TIMEOUT },
             max_hub_lag: MAX_HUB_LAG,
             store: StoreKind::default(),
+            max_store_lag: MAX_STORE_LAG,
+            max_store_lag_bytes: MAX_STORE_LAG_BYTES,
             restore: false,
             reuse: false,
         }
@@ -157,6 +170,11 @@ pub enum StartError {
     /// The database of task records.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// What is on record of an earlier controller.
+    #[error(
+        "what an earlier controller left in the task database cannot be read or changed (`docs/records.md` says what to do)"
+    )]
+    Records(#[source] StoreError),
     /// A thread.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
@@ -190,7 +208,7 @@ impl Controller {
     pub fn start(config: &ControllerConfig) -> Result<Self, StartError> {
         let profile = &config.profile;
         profile.create().map_err(|source| StartError::Profile { path: profile.dir().to_owned(), source })?;
-        let store = config.store.open()?;
+        let opened = Opened::open(&config.store)?;
         let known = config.reuse.then(|| Known::read(&config.client_file, &config.engine_file)).flatten();
         let clock = Clock::new();
         let security = config.curve.clone().map_or(Security::Plain, Security::Server);
@@ -292,7 +310,6 @@ impl Controller {
                 ..hub_defaults
             },
             session(),
-            store,
         );
         let engine_state_file = profile.engine_state_file();
         let refusals = RefusalCounts::default();
@@ -332,10 +349,12 @@ impl Controller {
                     }
                     News::ExpectHeart(uuid) => heart_sender.send(heart::Event::Expect { heart: uuid }),
                     News::ForgetHeart(uuid) => heart_sender.send(heart::Event::Forget { heart: uuid }),
+                    News::Committed { queue, ticket } => committed(queue, ticket),
                 }
             }
         };
-        let link = MonitorLink::new(hub_sender.clone(), config.max_hub_lag);
+        let backlog = Backlog::new(config.max_store_lag, config.max_store_lag_bytes);
+        let link = MonitorLink::new(hub_sender.clone(), config.max_hub_lag).with_backlog(backlog.clone());
         let monitor = || link.clone();
         let to_hub = hub_sender.clone();
         let abort = move |msg_ids| task_sender.send(TaskEvent::Abort { msg_ids });
@@ -345,11 +364,13 @@ impl Controller {
         {
             hub_sender.send(hub::Event::Restore(state));
         }
+        let (records, store_thread) = opened.start(&hub_sender, backlog, committed, clock)?;
         let mut threads = vec![
             spawn(
                 "hub",
                 hub_machine,
-                HubDriver::new(registration, notification, unsent, tell).counted_in(&refusals),
+                HubDriver::new(registration, notification, unsent, (records, hub_sender.clone()), tell)
+                    .counted_in(&refusals),
                 hub_mailbox,
                 clock,
             )?,
@@ -385,6 +406,7 @@ impl Controller {
         let broadcast = Broadcast::new(session()).with_message_limit(max_message_bytes);
         threads.push(spawn("broadcast", broadcast, driver, broadcast_mailbox, clock)?);
         drop(link);
+        threads.extend(store_thread);
 
         let paths = [config.client_file.clone(), config.engine_file.clone()];
         let is_known = known.is_some_and(|known| known.client == client_file && known.engine == engine_file);
@@ -493,9 +515,13 @@ where
     D::Machine: Send + 'static,
     <D::Machine as Machine>::Event: Send + 'static,
 {
+    start_thread(name, move || drive(&mut machine, &mut driver, &mailbox, clock))
+}
+
+/// Starts a thread whose panic ends the process.
+pub(crate) fn start_thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
     let run = move || {
-        let run = AssertUnwindSafe(|| drive(&mut machine, &mut driver, &mailbox, clock));
-        if catch_unwind(run).is_err() {
+        if catch_unwind(AssertUnwindSafe(run)).is_err() {
             tracing::error!("a part of the controller contradicted itself (see above): ending the process");
             std::process::abort();
         }

@@ -40,6 +40,8 @@ pub(crate) fn in_effect(config: &ControllerConfig, max_engines: usize) -> Value 
         max_engines: _,
         unsent: Unsent { max_bytes: max_unread_bytes, keep },
         max_hub_lag,
+        max_store_lag,
+        max_store_lag_bytes,
         store,
         restore,
         reuse,
@@ -48,7 +50,10 @@ pub(crate) fn in_effect(config: &ControllerConfig, max_engines: usize) -> Value 
         StoreKind::Memory(Limits { records, size_bytes, cull_fraction }) => json!({
             "kind": "memory", "max_records": records, "max_bytes": size_bytes, "cull_fraction": cull_fraction,
         }),
-        StoreKind::Sqlite(SqliteConfig { path, table }) => json!({"kind": "sqlite", "path": path, "table": table}),
+        StoreKind::Sqlite(SqliteConfig { path, table, durability, keep }) => json!({
+            "kind": "sqlite", "path": path, "table": table, "durability": durability.name(),
+            "keep_s": keep.age.map(|age| age.as_secs_f64()), "keep_records": keep.records, "keep_bytes": keep.bytes,
+        }),
         _ => json!({"kind": "none"}),
     };
     let default_timeout = remuda_hub::Config::with_heart_period(*period).registration_timeout;
@@ -81,6 +86,8 @@ pub(crate) fn in_effect(config: &ControllerConfig, max_engines: usize) -> Value 
             "max_tracked_tasks": MAX_LIVE_TASKS,
             "max_engines": max_engines,
             "max_hub_lag": max_hub_lag,
+            "max_store_lag": max_store_lag,
+            "max_store_lag_bytes": max_store_lag_bytes,
             "max_message_bytes": max_message_bytes,
             "max_unread_bytes": max_unread_bytes,
             "reconnect_timeout_s": keep.as_secs_f64(),

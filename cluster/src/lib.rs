@@ -8,18 +8,19 @@ mod in_effect;
 mod launcher;
 mod ports;
 mod process;
+mod records;
 mod reuse;
 mod state;
 
 pub use controller::{
-    Controller, ControllerConfig, END_TIMEOUT, MAX_BROADCAST_DEPTH, MAX_UNREAD_BYTES, RECONNECT_TIMEOUT, StartError,
-    Stopper,
+    Controller, ControllerConfig, END_TIMEOUT, MAX_BROADCAST_DEPTH, MAX_STORE_LAG, MAX_STORE_LAG_BYTES,
+    MAX_UNREAD_BYTES, RECONNECT_TIMEOUT, StartError, Stopper,
 };
 pub use launcher::{EngineSet, LaunchError, Launched, LocalCluster, Programs, START_TIMEOUT, STOP_TIMEOUT};
 pub use ports::{Interface, Ports};
 pub use process::{ProcessId, end, end_with_parent};
 pub use remuda_hub::heart::Config as HeartConfig;
-pub use remuda_hub::store::SqliteConfig;
+pub use remuda_hub::store::{Keep, SqliteConfig};
 pub use remuda_hub::{Limits, MAX_ENGINES, StoreKind};
 pub use remuda_scheduler::run::MAX_HUB_LAG;
 pub use remuda_scheduler::task::{Scheme, TaskConfig};

@@ -7,7 +7,8 @@ use remuda_proto::message::content::{ControllerInfo, EngineNotification};
 use remuda_proto::message::native::Capability;
 use remuda_proto::message::story::{DriverState, HeartState};
 use remuda_proto::message::{Envelope, MsgType, Status};
-use remuda_proto::monitor::{IntakeLimit, Monitor, Queue};
+use remuda_proto::monitor::{IntakeLimit, Monitor, Queue, Ticket};
+use remuda_proto::recovery::Recovered;
 use remuda_proto::{
     Body, EngineId, EngineUuid, Identity, Idents, Instant, Machine, Map, MsgId, Now, Refusal, RemoteError,
     SeenSignatures, Session, Set,
@@ -15,14 +16,14 @@ use remuda_proto::{
 use serde::Serialize;
 use serde_json::json;
 
+use crate::asks::{Asks, Then};
 use crate::engine_state::EngineState;
-use crate::find;
 use crate::query;
 use crate::question::{Question, Questions};
 use crate::record::{Outcome, OutputPiece, TaskRecord};
 use crate::registry::{Engine, MAX_ENGINES, Registry};
 use crate::repr;
-use crate::store::{Buffers, StoreError, TaskStore, Write};
+use crate::store::{Answer, Ask, Find, StoreError, Write};
 use crate::tracking::{EngineKey, Tracking, Unexpected, Untracked};
 
 /// From the reply to a `shutdown_request` to the end of the process (`controller/hub.py: Hub.shutdown_request`).
@@ -30,6 +31,10 @@ pub const SHUTDOWN_DELAY: Duration = Duration::from_secs(1);
 
 /// From a change of the registered engines until they are saved, so that many that come at once are saved once.
 pub const SAVE_ENGINES_AFTER: Duration = Duration::from_millis(100);
+
+/// By default, how long direct requests of an earlier controller wait for their engines: longer than the schedulers give
+/// these to come back.
+pub const RECOVERY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How the hub behaves.
 #[derive(Clone, Debug)]
@@ -39,6 +44,9 @@ pub struct Config {
     /// How long an engine may take from its registration to its first reported beat, and how long after an engine
     /// left its unanswered direct requests are given up. See [`Config::with_heart_period`].
     pub registration_timeout: Duration,
+    /// How long the schedulers of a controller that takes over may wait for the engines of direct requests. After that
+    /// the hub gives up what they have not.
+    pub recovery_timeout: Duration,
     /// What is returned as `connection_info` when an engine registers: its connection file again.
     pub engine_connection: serde_json::Value,
     /// Most engines, pending ones included; at most [`MAX_ENGINES`].
@@ -61,6 +69,7 @@ impl Config {
         Self {
             heart_period_ms: period_ms,
             registration_timeout: Duration::from_secs((period_ms / 100).max(30)),
+            recovery_timeout: RECOVERY_TIMEOUT,
             engine_connection: serde_json::Value::Object(serde_json::Map::new()),
             max_engines: MAX_ENGINES,
             max_message_bytes: usize::MAX,
@@ -96,6 +105,9 @@ pub enum Event {
     /// These engines were registered with an earlier controller. Each is registered again once its heart beats, unless
     /// that takes longer than a registration may.
     Restore(EngineState),
+    /// An earlier controller had these requests, which have no reply. They are on record, and the schedulers have them. Comes
+    /// before any of their reports.
+    Recover(Vec<Recovered>),
     /// The heart monitor answers [`Effect::Explain`].
     Hearts {
         /// The number of the question.
@@ -110,6 +122,20 @@ pub enum Event {
         /// The answer.
         drivers: DriverState,
     },
+    /// The store answers [`Effect::Ask`].
+    Answered {
+        /// The number of the question.
+        question: u64,
+        /// The answer.
+        answer: Result<Answer, StoreError>,
+    },
+    /// The store cannot commit what was written, for now; `None`: it can again.
+    StoreTrouble(Option<StoreError>),
+    /// The store cannot make some changes, ever, and dropped them.
+    StoreRefused {
+        /// How many.
+        changes: u64,
+    },
     /// The process is told to end.
     Stop,
 }
@@ -117,6 +143,15 @@ pub enum Event {
 /// What the hub asks for. Where one event calls for several, they come in the order of these variants.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
+    /// Give this to the store.
+    Store(Write),
+    /// Ask the store, which has been given all that was to be written before, and answers by an [`Event::Answered`].
+    Ask {
+        /// Number of the question: each has its own.
+        question: u64,
+        /// What.
+        ask: Ask,
+    },
     /// Tell the schedulers that an engine is registered, before anybody else can know.
     Joined {
         /// The engine's uuid.
@@ -173,7 +208,8 @@ pub enum Effect {
         /// Why.
         refusal: Refusal,
     },
-    /// The store lost something that was written to it. Counted by the hub, to be logged.
+    /// What the store should have known for the sake of the records it did not know: these are not what they should be.
+    /// Counted by the hub, to be logged.
     StoreFailed(StoreError),
     /// End the process, with status 0.
     Exit,
@@ -191,10 +227,12 @@ pub struct Hub {
     pub(crate) registry: Registry,
     /// What became of each request, and what each engine has to do. Knows every registered engine.
     pub(crate) tracking: Tracking,
-    /// The records of requests: of those in `tracking`, and of older ones.
-    pub(crate) store: Box<dyn TaskStore>,
-    /// How often `store` lost something.
+    /// Questions that wait for the store.
+    pub(crate) asks: Asks,
+    /// How many changes of records were lost.
     pub(crate) store_errors: u64,
+    /// Why the store cannot commit at the moment.
+    pub(crate) store_trouble: Option<StoreError>,
     /// Questions that wait for other parts of the controller.
     pub(crate) questions: Questions,
     /// The limit because of which the task scheduler reads nothing from clients at the moment.
@@ -216,23 +254,24 @@ pub struct Hub {
 struct Departed {
     /// When its direct requests are given up.
     give_up_at: Instant,
-    id: EngineId,
+    /// What people knew it by.
+    name: String,
     uuid: EngineUuid,
     key: EngineKey,
 }
 
 impl Hub {
-    /// A hub without engines. `session` is its own: nobody else makes messages with it. `store` may have records of an
-    /// earlier controller.
-    pub fn new(config: Config, session: Session, store: Box<dyn TaskStore>) -> Self {
+    /// A hub without engines. `session` is its own: nobody else makes messages with it.
+    pub fn new(config: Config, session: Session) -> Self {
         Self {
             registry: Registry::new(config.max_engines),
             config,
             session,
             seen: SeenSignatures::default(),
             tracking: Tracking::default(),
-            store,
+            asks: Asks::default(),
             store_errors: 0,
+            store_trouble: None,
             questions: Questions::default(),
             paused: None,
             departed: VecDeque::new(),
@@ -278,20 +317,32 @@ impl Hub {
             let content = EngineNotification { id, uuid: uuid.clone() };
             out.push(Effect::Notify(self.message(now, MsgType::UnregistrationNotification, None, &content)));
             let give_up_at = now.instant + self.config.registration_timeout;
-            self.departed.push_back(Departed { give_up_at, id, uuid, key });
+            let at = self.departed.partition_point(|departed| departed.give_up_at <= give_up_at);
+            self.departed.insert(at, Departed { give_up_at, name: id.to_string(), uuid, key });
         }
     }
 
-    /// Changes the records. What goes wrong is counted and told, and has no other consequence.
-    pub(crate) fn write(&mut self, now: Now, write: Write, out: &mut Vec<Effect>) {
-        let written = self.store.write(now.instant, write);
-        self.note_stored(written, out);
+    /// Asks the store, and remembers what for.
+    pub(crate) fn ask(&mut self, ask: Ask, then: Then, out: &mut Vec<Effect>) {
+        let question = self.asks.ask(then);
+        out.push(Effect::Ask { question, ask });
     }
 
-    fn note_stored(&mut self, stored: Result<(), StoreError>, out: &mut Vec<Effect>) {
-        if let Err(error) = stored {
-            self.store_errors += 1;
-            out.push(Effect::StoreFailed(error));
+    /// The store has answered.
+    fn store_answered(&mut self, now: Now, question: u64, answer: Result<Answer, StoreError>, out: &mut Vec<Effect>) {
+        match self.asks.answered(question) {
+            Then::Query { query, awaited } => query::resume(self, now, query, awaited, answer, out),
+            Then::Question { question, seen } => query::tell(self, now, &question, &seen, answer, out),
+            Then::State { question } => {
+                let state = match answer {
+                    Ok(Answer::State(state)) => Some(state),
+                    Ok(other) => panic!("asked for its state, the store answers {other:?}"),
+                    // Who asked is told that it said nothing.
+                    Err(_) => None,
+                };
+                self.answered(question, out, |of| of.records = state);
+            }
+            Then::GiveUp { engines } => self.give_up_these(now, &engines, answer, out),
         }
     }
 
@@ -331,22 +382,28 @@ impl Hub {
     }
 
     /// Somebody answered a question; if nothing is missing any more, so does the hub.
-    fn answered(&mut self, now: Now, number: u64, out: &mut Vec<Effect>, put: impl FnOnce(&mut Question)) {
+    fn answered(&mut self, number: u64, out: &mut Vec<Effect>, put: impl FnOnce(&mut Question)) {
         if let Some(question) = self.questions.answer(number, put) {
-            query::answer_question(self, now, &question, out);
+            query::answer_question(self, question, out);
         }
     }
 
     fn monitor(&mut self, now: Now, seen: Monitor, out: &mut Vec<Effect>) {
         let seen = match seen {
-            Monitor::Request { queue, engine, envelope, body, .. } => {
-                self.request(now, queue, engine, envelope.msg_id, body, out)
+            Monitor::Request { queue, engine, client, envelope, body, ticket } => {
+                let record = TaskRecord::new(envelope.msg_id, self.session.packer(), queue, body, now.date);
+                let seen = self.request(TaskRecord { engine, reply_to: client, ..record }, out);
+                mark(queue, ticket, out);
+                seen
             }
-            Monitor::Destination { msg_id, engine, .. } => self.destination(now, msg_id, engine, out),
-            Monitor::Reply { queue, engine, msg_id, status, body, .. } => {
-                self.reply(now, (queue, engine), msg_id, status, body, out)
+            Monitor::Destination { msg_id, engine, retries } => self.destination(msg_id, engine, retries, out),
+            Monitor::Reply { queue, engine, msg_id, status, body, ticket } => {
+                let outcome = Outcome { body, received: now.date, status };
+                let seen = self.reply(queue, engine, msg_id, outcome, out);
+                mark(queue, ticket, out);
+                seen
             }
-            Monitor::Requeued { msg_id, .. } => self.requeued(msg_id),
+            Monitor::Requeued { msg_id, retries } => self.requeued(msg_id, retries, out),
             Monitor::Intake(paused) => {
                 self.paused = paused;
                 Ok(())
@@ -357,7 +414,7 @@ impl Hub {
                 Ok(())
             }
             Monitor::Explained(explanation) => {
-                self.answered(now, explanation.question, out, |of| of.explanation = Some(*explanation));
+                self.answered(explanation.question, out, |of| of.explanation = Some(*explanation));
                 Ok(())
             }
         };
@@ -366,62 +423,60 @@ impl Hub {
         }
     }
 
-    fn request(
-        &mut self,
-        now: Now,
-        queue: Queue,
-        engine: Option<EngineUuid>,
-        msg_id: MsgId,
-        body: Body,
-        out: &mut Vec<Effect>,
-    ) -> Result<(), Denied> {
-        let tracked = match (queue, &engine) {
-            (Queue::Task, _) => self.tracking.task_request(&msg_id),
+    fn request(&mut self, mut record: TaskRecord, out: &mut Vec<Effect>) -> Result<(), Denied> {
+        let TaskRecord { msg_id, queue, .. } = &record;
+        let tracked = match (queue, &record.engine) {
+            (Queue::Task, _) => self.tracking.task_request(msg_id),
             (Queue::Mux | Queue::Broadcast, None) => return Err((None, Refusal::NoTarget)),
             (Queue::Mux | Queue::Broadcast, Some(uuid)) => match self.registry.by_uuid(uuid.as_str()) {
-                Some(engine) => self.tracking.direct_request(&msg_id, queue, engine.key),
+                Some(engine) => self.tracking.direct_request(msg_id, *queue, engine.key),
                 None => return Err((None, Refusal::UnknownEngine(uuid.identity()))),
             },
         };
         match tracked {
             Ok(()) => {
-                let engine = engine.filter(|_| queue.is_direct());
-                let record = TaskRecord::new(msg_id, self.session.packer(), queue, engine, body);
-                self.write(now, Write::Add(record), out);
+                if !record.queue.is_direct() {
+                    record.engine = None;
+                }
+                out.push(Effect::Store(Write::Add(Box::new(record))));
                 Ok(())
             }
-            Err(Untracked::Known) => Err((None, Refusal::Resubmitted(msg_id))),
-            Err(Untracked::Full) => Err((None, Refusal::Untracked(msg_id))),
+            Err(Untracked::Known) => Err((None, Refusal::Resubmitted(record.msg_id))),
+            Err(Untracked::Full) => Err((None, Refusal::Untracked(record.msg_id))),
         }
     }
 
     fn destination(
         &mut self,
-        now: Now,
         msg_id: MsgId,
         engine: EngineUuid,
+        retries: u32,
         out: &mut Vec<Effect>,
     ) -> Result<(), Denied> {
         let key = self.registry.by_uuid(engine.as_str()).map(|engine| engine.key);
         let unexpected = |_| (Some(engine.identity()), Refusal::Unexpected(msg_id.clone()));
         self.tracking.task_sent(&msg_id, key).map_err(unexpected)?;
-        self.write(now, Write::Assign { msg_id, engine }, out);
+        out.push(Effect::Store(Write::Assign { msg_id, engine, retries }));
         Ok(())
     }
 
-    fn requeued(&mut self, msg_id: MsgId) -> Result<(), Denied> {
-        self.tracking.task_requeued(&msg_id).map_err(|_| (None, Refusal::Unexpected(msg_id)))
+    fn requeued(&mut self, msg_id: MsgId, retries: u32, out: &mut Vec<Effect>) -> Result<(), Denied> {
+        if self.tracking.task_requeued(&msg_id).is_err() {
+            return Err((None, Refusal::Unexpected(msg_id)));
+        }
+        out.push(Effect::Store(Write::Requeue { msg_id, retries }));
+        Ok(())
     }
 
     fn reply(
         &mut self,
-        now: Now,
-        (queue, engine): (Queue, Option<EngineUuid>),
+        queue: Queue,
+        engine: Option<EngineUuid>,
         msg_id: MsgId,
-        status: Status,
-        body: Body,
+        outcome: Outcome,
         out: &mut Vec<Effect>,
     ) -> Result<(), Denied> {
+        let status = outcome.status;
         let expected = match (queue, &engine) {
             (Queue::Task, engine) => {
                 let engine = engine.as_ref().and_then(|uuid| self.registry.by_uuid(uuid.as_str()));
@@ -435,7 +490,7 @@ impl Hub {
         if expected.is_err() {
             return Err((engine.map(|uuid| uuid.identity()), Refusal::Unexpected(msg_id)));
         }
-        self.write(now, Write::Finish { msg_id, outcome: Outcome { body, received: now.date } }, out);
+        out.push(Effect::Store(Write::Finish { msg_id, outcome }));
         Ok(())
     }
 
@@ -456,7 +511,7 @@ impl Hub {
         }
         let Some(parent) = parent else { return Ok(()) };
         match OutputPiece::read(self.session.packer(), &envelope.msg_type, body) {
-            Some(Ok(piece)) => self.write(now, Write::Output { msg_id: parent, piece }, out),
+            Some(Ok(piece)) => out.push(Effect::Store(Write::Output { msg_id: parent, piece })),
             Some(Err(reason)) => {
                 let from = Identity::from(envelope.session.as_str().as_bytes());
                 return Err((Some(from), Refusal::Unpack(reason)));
@@ -466,6 +521,41 @@ impl Hub {
         Ok(())
     }
 
+    /// Takes over requests of an earlier controller.
+    fn recover(&mut self, now: Now, requests: Vec<Recovered>, out: &mut Vec<Effect>) {
+        let mut engines: Map<EngineUuid, EngineKey> = Map::default();
+        for Recovered { queue, msg_id, engine, .. } in requests {
+            let tracked = match (queue, engine) {
+                (Queue::Task, None) => self.tracking.task_request(&msg_id),
+                (Queue::Task, Some(_)) => self.tracking.task_request(&msg_id).inspect(|()| {
+                    // Its engine is not registered, for now.
+                    self.tracking.task_sent(&msg_id, None).expect("it was just added");
+                }),
+                (Queue::Mux | Queue::Broadcast, None) => {
+                    refuse(out, None, Refusal::NoTarget);
+                    continue;
+                }
+                (Queue::Mux | Queue::Broadcast, Some(uuid)) => {
+                    let key = engines.entry(uuid).or_insert_with_key(|uuid| self.tracking.engine_joined(uuid.clone()));
+                    let key = *key;
+                    self.tracking.direct_request(&msg_id, queue, key)
+                }
+            };
+            match tracked {
+                Ok(()) => {}
+                Err(Untracked::Known) => refuse(out, None, Refusal::Resubmitted(msg_id)),
+                Err(Untracked::Full) => refuse(out, None, Refusal::Untracked(msg_id)),
+            }
+        }
+        // As if these engines had left just now, but with the time that the schedulers give them to come back.
+        let give_up_at = now.instant + self.config.recovery_timeout;
+        let at = self.departed.partition_point(|departed| departed.give_up_at <= give_up_at);
+        let departed =
+            engines.into_iter().map(|(uuid, key)| Departed { give_up_at, name: uuid.to_string(), uuid, key });
+        let later = self.departed.split_off(at);
+        self.departed.extend(departed.chain(later));
+    }
+
     /// Gives up the direct requests of the engines that left a while ago. Their clients gave them up long since, by
     /// themselves; this is for the records (`controller/hub.py: Hub._handle_stranded_msgs`).
     fn give_up(&mut self, now: Now, out: &mut Vec<Effect>) {
@@ -473,33 +563,54 @@ impl Hub {
         if due == 0 {
             return;
         }
-        let due: Map<_, _> = self.departed.drain(..due).map(|departed| (departed.key, departed)).collect();
-        let keys: Set<_> = due.keys().copied().collect();
-        let lost: Map<_, _> = self.tracking.give_up(&keys).into_iter().collect();
-        if lost.is_empty() {
+        let due = self.departed.drain(..due).map(|departed| (departed.key, (departed.name, departed.uuid)));
+        let engines: Map<_, _> = due.collect();
+        let keys: Set<_> = engines.keys().copied().collect();
+        let ids: Vec<_> = self.tracking.stranded(&keys).into_iter().map(|(msg_id, _)| msg_id).collect();
+        if ids.is_empty() {
+            self.tracking.give_up(&keys);
             return;
         }
-        let ids: Vec<_> = lost.keys().cloned().collect();
-        let records = match self.store.find(&find::Query::tasks(&ids), Buffers::default()) {
-            Ok(records) => records,
+        // They count as pending until their replies are on record, so that nobody finds one ended and without a reply.
+        self.ask(Ask::Find(Find::tasks(&ids)), Then::GiveUp { engines }, out);
+    }
+
+    fn give_up_these(
+        &mut self,
+        now: Now,
+        engines: &Map<EngineKey, (String, EngineUuid)>,
+        answer: Result<Answer, StoreError>,
+        out: &mut Vec<Effect>,
+    ) {
+        let keys: Set<_> = engines.keys().copied().collect();
+        // Some may have had a reply since; none can have come.
+        let lost: Map<_, _> = self.tracking.give_up(&keys).into_iter().collect();
+        let records = match answer {
+            Ok(Answer::Records(records)) => records,
+            Ok(other) => panic!("asked for records, the store answers {other:?}"),
             Err(StoreError::NoData) => return,
-            Err(error) => return self.note_stored(Err(error), out),
+            Err(error) => {
+                self.store_errors += lost.len() as u64;
+                return out.push(Effect::StoreFailed(error));
+            }
         };
         for record in records {
-            let departed = &due[&lost[&record.msg_id]];
+            let Some(key) = lost.get(&record.msg_id) else { continue };
+            let (name, uuid) = &engines[key];
             let msg_id = record.msg_id;
             // A reply as the engine could have sent it, where stock leaves parts null that its own client then trips
             // over.
             let request = record.request;
             let msg_type = Envelope::read(self.session.packer(), &request)
                 .map_or(MsgType::ApplyReply, |envelope| envelope.msg_type.reply());
-            let text = format!("Engine {} died while running task {}", departed.id, repr::text(msg_id.as_str()));
+            let text = format!("Engine {name} died while running task {}", repr::text(msg_id.as_str()));
             let error = RemoteError::new("EngineError", text);
-            let metadata = json!({"status": "error", "engine": departed.uuid, "date": now.date});
+            let metadata = json!({"status": "error", "engine": uuid, "date": now.date});
             let made =
                 self.session.message(now.date, msg_type, Some(request.header()), &metadata, &error.content(), &[]);
             let body = made.expect("contents of our own can be packed").1;
-            self.write(now, Write::Finish { msg_id, outcome: Outcome { body, received: now.date } }, out);
+            let outcome = Outcome { body, received: now.date, status: Status::Error };
+            out.push(Effect::Store(Write::Finish { msg_id, outcome }));
         }
     }
 }
@@ -524,27 +635,25 @@ impl Hub {
         self.looked_at = waits.then_some(now);
     }
 
-    fn flush(&mut self, out: &mut Vec<Effect>) {
-        let flushed = self.store.flush();
-        self.note_stored(flushed, out);
-    }
-
     fn save_engines(&mut self, out: &mut Vec<Effect>) {
         if self.save_at.take().is_some() {
             out.push(Effect::SaveEngines(self.registry.state()));
         }
     }
 
-    /// Ends, with everything that is on record made to last.
     fn exit(&mut self, out: &mut Vec<Effect>) {
         self.save_engines(out);
-        self.flush(out);
         out.push(Effect::Exit);
     }
 }
 
 /// Who sent what had no effect, if that is known, and why it had none.
 type Denied = (Option<Identity>, Refusal);
+
+/// A scheduler waits for what was just told of its queue to be on record, whatever became of it here.
+fn mark(queue: Queue, ticket: Option<Ticket>, out: &mut Vec<Effect>) {
+    out.extend(ticket.map(|ticket| Effect::Store(Write::Mark { queue, ticket })));
+}
 
 /// Says that something had no effect.
 pub(crate) fn refuse(out: &mut Vec<Effect>, from: Option<Identity>, refusal: Refusal) {
@@ -566,10 +675,14 @@ impl Machine for Hub {
                 let awaited = self.registry.restore(state, now.instant + self.config.registration_timeout);
                 out.extend(awaited.into_iter().map(Effect::ExpectHeart));
             }
-            Event::Hearts { question, hearts } => self.answered(now, question, out, |of| of.hearts = Some(hearts)),
+            Event::Recover(requests) => self.recover(now, requests, out),
+            Event::Hearts { question, hearts } => self.answered(question, out, |of| of.hearts = Some(hearts)),
             Event::Drivers { question, drivers } => {
-                self.answered(now, question, out, |of| of.drivers = Some(drivers));
+                self.answered(question, out, |of| of.drivers = Some(drivers));
             }
+            Event::Answered { question, answer } => self.store_answered(now, question, answer, out),
+            Event::StoreTrouble(trouble) => self.store_trouble = trouble,
+            Event::StoreRefused { changes } => self.store_errors += changes,
             Event::Stop => self.exit(out),
         }
         self.look(now.instant);
@@ -579,10 +692,7 @@ impl Machine for Hub {
         let give_up = self.departed.front().map(|departed| departed.give_up_at);
         let look = self.looked_at.map(|looked_at| looked_at + self.look_every());
         let question = self.questions.deadline();
-        [self.registry.deadline(), give_up, look, self.store.deadline(), self.save_at, self.exit_at, question]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.registry.deadline(), give_up, look, self.save_at, self.exit_at, question].into_iter().flatten().min()
     }
 
     fn on_deadline(&mut self, now: Now, out: &mut Vec<Effect>) {
@@ -590,12 +700,9 @@ impl Machine for Hub {
         self.registry.purge_stalled(now.instant);
         self.give_up(now, out);
         while let Some(question) = self.questions.overdue(now.instant) {
-            query::answer_question(self, now, &question, out);
+            query::answer_question(self, question, out);
         }
         self.look(now.instant);
-        if self.store.deadline().is_some_and(|at| at <= now.instant) {
-            self.flush(out);
-        }
         if self.save_at.is_some_and(|at| at <= now.instant) {
             self.save_engines(out);
         }
@@ -608,7 +715,7 @@ impl Machine for Hub {
     fn check(&self) {
         self.registry.check();
         self.tracking.check();
-        self.store.check();
+        self.asks.check();
         self.questions.check();
         for engine in self.registry.engines() {
             assert!(self.tracking.counts(engine.key).is_some(), "engine {} is not tracked", engine.id);
@@ -617,7 +724,7 @@ impl Machine for Hub {
         assert_eq!(self.looked_at.is_some(), waits, "it looks after what it waits for, and only then");
         let mut last = None;
         for departed in &self.departed {
-            assert!(self.tracking.counts(departed.key).is_some(), "engine {} is not tracked any more", departed.id);
+            assert!(self.tracking.counts(departed.key).is_some(), "engine {} is not tracked any more", departed.name);
             assert!(last <= Some(departed.give_up_at), "departed engines out of order");
             last = Some(departed.give_up_at);
         }

@@ -6,6 +6,7 @@
 //! stops, tasks still flow. Start with [`Hub`], which registers, tracks and answers, and [`HeartMonitor`], which runs
 //! on a thread of its own so that no query delays a beat.
 
+mod asks;
 mod engine_state;
 pub mod find;
 pub mod heart;
@@ -13,6 +14,7 @@ pub mod hub;
 mod query;
 mod question;
 pub mod record;
+mod recover;
 mod registry;
 mod repr;
 #[cfg(feature = "io")]
@@ -20,10 +22,12 @@ pub mod run;
 pub mod store;
 mod tracking;
 
+pub use asks::MAX_ASKS;
 pub use engine_state::EngineState;
 pub use heart::HeartMonitor;
 pub use hub::{Config, Effect, Event, Hub};
 pub use question::{ANSWER_WITHIN, MAX_QUESTIONS};
+pub use recover::recovered;
 pub use registry::{MAX_ENGINES, MAX_REQUESTED_ID, MAX_UUID_BYTES};
 pub use store::Limits;
 #[cfg(feature = "sqlite")]

@@ -7,6 +7,7 @@ use remuda_proto::message::story::{DriverState, Explanation, HeartState};
 use remuda_proto::{Instant, Map, MsgId, RemoteError};
 
 use crate::query::Query;
+use crate::store::StoreState;
 
 /// How long a question waits for the other parts.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -30,6 +31,8 @@ pub(crate) struct Question {
     pub(crate) hearts: Option<HeartState>,
     /// What the drivers count; nobody asks them for stories.
     pub(crate) drivers: Option<DriverState>,
+    /// What the store has; nobody asks it in general for stories.
+    pub(crate) records: Option<StoreState>,
 }
 
 /// What a question is about.
@@ -61,7 +64,8 @@ impl Question {
     /// Whether everybody who was asked has answered.
     fn is_complete(&self) -> bool {
         let whole = matches!(self.about, About::Controller);
-        self.explanation.is_some() && (!whole || (self.hearts.is_some() && self.drivers.is_some()))
+        let all = self.hearts.is_some() && self.drivers.is_some() && self.records.is_some();
+        self.explanation.is_some() && (!whole || all)
     }
 }
 
@@ -92,8 +96,9 @@ impl Questions {
         let number = self.next;
         self.next += 1;
         let answer_by = now + ANSWER_WITHIN;
-        let (explanation, hearts, drivers) = (None, None, None);
-        self.waiting.insert(number, Question { query, about, tasks, answer_by, explanation, hearts, drivers });
+        let (explanation, hearts, drivers, records) = (None, None, None, None);
+        let question = Question { query, about, tasks, answer_by, explanation, hearts, drivers, records };
+        self.waiting.insert(number, question);
         number
     }
 

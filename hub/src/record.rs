@@ -4,10 +4,10 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use remuda_proto::message::MsgType;
 use remuda_proto::message::content::Stream;
+use remuda_proto::message::{MsgType, Status};
 use remuda_proto::monitor::Queue;
-use remuda_proto::{Body, Date, EngineUuid, MsgId, Packer};
+use remuda_proto::{Body, Date, EngineUuid, Identity, MsgId, Packer};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -22,8 +22,18 @@ pub struct TaskRecord {
     pub packer: Packer,
     /// Which scheduler took it.
     pub queue: Queue,
-    /// Where it is or was last sent. `None` while it waits.
+    /// Where it is, or was when it ended. `None` while it waits.
     pub engine: Option<EngineUuid>,
+    /// Who gets the reply, as the socket of clients names it; `None`: nobody but the hub, or it is not known.
+    pub reply_to: Option<Identity>,
+    /// When it came, by the clock of the controller.
+    pub arrived: Date,
+    /// The engines that tried it and did not end it.
+    pub tried: Vec<EngineUuid>,
+    /// How often it may still be tried again, once that was said; before, it is what the request asks for.
+    pub retries: Option<u32>,
+    /// Whether its controller ended without a reply to it, and no other took it over.
+    pub lost: bool,
     /// The request.
     pub request: Body,
     /// The reply, once there is one.
@@ -41,6 +51,50 @@ pub struct Outcome {
     pub body: Body,
     /// When the hub learned of it.
     pub received: Date,
+    /// How it ended.
+    pub status: Status,
+}
+
+/// Where a request is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TaskState {
+    /// For an engine.
+    Waiting,
+    /// With an engine.
+    Running,
+    /// It had no reply when its controller ended, and no other took it over. Only in a database.
+    Lost,
+    /// It has its reply.
+    Ended(Status),
+}
+
+impl TaskState {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Waiting,
+        Self::Running,
+        Self::Lost,
+        Self::Ended(Status::Ok),
+        Self::Ended(Status::Error),
+        Self::Ended(Status::Aborted),
+    ];
+
+    /// Its name in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Lost => "lost",
+            Self::Ended(Status::Ok) => "ok",
+            Self::Ended(Status::Error) => "error",
+            Self::Ended(Status::Aborted) => "aborted",
+        }
+    }
+
+    /// The state of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
 }
 
 /// What an engine published for one request. Contents are packed, as they came.
@@ -112,9 +166,49 @@ struct MetadataFacts {
 
 impl TaskRecord {
     /// The record of a request that just came in.
-    pub fn new(msg_id: MsgId, packer: Packer, queue: Queue, engine: Option<EngineUuid>, request: Body) -> Self {
-        let output = TaskOutput::default();
-        Self { msg_id, packer, queue, engine, request, outcome: None, resubmitted: None, output }
+    pub fn new(msg_id: MsgId, packer: Packer, queue: Queue, request: Body, arrived: Date) -> Self {
+        Self {
+            msg_id,
+            packer,
+            queue,
+            engine: None,
+            reply_to: None,
+            arrived,
+            tried: Vec::new(),
+            retries: None,
+            lost: false,
+            request,
+            outcome: None,
+            resubmitted: None,
+            output: TaskOutput::default(),
+        }
+    }
+
+    /// Where it is on its way.
+    pub fn state(&self) -> TaskState {
+        match (&self.outcome, &self.engine) {
+            (Some(outcome), _) => TaskState::Ended(outcome.status),
+            (None, _) if self.lost => TaskState::Lost,
+            (None, Some(_)) => TaskState::Running,
+            (None, None) => TaskState::Waiting,
+        }
+    }
+
+    /// It was sent to an engine.
+    pub fn assign(&mut self, engine: EngineUuid, retries: u32) {
+        self.engine = Some(engine);
+        self.retries = Some(retries);
+    }
+
+    /// It waits for another engine than the one that had it.
+    pub fn requeue(&mut self, retries: u32) {
+        self.tried.extend(self.engine.take());
+        self.retries = Some(retries);
+    }
+
+    /// When it ended.
+    pub fn completed(&self) -> Option<Date> {
+        self.outcome.as_ref().map(|outcome| outcome.completed(self.packer))
     }
 
     /// What its messages and its output take, in bytes.
@@ -165,6 +259,7 @@ impl TaskRecord {
             match field {
                 Field::Buffers | Field::ResultBuffers => {}
                 Field::DisplayData if fields.is_none() && self.output.display_data.is_none() => {}
+                Field::State if fields.is_none() => {}
                 field => drop(shown.insert(field.name().to_owned(), self.datum(*field).into_value())),
             }
         }
@@ -208,7 +303,7 @@ impl TaskRecord {
             Field::ClientUuid => self.client().map_or(Datum::Null, Datum::Text),
             Field::EngineUuid => self.engine.as_ref().map_or(Datum::Null, |engine| text(engine.as_str())),
             Field::Started => date(outcome.and_then(|outcome| outcome.started(self.packer))),
-            Field::Completed => date(outcome.map(|outcome| outcome.completed(self.packer))),
+            Field::Completed => date(self.completed()),
             Field::Resubmitted => self.resubmitted.as_ref().map_or(Datum::Null, |msg_id| text(msg_id.as_str())),
             Field::Received => date(outcome.map(|outcome| outcome.received)),
             Field::ResultHeader => result(Body::header),
@@ -227,6 +322,7 @@ impl TaskRecord {
                 Some(other) => Datum::Json(other),
             },
             Field::DisplayData => packed(self.output.display_data.as_deref()),
+            Field::State => Datum::Text(Cow::Borrowed(self.state().name())),
         }
     }
 }

@@ -1,18 +1,27 @@
 //! The sockets of the hub and of the heart monitor. What to do is decided by their machines.
 
+mod records;
+#[cfg(feature = "sqlite")]
+mod store_thread;
+
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use remuda_net::{Driver, Input, Outbox, Received, RefusalCounts, Refusals, Socket, Unsent};
+use remuda_net::{Driver, Input, Outbox, Received, RefusalCounts, Refusals, Sender, Socket, Unsent};
 use remuda_proto::message::native::Capability;
-use remuda_proto::{Body, EngineId, EngineUuid, Identity, MsgId, Now, monitor};
+use remuda_proto::monitor::{Monitor, Queue, Ticket};
+use remuda_proto::{Body, EngineId, EngineUuid, Identity, MsgId, Now};
 
 use crate::engine_state::EngineState;
 use crate::heart::{self, HeartMonitor};
 use crate::hub::{self, Hub};
 
-impl From<monitor::Monitor> for hub::Event {
-    fn from(seen: monitor::Monitor) -> Self {
+pub use records::{Job, Records};
+#[cfg(feature = "sqlite")]
+pub use store_thread::StoreThread;
+
+impl From<Monitor> for hub::Event {
+    fn from(seen: Monitor) -> Self {
         Self::Monitor(seen)
     }
 }
@@ -56,6 +65,13 @@ pub enum News {
     ExpectHeart(EngineUuid),
     /// This heart is of no interest any more.
     ForgetHeart(EngineUuid),
+    /// What a scheduler reported up to there is on record, as far as it can be.
+    Committed {
+        /// Which scheduler.
+        queue: Queue,
+        /// The last of its reports.
+        ticket: Ticket,
+    },
 }
 
 /// Drives a [`Hub`]: queries come on a ROUTER, notifications leave on a PUB.
@@ -68,16 +84,24 @@ pub struct HubDriver<F> {
     /// Takes the news to the schedulers and the heart monitor.
     tell: F,
     refusals: Refusals,
-    /// How often the store lost something.
-    store_errors: u64,
+    /// The task records.
+    records: Records,
+    /// The hub's own mailbox, for answers from the records.
+    answers: Sender<hub::Event>,
 }
 
 impl<F: FnMut(News)> HubDriver<F> {
-    /// A driver over sockets that are bound.
-    pub fn new(query: Socket, notification: Socket, unsent: Unsent, tell: F) -> Self {
+    /// A driver over sockets that are bound. `answers` ends in the hub's own mailbox.
+    pub fn new(
+        query: Socket,
+        notification: Socket,
+        unsent: Unsent,
+        (records, answers): (Records, Sender<hub::Event>),
+        tell: F,
+    ) -> Self {
         let name = "registration";
         let (replies, refusals) = (Outbox::new(name, unsent), Refusals::new(name));
-        Self { query: [query], replies, notification, tell, refusals, store_errors: 0 }
+        Self { query: [query], replies, notification, tell, refusals, records, answers }
     }
 
     /// The same, with its refusals counted for others to see.
@@ -119,8 +143,29 @@ impl<F: FnMut(News)> Driver for HubDriver<F> {
         }
     }
 
-    fn before_perform(&mut self, _effects: &mut Vec<hub::Effect>) {
+    fn before_perform(&mut self, effects: &mut Vec<hub::Effect>) {
         self.replies.flush(&self.query[0]);
+        let mut jobs = Vec::new();
+        // Collected in place: no effect is moved to another allocation.
+        *effects = std::mem::take(effects)
+            .into_iter()
+            .filter_map(|effect| match effect {
+                hub::Effect::Store(write) => {
+                    jobs.push(Job::Write(write));
+                    None
+                }
+                hub::Effect::Ask { question, ask } => {
+                    jobs.push(Job::Ask { question, ask });
+                    None
+                }
+                other => Some(other),
+            })
+            .collect();
+        if !jobs.is_empty() {
+            let (answers, tell) = (&self.answers, &mut self.tell);
+            let committed = |queue, ticket| tell(News::Committed { queue, ticket });
+            self.records.hand_over(jobs, |answer| answers.send(answer), committed);
+        }
     }
 
     fn perform(&mut self, effect: hub::Effect) -> ControlFlow<()> {
@@ -135,13 +180,9 @@ impl<F: FnMut(News)> Driver for HubDriver<F> {
             }
             hub::Effect::SaveEngines(state) => (self.tell)(News::Engines(state)),
             hub::Effect::StoreFailed(error) => {
-                // A disk that is full fails ten times a second: the count says how often.
-                self.store_errors += 1;
-                if self.store_errors.is_power_of_two() {
-                    let times = self.store_errors;
-                    tracing::error!(times, "{error}: what was to be recorded is lost, the controller goes on");
-                }
+                tracing::error!("{error}: requests that were given up have no reply on record");
             }
+            hub::Effect::Store(_) | hub::Effect::Ask { .. } => panic!("these were taken out before"),
             hub::Effect::Reply { to, body } => {
                 self.replies.send(&self.query[0], to.iter(), &body);
             }

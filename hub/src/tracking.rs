@@ -70,9 +70,20 @@ enum Place {
     Elsewhere,
 }
 
+/// What is known of a request at some moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// It has no reply, and is there.
+    Live(LivePlace),
+    /// It ended.
+    Finished,
+    /// It never was, or is forgotten.
+    Unknown,
+}
+
 /// Where a request without a reply is, for who asks.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum LivePlace<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LivePlace {
     /// The task scheduler knows.
     Task,
     /// With the engine that its client named.
@@ -80,7 +91,7 @@ pub(crate) enum LivePlace<'a> {
         /// On which queue.
         queue: Queue,
         /// Which engine.
-        engine: &'a EngineUuid,
+        engine: EngineUuid,
         /// How many direct requests that engine has not answered.
         unanswered: usize,
     },
@@ -199,12 +210,12 @@ impl Tracking {
         Ok(())
     }
 
-    /// Gives up the direct requests of engines that left, in order of arrival, and forgets these engines.
-    pub(crate) fn give_up(&mut self, engines: &Set<EngineKey>) -> Vec<(MsgId, EngineKey)> {
-        let stranded = engines.iter().any(|id| self.engines.get(id).is_some_and(|load| load.counts.queue > 0));
+    /// The direct requests of these engines that have no reply, in order of arrival.
+    pub(crate) fn stranded(&self, engines: &Set<EngineKey>) -> Vec<(MsgId, EngineKey)> {
+        let any = engines.iter().any(|id| self.engines.get(id).is_some_and(|load| load.counts.queue > 0));
         let mut lost: Vec<_> = Vec::new();
         // One look at all requests for however many engines; none if nothing is stranded.
-        if stranded {
+        if any {
             lost.extend(self.live.iter().filter_map(|(msg_id, live)| match live.place {
                 Place::On(id) if live.queue.is_direct() && engines.contains(&id) => {
                     Some((live.seq, msg_id.clone(), id))
@@ -213,14 +224,20 @@ impl Tracking {
             }));
             lost.sort_unstable();
         }
-        for (_, msg_id, _) in &lost {
+        lost.into_iter().map(|(_, msg_id, id)| (msg_id, id)).collect()
+    }
+
+    /// Gives up the direct requests of engines that left, in order of arrival, and forgets these engines.
+    pub(crate) fn give_up(&mut self, engines: &Set<EngineKey>) -> Vec<(MsgId, EngineKey)> {
+        let lost = self.stranded(engines);
+        for (msg_id, _) in &lost {
             let at = self.live.get_index_of(msg_id).expect("it was among the live ones");
             self.finish(at, None, false, Status::Error);
         }
         for id in engines {
             self.engines.swap_remove(id);
         }
-        lost.into_iter().map(|(_, msg_id, id)| (msg_id, id)).collect()
+        lost
     }
 
     /// Whether the request has no reply yet.
@@ -234,14 +251,23 @@ impl Tracking {
     }
 
     /// Where a request without a reply is.
-    pub(crate) fn place(&self, msg_id: &MsgId) -> Option<LivePlace<'_>> {
+    pub(crate) fn place(&self, msg_id: &MsgId) -> Option<LivePlace> {
         let Live { queue, place, .. } = *self.live.get(msg_id)?;
         match place {
             Place::On(id) if queue.is_direct() => {
                 let load = self.engines.get(&id)?;
-                Some(LivePlace::Direct { queue, engine: &load.uuid, unanswered: load.counts.queue })
+                Some(LivePlace::Direct { queue, engine: load.uuid.clone(), unanswered: load.counts.queue })
             }
             _ => Some(LivePlace::Task),
+        }
+    }
+
+    /// What is known of a request now.
+    pub(crate) fn see(&self, msg_id: &MsgId) -> Seen {
+        match self.place(msg_id) {
+            Some(place) => Seen::Live(place),
+            None if self.is_finished(msg_id) => Seen::Finished,
+            None => Seen::Unknown,
         }
     }
 

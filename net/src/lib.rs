@@ -5,6 +5,7 @@
 //! [`Machine`](remuda_proto::Machine), and performs its effects. Start with [`Socket`] and [`Driver`].
 
 pub mod address;
+mod backlog;
 mod clock;
 pub mod connection_file;
 pub mod curve;
@@ -17,10 +18,11 @@ pub mod profile;
 mod refusals;
 mod socket;
 
+pub use backlog::{Backlog, BacklogLimit};
 pub use clock::Clock;
 pub use curve::Security;
 pub use driver::{Driver, Input, drive};
-pub use mailbox::{Mailbox, Sender, mailbox};
+pub use mailbox::{Mail, Mailbox, Sender, mailbox};
 pub use outbox::{Outbox, Publisher, Unsent};
 pub use profile::Profile;
 pub use refusals::{RefusalCounts, Refusals};

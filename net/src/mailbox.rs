@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
@@ -95,6 +96,17 @@ impl<T> Drop for Sender<T> {
     }
 }
 
+/// What came of waiting for a message.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Mail<T> {
+    /// This.
+    Came(T),
+    /// Nothing, in the time that was given.
+    None,
+    /// Nothing, and nothing will: all senders have gone.
+    Closed,
+}
+
 /// The receiving end.
 pub struct Mailbox<T> {
     receiver: mpsc::Receiver<T>,
@@ -119,6 +131,18 @@ impl<T> Mailbox<T> {
         let message = self.receiver.recv().ok()?;
         self.bell.waiting.fetch_sub(1, Ordering::Relaxed);
         Some(message)
+    }
+
+    /// The next message; waits for it, but no longer than that.
+    pub fn receive_within(&self, time: Duration) -> Mail<T> {
+        match self.receiver.recv_timeout(time) {
+            Ok(message) => {
+                self.bell.waiting.fetch_sub(1, Ordering::Relaxed);
+                Mail::Came(message)
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => Mail::None,
+            Err(mpsc::RecvTimeoutError::Disconnected) => Mail::Closed,
+        }
     }
 
     /// Says that the receiver is about to poll: from now on senders write to [`Self::fd`]. To be followed by one more
@@ -163,6 +187,17 @@ mod tests {
         assert_eq!(sender.lag(), 2);
         assert_eq!((mailbox.try_receive(), mailbox.try_receive(), mailbox.try_receive()), (Some(1), Some(2), None));
         assert_eq!(sender.lag(), 0);
+    }
+
+    #[test]
+    fn waiting_ends_with_a_message_the_time_or_the_last_sender() {
+        let (sender, mailbox) = mailbox().unwrap();
+        assert_eq!(mailbox.receive_within(Duration::ZERO), Mail::None);
+        let long = Duration::from_secs(60);
+        let thread = std::thread::spawn(move || sender.send(1));
+        assert_eq!(mailbox.receive_within(long), Mail::Came(1));
+        thread.join().unwrap();
+        assert_eq!((mailbox.receive_within(long), mailbox.is_closed()), (Mail::Closed, true));
     }
 
     #[test]

@@ -114,7 +114,7 @@ pub fn parent_msg_id(packer: Packer, body: &Body) -> Result<Option<MsgId>, PackE
 }
 
 /// How a task ended, as its reply says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// It ran and gave a result.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use remuda_net::{Driver, Input, Outbox, Publisher, Received, RefusalCounts, Refusals, Sender, Socket, Unsent};
+use remuda_net::{
+    Backlog, Driver, Input, Outbox, Publisher, Received, RefusalCounts, Refusals, Sender, Socket, Unsent,
+};
 use remuda_proto::monitor::Monitor;
 use remuda_proto::{Body, Frames, Identity, Idents, MsgId, Now, Refusal};
 
@@ -35,20 +37,29 @@ pub struct MonitorLink<E> {
     hub: Sender<E>,
     /// Most messages that may wait for the hub.
     max_lag: usize,
+    /// What the hub has handed on to the task records and is not committed: it counts, too.
+    backlog: Option<Backlog>,
     /// Whether it was told that the hub lags. Shared by all links.
     told: Arc<AtomicBool>,
 }
 
 impl<E> Clone for MonitorLink<E> {
     fn clone(&self) -> Self {
-        Self { hub: self.hub.clone(), max_lag: self.max_lag, told: Arc::clone(&self.told) }
+        let backlog = self.backlog.clone();
+        Self { hub: self.hub.clone(), max_lag: self.max_lag, backlog, told: Arc::clone(&self.told) }
     }
 }
 
 impl<E: From<Monitor>> MonitorLink<E> {
     /// A link that ends in the hub's mailbox, in which `max_lag` messages may wait.
     pub fn new(hub: Sender<E>, max_lag: usize) -> Self {
-        Self { hub, max_lag, told: Arc::default() }
+        Self { hub, max_lag, backlog: None, told: Arc::default() }
+    }
+
+    /// The same, but the hub counts as behind, too, when its task records are.
+    #[must_use]
+    pub fn with_backlog(self, backlog: Backlog) -> Self {
+        Self { backlog: Some(backlog), ..self }
     }
 
     fn send(&self, seen: Monitor) {
@@ -90,7 +101,7 @@ impl<E: From<Monitor>> MonitorLink<E> {
     }
 
     fn lags(&self) -> bool {
-        self.hub.lag() > self.max_lag
+        self.hub.lag() > self.max_lag || self.backlog.as_ref().is_some_and(Backlog::is_full)
     }
 }
 

@@ -19,6 +19,7 @@ pub mod part;
 pub mod run;
 pub mod scale;
 mod stock;
+mod store;
 pub mod tamper;
 mod work;
 pub mod world;

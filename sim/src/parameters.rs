@@ -78,6 +78,8 @@ pub enum Fault {
     HubLag,
     /// The task scheduler's thread does nothing for a while.
     TaskLag,
+    /// The task records' thread does nothing for a while, as with a slow disk.
+    StoreLag,
     /// The wall clock is set.
     ClockStep,
     /// An engine sends a reply again, or one that nobody asked for.
@@ -102,7 +104,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::KillTold,
         Self::KillSilent,
         Self::Leave,
@@ -112,6 +114,7 @@ impl Fault {
         Self::LateNews,
         Self::HubLag,
         Self::TaskLag,
+        Self::StoreLag,
         Self::ClockStep,
         Self::StrayReply,
         Self::Return,

@@ -24,12 +24,14 @@ pub enum PartName {
     Output,
     /// The broadcast scheduler.
     Broadcast,
+    /// The task records.
+    Store,
 }
 
 impl PartName {
     /// All threads.
-    pub const ALL: [Self; 7] =
-        [Self::Hub, Self::Heart, Self::Task, Self::Mux, Self::Control, Self::Output, Self::Broadcast];
+    pub const ALL: [Self; 8] =
+        [Self::Hub, Self::Heart, Self::Task, Self::Mux, Self::Control, Self::Output, Self::Broadcast, Self::Store];
 }
 
 /// What a machine is to be given next.

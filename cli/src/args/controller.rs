@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
 use remuda_cluster::{
-    MAX_BROADCAST_DEPTH, MAX_ENGINES, MAX_HUB_LAG, MAX_UNREAD_BYTES, RECONNECT_TIMEOUT, Scheme, SqliteConfig,
-    TaskConfig,
+    MAX_BROADCAST_DEPTH, MAX_ENGINES, MAX_HUB_LAG, MAX_STORE_LAG, MAX_STORE_LAG_BYTES, MAX_UNREAD_BYTES,
+    RECONNECT_TIMEOUT, Scheme, SqliteConfig, TaskConfig,
 };
 use remuda_proto::Packer;
+use remuda_proto::monitor::Durability;
 
 use super::{ConfigArgs, LogArgs, PlaceArgs, switch};
 
@@ -136,6 +137,12 @@ pub(crate) struct ControllerArgs {
     /// Messages that the hub may be behind the schedulers before no more are read from clients
     #[arg(long, value_name = "N", default_value_t = MAX_HUB_LAG, help_heading = "Limits")]
     pub(crate) max_hub_lag: usize,
+    /// Changes of task records that may wait for the disk before no more are read from clients
+    #[arg(long, value_name = "N", default_value_t = MAX_STORE_LAG, help_heading = "Limits")]
+    pub(crate) max_store_lag: usize,
+    /// Bytes of such changes, in the same way
+    #[arg(long, value_name = "BYTES", default_value_t = MAX_STORE_LAG_BYTES, help_heading = "Limits")]
+    pub(crate) max_store_lag_bytes: usize,
 
     /// Where task records are kept: memory, sqlite or none (`dictdb`, `sqlitedb` and `nodb` for ipcontroller)
     #[arg(long, value_name = "STORE", default_value = "memory", value_parser = store, help_heading = "Task records")]
@@ -150,6 +157,19 @@ pub(crate) struct ControllerArgs {
     #[arg(long, value_name = "PART", value_parser = fraction, help_heading = "Task records")]
     pub(crate) cull_fraction: Option<f64>,
 
+    /// What of a crash the records survive: async (all but the last 100 ms), or sync (nothing is done before it is on
+    /// disk); none without a database [default: async with `--db=sqlite`]
+    #[arg(long, value_name = "LEVEL", value_parser = durability, help_heading = "Task records")]
+    pub(crate) durability: Option<Durability>,
+    /// Drop records from the database so many days after their tasks ended [default: never]
+    #[arg(long, value_name = "DAYS", help_heading = "Task records")]
+    pub(crate) keep_records_days: Option<u64>,
+    /// Most records in the database; beyond it the oldest that ended go [default: no limit]
+    #[arg(long, value_name = "N", help_heading = "Task records")]
+    pub(crate) keep_records: Option<u64>,
+    /// Most bytes of records in the database, in the same way [default: no limit]
+    #[arg(long, value_name = "BYTES", help_heading = "Task records")]
+    pub(crate) keep_records_bytes: Option<u64>,
     /// Name of the database's file
     #[arg(long, value_name = "FILE", default_value = SqliteConfig::FILENAME, help_heading = "Task records")]
     pub(crate) sqlite_filename: PathBuf,
@@ -210,6 +230,10 @@ fn store(text: &str) -> Result<Store, String> {
         }
         _ => Err("use memory, sqlite or none".to_owned()),
     }
+}
+
+fn durability(text: &str) -> Result<Durability, String> {
+    Durability::from_name(text).ok_or_else(|| "use none, async or sync".to_owned())
 }
 
 fn packer(text: &str) -> Result<Packer, String> {

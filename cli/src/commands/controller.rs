@@ -7,10 +7,11 @@ use std::thread;
 use std::time::Duration;
 
 use remuda_cluster::{
-    Controller, ControllerConfig, HeartConfig, Interface, Limits, Ports, SqliteConfig, StoreKind, TaskConfig,
+    Controller, ControllerConfig, HeartConfig, Interface, Keep, Limits, Ports, SqliteConfig, StoreKind, TaskConfig,
 };
 use remuda_net::curve::KeyPair;
 use remuda_net::{Profile, Unsent};
+use remuda_proto::monitor::Durability;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -109,7 +110,9 @@ fn resolve(args: &ControllerArgs) -> Result<ControllerConfig, Failure> {
             keep: Duration::from_secs(args.reconnect_timeout.min(365 * 86_400)),
         },
         max_hub_lag: args.max_hub_lag,
-        store: store(args, &profile),
+        store: store(args, &profile)?,
+        max_store_lag: args.max_store_lag,
+        max_store_lag_bytes: args.max_store_lag_bytes,
         restore: args.restore,
         // As in stock: engines know no other ports than those that they have.
         reuse: args.reuse || args.restore,
@@ -161,14 +164,34 @@ fn curve(args: &ControllerArgs) -> Result<Option<KeyPair>, Failure> {
     pair.map(Some).map_err(|error| Failure::usage(error).hint("`remuda --version` says whether CURVE is there"))
 }
 
-fn store(args: &ControllerArgs, profile: &Profile) -> StoreKind {
+/// What a crash may cost: with a database little, without one everything.
+fn durability(args: &ControllerArgs) -> Result<Durability, Failure> {
+    let in_database = args.db == Store::Sqlite;
+    match args.durability {
+        None if in_database => Ok(Durability::Async),
+        None => Ok(Durability::None),
+        Some(durability) if in_database == (durability != Durability::None) => Ok(durability),
+        Some(durability) if in_database => {
+            let text = format!("`--durability={}` with a database, which always lasts", durability.name());
+            Err(Failure::usage(text)
+                .hint("give `--durability=async` or `sync`, or keep records in memory: `--db=memory`"))
+        }
+        Some(durability) => {
+            let text = format!("`--durability={}` without a database", durability.name());
+            Err(Failure::usage(text).hint("give `--db=sqlite`, too"))
+        }
+    }
+}
+
+fn store(args: &ControllerArgs, profile: &Profile) -> Result<StoreKind, Failure> {
+    let durability = durability(args)?;
     let limits = Limits::default();
     let limits = Limits {
         records: args.record_limit.unwrap_or(limits.records),
         size_bytes: args.size_limit.unwrap_or(limits.size_bytes),
         cull_fraction: args.cull_fraction.unwrap_or(limits.cull_fraction),
     };
-    match args.db {
+    Ok(match args.db {
         Store::None => StoreKind::None,
         Store::Memory => StoreKind::Memory(limits),
         Store::Sqlite => {
@@ -177,9 +200,14 @@ fn store(args: &ControllerArgs, profile: &Profile) -> StoreKind {
             // In stock an empty name is that of the session: a table of its own.
             let table = Some(&args.sqlite_table).filter(|table| !table.is_empty()).cloned();
             let table = table.unwrap_or_else(|| format!("_{}", remuda_net::random_session_id()).replace('-', "_"));
-            StoreKind::Sqlite(SqliteConfig { path, table })
+            let keep = Keep {
+                age: args.keep_records_days.map(|days| Duration::from_secs(days.saturating_mul(86_400))),
+                records: args.keep_records,
+                bytes: args.keep_records_bytes,
+            };
+            StoreKind::Sqlite(SqliteConfig { path, table, durability, keep })
         }
-    }
+    })
 }
 
 #[cfg(test)]

@@ -22,7 +22,8 @@ macro_rules! fields {
         }
 
         impl Field {
-            /// All fields, in the order of stock's records; `display_data`, which stock does not declare, is the last.
+            /// All fields, in the order of stock's records; `display_data` and `state`, which stock does not declare, are the
+            /// last.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
             /// Its name on the wire.
@@ -75,4 +76,5 @@ fields! {
     Stderr = "stderr" Text "All text on stderr.",
     Label = "label" Json "A word of the client's own.",
     DisplayData = "display_data" Json "The last thing displayed.",
+    State = "state" Text "Where it is on its way: waiting, running, lost, or how it ended. Shown only to who names it.",
 }

@@ -5,11 +5,14 @@ use remuda_proto::message::story::{EngineState, MAX_DUMPED};
 use remuda_proto::{EngineUuid, Map, MsgId, Now, RemoteError};
 use serde_json::{Value, json};
 
-use super::{Answer, Query, send, send_error, story, type_error};
+use super::story::{self, Facts};
+use super::{Answer, Query, send, send_error, type_error};
+use crate::asks::Then;
 use crate::hub::{Effect, Hub};
 use crate::question::{About, Question};
 use crate::registry::Engine;
 use crate::repr;
+use crate::store::Ask;
 
 /// Asks all who have something to say. The answer is for [`answer`], once they have.
 pub(super) fn ask(hub: &mut Hub, now: Now, query: Query, out: &mut Vec<Effect>) {
@@ -19,6 +22,7 @@ pub(super) fn ask(hub: &mut Hub, now: Now, query: Query, out: &mut Vec<Effect>) 
     };
     let question = hub.questions.ask(now.instant, query, About::Controller, tasks.clone());
     out.push(Effect::Explain { question, msg_ids: tasks, whole: true });
+    hub.ask(Ask::State, Then::State { question }, out);
 }
 
 /// The tasks to tell of: as many as are asked for by `tasks`, of those without a reply.
@@ -38,20 +42,22 @@ fn read(hub: &Hub, query: &Query) -> Result<Vec<MsgId>, RemoteError> {
 }
 
 /// Answers with what has been said by now, and names those who said nothing.
-pub(super) fn answer(hub: &mut Hub, now: Now, question: &Question, out: &mut Vec<Effect>) {
+pub(super) fn answer(hub: &mut Hub, now: Now, question: &Question, facts: &Facts<'_>, out: &mut Vec<Effect>) {
     let scheduler = question.explanation.as_ref().and_then(|explanation| explanation.scheduler.clone());
     let (hearts, drivers) = (&question.hearts, &question.drivers);
-    let silent: Vec<&str> =
-        [("task scheduler", scheduler.is_none()), ("heart monitor", hearts.is_none()), ("drivers", drivers.is_none())]
-            .into_iter()
-            .filter_map(|(name, silent)| silent.then_some(name))
-            .collect();
+    let parts = [
+        ("task scheduler", scheduler.is_none()),
+        ("heart monitor", hearts.is_none()),
+        ("drivers", drivers.is_none()),
+        ("task records", question.records.is_none()),
+    ];
+    let silent: Vec<&str> = parts.into_iter().filter_map(|(name, silent)| silent.then_some(name)).collect();
     let placed: Map<EngineUuid, EngineState> =
         scheduler.iter().flat_map(|state| &state.engines).map(|engine| (engine.uuid.clone(), engine.clone())).collect();
     let misses: Map<EngineUuid, u32> = hearts.iter().flat_map(|hearts| hearts.hearts.iter().cloned()).collect();
     let engines: Vec<Value> =
         hub.registry.engines().map(|one| engine(hub, one, placed.get(&one.uuid), misses.get(&one.uuid))).collect();
-    let stories = story::tasks(hub, question);
+    let stories = story::tasks(hub, question, facts);
     let tasks: Vec<Value> = stories.into_values().flatten().map(|told| json!(told)).collect();
     let info = &hub.config.controller;
     let mut scheduler = json!(scheduler);
@@ -76,9 +82,11 @@ pub(super) fn answer(hub: &mut Hub, now: Now, question: &Question, out: &mut Vec
             "finished_ids": hub.tracking.finished_ids(),
             "registering": hub.registry.pending(),
             "departed": hub.departed(),
-            "records": hub.store.state(),
+            "records": question.records,
             "store_errors": hub.store_errors,
+            "store_trouble": hub.store_trouble.as_ref().map(ToString::to_string),
             "questions": hub.questions.len() + 1,
+            "asks": hub.asks.len(),
             "lag": drivers.as_ref().map(|drivers| drivers.hub_lag),
             "lag_limit": drivers.as_ref().map(|drivers| drivers.hub_lag_limit),
         },

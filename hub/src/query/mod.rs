@@ -3,7 +3,6 @@
 mod connection;
 mod db;
 mod dump;
-mod history;
 mod load;
 mod purge;
 mod queue;
@@ -16,13 +15,17 @@ mod target;
 
 use bytes::Bytes;
 use remuda_proto::message::{Envelope, MsgType};
-use remuda_proto::{Body, EngineId, Idents, MsgId, Now, Refusal, RemoteError};
+use remuda_proto::{Body, EngineId, Idents, Map as IdMap, MsgId, Now, Refusal, RemoteError};
 use serde_json::{Map, Value, json};
 
+use crate::asks::Then;
+use crate::find::Field;
 use crate::hub::{Effect, Hub, refuse};
 use crate::question::{About, Question};
+use crate::record::TaskRecord;
 use crate::repr;
-use crate::store::StoreError;
+use crate::store::{self, Ask, Buffers, StoreError};
+use crate::tracking::Seen;
 
 /// A query that was verified and read.
 #[derive(Debug)]
@@ -59,7 +62,46 @@ impl Answer {
     }
 }
 
-/// Answers a query, or says why it has no answer.
+/// What a query needs an answer of the store for, and what it knew when it asked.
+#[derive(Debug)]
+pub(crate) enum Awaited {
+    /// `db_request`: what of the records is shown.
+    Records {
+        /// The fields; `None`: all.
+        keys: Option<Vec<Field>>,
+        /// The buffers.
+        shown: Buffers,
+    },
+    /// `result_request`.
+    Results {
+        /// The requests, as they were known.
+        ids: Vec<(MsgId, Seen)>,
+        /// Whether only their status is wanted.
+        status_only: bool,
+    },
+    /// `history_request`.
+    History,
+    /// `resubmit_request`: what is to be repeated.
+    Resubmitted(Vec<MsgId>),
+    /// `story_request`: the texts that are asked for, of which some were looked up.
+    Meant(Vec<String>),
+}
+
+/// How far a query is answered.
+enum Dealt {
+    /// It is.
+    With(Answer),
+    /// The store is asked first.
+    Asks(Ask, Awaited),
+}
+
+impl From<Answer> for Dealt {
+    fn from(answer: Answer) -> Self {
+        Self::With(answer)
+    }
+}
+
+/// Answers a query, or asks the store what it needs for that, or says why it has no answer.
 pub(crate) fn answer(hub: &mut Hub, now: Now, from: Idents, body: Body, out: &mut Vec<Effect>) {
     let query = match read(hub, from.clone(), body) {
         Ok(Ok(query)) => query,
@@ -67,20 +109,20 @@ pub(crate) fn answer(hub: &mut Hub, now: Now, from: Idents, body: Body, out: &mu
         // Stock means to answer such a message, and fails at it: nobody gets an answer (wire reference, 4.1).
         Err(refusal) => return refuse(out, from.into_iter().next(), refusal),
     };
-    let answered = match &query.msg_type {
-        MsgType::ConnectionRequest => Ok(connection::answer(hub, &query)),
+    let dealt = match &query.msg_type {
+        MsgType::ConnectionRequest => Ok(connection::answer(hub, &query).into()),
         MsgType::RegistrationRequest => return registration::register(hub, now, &query, out),
         MsgType::UnregistrationRequest => return registration::unregister(hub, now, query, out),
         MsgType::ShutdownRequest => return shutdown::answer(hub, now, &query, out),
         MsgType::StoryRequest => return story::ask(hub, now, query, out),
         MsgType::DumpRequest => return dump::ask(hub, now, query, out),
-        MsgType::QueueRequest => queue::answer(hub, &query),
-        MsgType::LoadRequest => load::answer(hub, &query),
-        MsgType::ResultRequest => result::answer(hub, &query),
-        MsgType::HistoryRequest => Ok(history::answer(hub)),
-        MsgType::PurgeRequest => purge::answer(hub, now, &query, out),
-        MsgType::DbRequest => Ok(db::answer(hub, &query)),
-        MsgType::ResubmitRequest => resubmit::answer(hub, now, &query, out),
+        MsgType::QueueRequest => queue::answer(hub, &query).map(Dealt::With),
+        MsgType::LoadRequest => load::answer(hub, &query).map(Dealt::With),
+        MsgType::ResultRequest => result::ask(hub, &query),
+        MsgType::HistoryRequest => Ok(Dealt::Asks(Ask::History, Awaited::History)),
+        MsgType::PurgeRequest => purge::answer(hub, &query, out).map(Dealt::With),
+        MsgType::DbRequest => Ok(db::ask(&query)),
+        MsgType::ResubmitRequest => resubmit::ask(&query),
         MsgType::Other(name) if matches!(&**name, "become_dask_request" | "stop_distributed_request") => {
             Err(not_supported(&query.msg_type))
         }
@@ -89,18 +131,86 @@ pub(crate) fn answer(hub: &mut Hub, now: Now, from: Idents, body: Body, out: &mu
             Err(key_error(&text))
         }
     };
-    match answered {
+    match dealt {
+        Ok(Dealt::With(answer)) => send(hub, now, &query, query.msg_type.reply(), &answer, out),
+        Ok(Dealt::Asks(ask, awaited)) => ask_store(hub, now, query, ask, awaited, out),
+        Err(error) => send_error(hub, now, &query, &error, out),
+    }
+}
+
+/// Asks the store for the sake of a query.
+fn ask_store(hub: &mut Hub, now: Now, query: Query, ask: Ask, awaited: Awaited, out: &mut Vec<Effect>) {
+    match hub.asks.has_room() {
+        Ok(()) => hub.ask(ask, Then::Query { query, awaited }, out),
+        Err(error) => send_error(hub, now, &query, &error, out),
+    }
+}
+
+/// Goes on with a query for which the store has answered.
+pub(crate) fn resume(
+    hub: &mut Hub,
+    now: Now,
+    query: Query,
+    awaited: Awaited,
+    answer: Result<store::Answer, StoreError>,
+    out: &mut Vec<Effect>,
+) {
+    let answer = match (answer, awaited) {
+        // The store is not needed for a story.
+        (answer, Awaited::Meant(texts)) => return story::meant(hub, now, query, texts, answer, out),
+        (Err(StoreError::NoData), Awaited::Results { ids, status_only: true }) => {
+            result::answer(&ids, true, &IdMap::default())
+        }
+        (Err(error), _) => Ok(Answer::error(&store_error(&error))),
+        (Ok(store::Answer::Records(records)), Awaited::Records { keys, shown }) => {
+            Ok(db::answer(&records, keys.as_deref(), shown))
+        }
+        (Ok(store::Answer::Records(records)), Awaited::Results { ids, status_only }) => {
+            result::answer(&ids, status_only, &by_id(records))
+        }
+        (Ok(store::Answer::Records(records)), Awaited::Resubmitted(ids)) => {
+            Ok(resubmit::answer(hub, now, &ids, records, out))
+        }
+        (Ok(store::Answer::History(history)), Awaited::History) => {
+            Ok(Answer::new(json!({"status": "ok", "history": history})))
+        }
+        (Ok(answer), awaited) => panic!("the store answers {answer:?} where {awaited:?} waits"),
+    };
+    match answer {
         Ok(answer) => send(hub, now, &query, query.msg_type.reply(), &answer, out),
         Err(error) => send_error(hub, now, &query, &error, out),
     }
 }
 
-/// Answers a question that waited for other parts of the controller.
-pub(crate) fn answer_question(hub: &mut Hub, now: Now, question: &Question, out: &mut Vec<Effect>) {
+/// Asks the store about the tasks of a question for which all other parts have answered, or had the time to.
+pub(crate) fn answer_question(hub: &mut Hub, question: Question, out: &mut Vec<Effect>) {
+    let (ask, seen) = story::ask_records(hub, &question);
+    hub.ask(ask, Then::Question { question: Box::new(question), seen }, out);
+}
+
+/// Answers such a question. Without a store, and where it fails, there are no records: what is known without is told.
+pub(crate) fn tell(
+    hub: &mut Hub,
+    now: Now,
+    question: &Question,
+    seen: &IdMap<MsgId, Seen>,
+    answer: Result<store::Answer, StoreError>,
+    out: &mut Vec<Effect>,
+) {
+    let records = match answer {
+        Ok(store::Answer::Records(records)) => by_id(records),
+        Ok(other) => panic!("asked for records, the store answers {other:?}"),
+        Err(_) => IdMap::default(),
+    };
+    let known = story::Facts { records, seen };
     match &question.about {
-        About::Stories(asked) => story::answer(hub, now, question, asked, out),
-        About::Controller => dump::answer(hub, now, question, out),
+        About::Stories(asked) => story::answer(hub, now, question, asked, &known, out),
+        About::Controller => dump::answer(hub, now, question, &known, out),
     }
+}
+
+fn by_id(records: Vec<TaskRecord>) -> IdMap<MsgId, TaskRecord> {
+    records.into_iter().map(|record| (record.msg_id.clone(), record)).collect()
 }
 
 /// Verifies and reads a query; inside, an error to answer it with.

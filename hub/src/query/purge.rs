@@ -3,7 +3,7 @@
 //! Only records go; what the hub remembers of who did how much stays. Purging by engine works here; in stock a fault of
 //! its query language makes it drop nothing.
 
-use remuda_proto::{Now, RemoteError};
+use remuda_proto::RemoteError;
 use serde_json::Value;
 
 use super::{Answer, Query, engine_id, index_error, msg_ids, type_error};
@@ -12,8 +12,8 @@ use crate::hub::{Effect, Hub};
 use crate::repr;
 use crate::store::Write;
 
-pub(super) fn answer(hub: &mut Hub, now: Now, query: &Query, out: &mut Vec<Effect>) -> Result<Answer, RemoteError> {
-    let mut purge = |hub: &mut Hub, which| hub.write(now, Write::Purge(which), out);
+pub(super) fn answer(hub: &Hub, query: &Query, out: &mut Vec<Effect>) -> Result<Answer, RemoteError> {
+    let mut purge = |which| out.push(Effect::Store(Write::Purge(which)));
     let asked = query.content.get("msg_ids").unwrap_or(&Value::Null);
     let engines = match query.content.get("engine_ids") {
         None | Some(Value::Null) => &[][..],
@@ -22,7 +22,7 @@ pub(super) fn answer(hub: &mut Hub, now: Now, query: &Query, out: &mut Vec<Effec
     };
     if asked.as_str() == Some("all") {
         // Every engine's finished tasks are among these.
-        purge(hub, find::Query::finished());
+        purge(find::Query::finished());
         return Ok(Answer::ok());
     }
     let ids = msg_ids("msg_ids", asked)?;
@@ -30,14 +30,13 @@ pub(super) fn answer(hub: &mut Hub, now: Now, query: &Query, out: &mut Vec<Effec
         return Ok(Answer::error(&index_error(format!("msg pending: {}", repr::text(pending.as_str())))));
     }
     if !ids.is_empty() {
-        purge(hub, find::Query::tasks(&ids));
+        purge(find::Query::tasks(&ids));
     }
     for id in engines {
         let Some(engine) = engine_id(id).and_then(|id| hub.registry.engine(id)) else {
             return Ok(Answer::error(&index_error(format!("No such engine: {}", repr::value(id)))));
         };
-        let which = find::Query::finished_on(&engine.uuid);
-        purge(hub, which);
+        purge(find::Query::finished_on(&engine.uuid));
     }
     Ok(Answer::ok())
 }

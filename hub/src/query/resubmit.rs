@@ -6,37 +6,44 @@ use remuda_proto::monitor::Queue;
 use remuda_proto::{Body, Dependency, MsgId, Now, PackError, RemoteError, Session, Set};
 use serde_json::{Map, Value, json};
 
-use super::{Answer, Query, key_error, msg_ids, store_error};
+use super::{Answer, Awaited, Dealt, Query, key_error, msg_ids};
 use crate::find;
 use crate::hub::{Effect, Hub};
 use crate::record::{TaskRecord, all_buffers};
 use crate::repr;
-use crate::store::{Buffers, Write};
+use crate::store::{Ask, Buffers, Find, Write};
 use crate::tracking::{Tracking, Untracked};
+
+/// Asks for what is to be repeated.
+pub(super) fn ask(query: &Query) -> Result<Dealt, RemoteError> {
+    let ids: Set<_> = msg_ids("msg_ids", query.required("msg_ids")?)?.into_iter().collect();
+    let ids: Vec<_> = ids.into_iter().collect();
+    let find = Find::all(find::Query::tasks(&ids), Buffers { requests: true, results: false });
+    Ok(Dealt::Asks(Ask::Find(find), Awaited::Resubmitted(ids)))
+}
 
 /// Each request goes to the task scheduler, whichever queue had it, and its reply to the hub alone: clients fetch it with
 /// a `result_request`. A request that has no reply yet may be repeated too.
-pub(super) fn answer(hub: &mut Hub, now: Now, query: &Query, out: &mut Vec<Effect>) -> Result<Answer, RemoteError> {
-    let ids: Set<_> = msg_ids("msg_ids", query.required("msg_ids")?)?.into_iter().collect();
-    let ids: Vec<_> = ids.into_iter().collect();
-    let buffers = Buffers { requests: true, results: false };
-    let records = match hub.store.find(&find::Query::tasks(&ids), buffers) {
-        Ok(records) => records,
-        Err(error) => return Ok(Answer::error(&store_error(&error))),
-    };
+pub(super) fn answer(
+    hub: &mut Hub,
+    now: Now,
+    ids: &[MsgId],
+    records: Vec<TaskRecord>,
+    out: &mut Vec<Effect>,
+) -> Answer {
     if records.len() < ids.len() {
         let found: Set<_> = records.iter().map(|record| &record.msg_id).collect();
         let missing: Vec<_> = ids.iter().filter(|id| !found.contains(id)).map(|id| json!(id)).collect();
-        return Ok(Answer::error(&key_error(&format!("No such msg(s): {}", repr::list(&missing)))));
+        return Answer::error(&key_error(&format!("No such msg(s): {}", repr::list(&missing))));
     }
     let mut resubmitted = Map::new();
     for record in records {
         match resubmit(hub, now, &record, out) {
             Ok(again) => drop(resubmitted.insert(record.msg_id.as_str().to_owned(), again)),
-            Err(error) => return Ok(Answer::error(&error)),
+            Err(error) => return Answer::error(&error),
         }
     }
-    Ok(Answer::new(json!({"status": "ok", "resubmitted": resubmitted})))
+    Answer::new(json!({"status": "ok", "resubmitted": resubmitted}))
 }
 
 /// Sends one request once more; the new id.
@@ -53,9 +60,9 @@ fn resubmit(hub: &mut Hub, now: Now, record: &TaskRecord, out: &mut Vec<Effect>)
         };
         RemoteError::new("RuntimeError", text)
     })?;
-    let repeated = TaskRecord::new(again.clone(), hub.session.packer(), Queue::Task, None, body.clone());
-    hub.write(now, Write::Add(repeated), out);
-    hub.write(now, Write::Resubmit { msg_id: record.msg_id.clone(), again: again.clone() }, out);
+    let repeated = TaskRecord::new(again.clone(), hub.session.packer(), Queue::Task, body.clone(), now.date);
+    out.push(Effect::Store(Write::Add(Box::new(repeated))));
+    out.push(Effect::Store(Write::Resubmit { msg_id: record.msg_id.clone(), again: again.clone() }));
     out.push(Effect::Resubmit { msg_id: again.clone(), body });
     Ok(json!(again))
 }

@@ -1,9 +1,9 @@
 //! Records in memory, the oldest dropped beyond the limits (`controller/dictdb.py: DictDB`).
 
 use indexmap::map::Entry;
-use remuda_proto::{Instant, Map, MsgId};
+use remuda_proto::{Map, MsgId};
 
-use super::{Buffers, Limits, StoreError, StoreState, TaskStore, Write};
+use super::{Alike, Answer, Ask, Committed, Find, Limits, OrderBy, StoreError, StoreState, TaskStore, Write};
 use crate::find::Query;
 use crate::record::TaskRecord;
 
@@ -12,19 +12,21 @@ use crate::record::TaskRecord;
 /// Stock culls by the date that the client wrote in its header, and counts buffers only. Here the oldest are those that
 /// came first, since a client's clock should not decide whose records are dropped, and everything that a record holds
 /// counts.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct MemoryStore {
     limits: Limits,
     /// The records in the order in which they came. No more than [`Limits::records`].
     records: Map<MsgId, TaskRecord>,
     /// Sum of the sizes of all records; no more than [`Limits::size_bytes`].
     size_bytes: usize,
+    /// What the next commit comes to: all that was written since the last.
+    written: Committed,
 }
 
 impl MemoryStore {
     /// An empty store.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, records: Map::default(), size_bytes: 0 }
+        Self { limits, records: Map::default(), size_bytes: 0, written: Committed::default() }
     }
 
     /// How many records there are.
@@ -91,19 +93,67 @@ fn share(limit: usize, fraction: f64) -> usize {
     share.min(limit)
 }
 
+impl MemoryStore {
+    fn find(&self, find: &Find) -> Vec<TaskRecord> {
+        let mut places: Vec<usize> = match find.query.named_tasks() {
+            Some(named) => named.iter().filter_map(|id| self.records.get_index_of(id.as_str())).collect(),
+            None => (0..self.records.len()).collect(),
+        };
+        match find.order {
+            OrderBy::Arrival => places.sort_unstable(),
+            OrderBy::Submitted => places.sort_by_cached_key(|place| (self.records[*place].submitted(), *place)),
+            OrderBy::Completed => places.sort_by_cached_key(|place| (self.records[*place].completed(), *place)),
+        }
+        if find.descending {
+            places.reverse();
+        }
+        let records = places.into_iter().map(|place| &self.records[place]);
+        let found = records.filter(|record| find.query.matches(record));
+        found.take(find.most.unwrap_or(usize::MAX)).cloned().collect()
+    }
+
+    fn history(&self) -> Vec<MsgId> {
+        let mut dated: Vec<_> = self.records.values().map(|record| (record.submitted(), record)).collect();
+        dated.sort_by_key(|(date, _)| *date);
+        dated.into_iter().map(|(_, record)| record.msg_id.clone()).collect()
+    }
+
+    fn alike(&self, beginning: &str, most: usize) -> Vec<Alike> {
+        let exact = self.records.get(beginning);
+        let others = self.records.values().filter(|record| {
+            let id = record.msg_id.as_str();
+            id.len() > beginning.len() && id.starts_with(beginning)
+        });
+        let all = exact.into_iter().chain(others).take(most);
+        all.map(|record| Alike { msg_id: record.msg_id.clone(), queue: record.queue, engine: record.engine.clone() })
+            .collect()
+    }
+
+    fn state(&self) -> StoreState {
+        let (records, bytes) = (Some(self.records.len() as u64), Some(self.size_bytes as u64));
+        StoreState { kind: "memory", records, bytes, unsaved: 0 }
+    }
+}
+
 impl TaskStore for MemoryStore {
-    fn write(&mut self, _now: Instant, write: Write) -> Result<(), StoreError> {
+    fn write(&mut self, write: Write) {
+        self.written.note(&write);
         match write {
             Write::Add(record) => {
                 if let Entry::Vacant(vacant) = self.records.entry(record.msg_id.clone()) {
                     self.size_bytes += record.size_bytes();
-                    vacant.insert(record);
+                    vacant.insert(*record);
                     self.cull();
                 }
             }
-            Write::Assign { msg_id, engine } => {
+            Write::Assign { msg_id, engine, retries } => {
                 if let Some(record) = self.records.get_mut(&msg_id) {
-                    record.engine = Some(engine);
+                    record.assign(engine, retries);
+                }
+            }
+            Write::Requeue { msg_id, retries } => {
+                if let Some(record) = self.records.get_mut(&msg_id) {
+                    record.requeue(retries);
                 }
             }
             Write::Finish { msg_id, outcome } => self.change(&msg_id, |record| record.outcome = Some(outcome)),
@@ -114,34 +164,23 @@ impl TaskStore for MemoryStore {
                 }
             }
             Write::Purge(query) => self.purge(&query),
+            Write::Mark { .. } => {}
         }
-        Ok(())
     }
 
-    fn find(&mut self, query: &Query, _buffers: Buffers) -> Result<Vec<TaskRecord>, StoreError> {
-        let Some(named) = query.named_tasks() else {
-            return Ok(self.records.values().filter(|record| query.matches(record)).cloned().collect());
-        };
-        let mut places: Vec<_> = named.iter().filter_map(|id| self.records.get_index_of(id.as_str())).collect();
-        places.sort_unstable();
-        let records = places.into_iter().map(|place| &self.records[place]);
-        Ok(records.filter(|record| query.matches(record)).cloned().collect())
+    fn ask(&mut self, ask: &Ask) -> Result<Answer, StoreError> {
+        Ok(match ask {
+            Ask::Find(find) => Answer::Records(self.find(find)),
+            Ask::History => Answer::History(self.history()),
+            Ask::Alike { beginnings, most } => {
+                Answer::Alike(beginnings.iter().map(|beginning| self.alike(beginning, *most)).collect())
+            }
+            Ask::State => Answer::State(self.state()),
+        })
     }
 
-    fn history(&mut self) -> Result<Vec<MsgId>, StoreError> {
-        let mut dated: Vec<_> = self.records.values().map(|record| (record.submitted(), record)).collect();
-        dated.sort_by_key(|(date, _)| *date);
-        Ok(dated.into_iter().map(|(_, record)| record.msg_id.clone()).collect())
-    }
-
-    fn ids(&mut self, prefix: &str, most: usize) -> Result<Vec<MsgId>, StoreError> {
-        let alike = self.records.keys().filter(|msg_id| msg_id.as_str().starts_with(prefix));
-        Ok(alike.take(most).cloned().collect())
-    }
-
-    fn state(&self) -> StoreState {
-        let (records, bytes) = (Some(self.records.len() as u64), Some(self.size_bytes as u64));
-        StoreState { kind: "memory", records, bytes, unsaved: 0 }
+    fn commit(&mut self) -> Result<Committed, StoreError> {
+        Ok(std::mem::take(&mut self.written))
     }
 
     fn check(&self) {

@@ -1,26 +1,31 @@
 //! Where task records are kept.
 //!
-//! A [`TaskStore`] is written to by [`Write`]s, for which nobody waits, and asked questions, which are answered with all
-//! that was written before. A store may collect what is written, up to its [`deadline`](TaskStore::deadline). No query
-//! handler uses an answer for anything but its own reply, so that a store on a thread of its own changes only who calls
-//! these methods.
+//! The hub itself has no store. It says what to write ([`Write`]) and what it wants to know ([`Ask`]), in this order, and
+//! somebody who has a [`TaskStore`] does as it is told, in this order: so an answer knows all that was written before. What
+//! was written lasts only when it is committed; what is committed can name the reports of schedulers that wait for it
+//! ([`Write::Mark`]).
 
 mod memory;
 mod none;
+mod pace;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 use std::fmt::Debug;
 
-use remuda_proto::{EngineUuid, Instant, MsgId};
+use remuda_proto::monitor::{Queue, Ticket};
+use remuda_proto::{EngineUuid, MsgId};
 
+#[cfg(feature = "sqlite")]
+use crate::find::Field;
 use crate::find::Query;
 use crate::record::{Outcome, OutputPiece, TaskRecord};
 
 pub use memory::MemoryStore;
 pub use none::NoStore;
+pub use pace::{BATCH_BYTES, BATCH_CHANGES, COMMIT_AFTER, Pace};
 #[cfg(feature = "sqlite")]
-pub use sqlite::{BATCH_BYTES, BATCH_CHANGES, COMMIT_AFTER, OpenError, SqliteConfig, SqliteStore};
+pub use sqlite::{Keep, OpenError, SqliteConfig, SqliteStore};
 
 /// Why a store has no answer, or could not do what it was told.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,16 +41,25 @@ pub enum StoreError {
 
 /// A change of the records. One that names a record which is not there changes nothing: it may have been dropped at any
 /// time to stay within limits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Write {
     /// A new request. Changes nothing if there is a record by its id.
-    Add(TaskRecord),
+    Add(Box<TaskRecord>),
     /// The request was sent to an engine.
     Assign {
         /// The request.
         msg_id: MsgId,
         /// The engine.
         engine: EngineUuid,
+        /// How often it may be tried again after that.
+        retries: u32,
+    },
+    /// The engine that had the request is done with it, without a reply for its client; it waits for another.
+    Requeue {
+        /// The request.
+        msg_id: MsgId,
+        /// How often it may be tried again after the next attempt.
+        retries: u32,
     },
     /// The request has its reply.
     Finish {
@@ -70,6 +84,27 @@ pub enum Write {
     },
     /// The records that are asked for are dropped.
     Purge(Query),
+    /// A scheduler waits until all that was written before this is committed.
+    Mark {
+        /// Which scheduler.
+        queue: Queue,
+        /// What it is told then.
+        ticket: Ticket,
+    },
+}
+
+impl Write {
+    /// What it holds of messages and output, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        match self {
+            Self::Add(record) => record.size_bytes(),
+            Self::Finish { outcome, .. } => outcome.body.size_bytes(),
+            Self::Output { piece, .. } => piece.size_bytes(),
+            Self::Assign { .. } | Self::Requeue { .. } | Self::Resubmit { .. } | Self::Purge(_) | Self::Mark { .. } => {
+                0
+            }
+        }
+    }
 }
 
 /// Which buffers an answer needs. The others may be missing from its records.
@@ -81,38 +116,164 @@ pub struct Buffers {
     pub results: bool,
 }
 
+/// By what found records are put in order. Equal ones, and those that have nothing there, are in that of their arrival.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OrderBy {
+    /// In which they were added.
+    #[default]
+    Arrival,
+    /// When their clients made them, by their clocks. What has no date comes first.
+    Submitted,
+    /// When they ended. Those without a reply come first.
+    Completed,
+}
+
+/// Which records are wanted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Find {
+    /// Those for which this holds.
+    pub query: Query,
+    /// What is wanted of them.
+    pub buffers: Buffers,
+    /// In which order.
+    pub order: OrderBy,
+    /// Whether in the opposite order.
+    pub descending: bool,
+    /// No more than so many, the first in that order.
+    pub most: Option<usize>,
+}
+
+impl Find {
+    /// All for which a query holds, in the order in which they were added.
+    pub fn all(query: Query, buffers: Buffers) -> Self {
+        Self { query, buffers, order: OrderBy::Arrival, descending: false, most: None }
+    }
+
+    /// Those of these requests, without buffers.
+    pub fn tasks(ids: &[MsgId]) -> Self {
+        Self::all(Query::tasks(ids), Buffers::default())
+    }
+
+    /// The buffers that are wanted, and those that the query itself looks at.
+    #[cfg(feature = "sqlite")]
+    fn buffers_needed(&self) -> Buffers {
+        Buffers {
+            requests: self.buffers.requests || self.query.looks_at(Field::Buffers),
+            results: self.buffers.results || self.query.looks_at(Field::ResultBuffers),
+        }
+    }
+}
+
+/// A question about the records.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ask {
+    /// Records; answered by [`Answer::Records`].
+    Find(Find),
+    /// The ids of all records, in the order in which clients made the requests, by their clocks; answered by
+    /// [`Answer::History`].
+    History,
+    /// What begins with these texts; answered by [`Answer::Alike`].
+    Alike {
+        /// The texts.
+        beginnings: Vec<String>,
+        /// No more than so many for each.
+        most: usize,
+    },
+    /// How much there is; answered by [`Answer::State`].
+    State,
+}
+
+/// The answer to a question.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// The records.
+    Records(Vec<TaskRecord>),
+    /// The ids.
+    History(Vec<MsgId>),
+    /// For each text the records whose ids begin with it. If there is one whose id is the text, it is the first.
+    Alike(Vec<Vec<Alike>>),
+    /// In numbers.
+    State(StoreState),
+}
+
+/// A record whose id begins with some text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alike {
+    /// Its id.
+    pub msg_id: MsgId,
+    /// Which scheduler took it.
+    pub queue: Queue,
+    /// Where it is or was last.
+    pub engine: Option<EngineUuid>,
+}
+
+/// The last report of each scheduler that is committed, of those that were marked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marks(std::collections::BTreeMap<Queue, Ticket>);
+
+impl Marks {
+    /// Takes note of a mark.
+    pub fn note(&mut self, queue: Queue, ticket: Ticket) {
+        let last = self.0.entry(queue).or_insert(ticket);
+        *last = (*last).max(ticket);
+    }
+
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl IntoIterator for Marks {
+    type Item = (Queue, Ticket);
+    type IntoIter = std::collections::btree_map::IntoIter<Queue, Ticket>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+/// What a commit came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// How many of the changes that were written are dealt with: the first ones, in order.
+    pub changes: usize,
+    /// What they held, in bytes.
+    pub bytes: usize,
+    /// Who waited for it.
+    pub marks: Marks,
+    /// The changes that the store cannot make, ever: one for each, why. They are dropped.
+    pub refused: Vec<StoreError>,
+}
+
+impl Committed {
+    /// Takes note of a change that is dealt with.
+    pub fn note(&mut self, write: &Write) {
+        self.changes += 1;
+        self.bytes += write.size_bytes();
+        if let Write::Mark { queue, ticket } = write {
+            self.marks.note(*queue, *ticket);
+        }
+    }
+}
+
 /// Keeps task records.
 pub trait TaskStore: Debug + Send {
-    /// Makes a change, now or by the time of the [`deadline`](Self::deadline); in any case before the next question.
+    /// Takes a change. It is known to each later question, and lasts once it is committed.
+    fn write(&mut self, write: Write);
+
+    /// Answers a question.
     ///
     /// # Errors
-    /// When this change, or one that was collected, was lost. Those after it are not affected.
-    fn write(&mut self, now: Instant, write: Write) -> Result<(), StoreError>;
+    /// When nothing is kept, or when what is kept cannot be read, or not be brought up to date. What was written is kept in
+    /// any case.
+    fn ask(&mut self, ask: &Ask) -> Result<Answer, StoreError>;
 
-    /// The records for which a query holds, in the order in which they were added.
-    fn find(&mut self, query: &Query, buffers: Buffers) -> Result<Vec<TaskRecord>, StoreError>;
-
-    /// The ids of all records, in the order in which clients made the requests, by their clocks.
-    fn history(&mut self) -> Result<Vec<MsgId>, StoreError>;
-
-    /// The ids that begin with this, in no particular order: no more than `most` of them.
-    fn ids(&mut self, prefix: &str, most: usize) -> Result<Vec<MsgId>, StoreError>;
-
-    /// What it keeps, in numbers.
-    fn state(&self) -> StoreState;
-
-    /// When it next wants [`flush`](Self::flush), if ever.
-    fn deadline(&self) -> Option<Instant> {
-        None
-    }
-
-    /// Makes what was written last; a call too many does nothing.
+    /// Makes what was written last.
     ///
     /// # Errors
-    /// When something that was collected was lost.
-    fn flush(&mut self) -> Result<(), StoreError> {
-        Ok(())
-    }
+    /// When that is not possible for now. Everything that was written is kept, for another try.
+    fn commit(&mut self) -> Result<Committed, StoreError>;
 
     /// Panics if the state contradicts itself or goes beyond its limits.
     fn check(&self);
@@ -127,7 +288,7 @@ pub struct StoreState {
     pub records: Option<u64>,
     /// What they take, in bytes, where they are kept.
     pub bytes: Option<u64>,
-    /// Changes that were not made last yet.
+    /// Changes that were not committed yet.
     pub unsaved: u64,
 }
 
@@ -167,17 +328,5 @@ impl Default for Limits {
 impl Default for StoreKind {
     fn default() -> Self {
         Self::Memory(Limits::default())
-    }
-}
-
-#[cfg(feature = "sqlite")]
-impl StoreKind {
-    /// A store of this kind; only a database can fail to open.
-    pub fn open(&self) -> Result<Box<dyn TaskStore>, OpenError> {
-        Ok(match self {
-            Self::Memory(limits) => Box::new(MemoryStore::new(*limits)),
-            Self::None => Box::new(NoStore),
-            Self::Sqlite(config) => Box::new(SqliteStore::open(config)?),
-        })
     }
 }

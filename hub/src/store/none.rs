@@ -1,30 +1,29 @@
 //! A store that keeps nothing (`controller/dictdb.py: NoDB`).
 
-use remuda_proto::{Instant, MsgId};
-
-use super::{Buffers, StoreError, StoreState, TaskStore, Write};
-use crate::find::Query;
-use crate::record::TaskRecord;
+use super::{Answer, Ask, Committed, StoreError, StoreState, TaskStore, Write};
 
 /// Keeps nothing, and says so to who asks.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoStore;
+#[derive(Clone, Debug, Default)]
+pub struct NoStore {
+    /// What the next commit comes to.
+    written: Committed,
+}
 
 impl TaskStore for NoStore {
-    fn write(&mut self, _now: Instant, _write: Write) -> Result<(), StoreError> {
-        Ok(())
+    fn write(&mut self, write: Write) {
+        self.written.note(&write);
     }
-    fn find(&mut self, _query: &Query, _buffers: Buffers) -> Result<Vec<TaskRecord>, StoreError> {
-        Err(StoreError::NoData)
+
+    fn ask(&mut self, ask: &Ask) -> Result<Answer, StoreError> {
+        match ask {
+            Ask::State => Ok(Answer::State(StoreState { kind: "none", ..StoreState::default() })),
+            Ask::Find(_) | Ask::History | Ask::Alike { .. } => Err(StoreError::NoData),
+        }
     }
-    fn history(&mut self) -> Result<Vec<MsgId>, StoreError> {
-        Err(StoreError::NoData)
+
+    fn commit(&mut self) -> Result<Committed, StoreError> {
+        Ok(std::mem::take(&mut self.written))
     }
-    fn ids(&mut self, _prefix: &str, _most: usize) -> Result<Vec<MsgId>, StoreError> {
-        Err(StoreError::NoData)
-    }
-    fn state(&self) -> StoreState {
-        StoreState { kind: "none", ..StoreState::default() }
-    }
+
     fn check(&self) {}
 }

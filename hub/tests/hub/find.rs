@@ -143,7 +143,7 @@ fn a_query_that_makes_no_sense_is_a_db_reply() {
     ] {
         assert_eq!(story.ask("db_request", &content).error(), ("db_reply", ename, evalue), "{content}");
     }
-    let mut story = Story::with(NoStore);
+    let mut story = Story::with(NoStore::default());
     for (msg_type, content) in [("db_request", json!({"query": {}})), ("resubmit_request", json!({"msg_ids": ["a"]}))] {
         let reply = msg_type.replace("request", "reply");
         let error = (&*reply, "NoData", "NoDB backend doesn't store any data. ");

@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
+mod asks;
 mod find;
 mod golden;
 mod prop_bytes;
 mod prop_tracking;
 mod query;
+mod recover;
 mod registration;
 mod result;
 mod story;

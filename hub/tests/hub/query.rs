@@ -77,7 +77,7 @@ fn a_message_that_cannot_be_believed_gets_no_answer() {
 fn an_empty_key_believes_everybody_and_knows_no_replay() {
     let mut story = Story::new();
     let session = |id: &str| Session::new(id.into(), "ann", Key::new(""), Packer::Json, 1);
-    story.hub = remuda_hub::Hub::new(Config::default(), session("hub"), Box::new(NoStore));
+    story.hub = remuda_hub::Hub::new(Config::default(), session("hub"));
     let header = r#"{"msg_id": "a", "msg_type": "connection_request"}"#;
     let mut builder = BodyBuilder::default();
     for part in ["nonsense", header, "{}", "{}", "{}"] {
@@ -209,7 +209,7 @@ fn history_is_in_the_order_in_which_clients_asked() {
 
 #[test]
 fn nothing_is_said_of_history_where_none_is_kept() {
-    let mut story = Story::with(NoStore);
+    let mut story = Story::with(NoStore::default());
     let no_data = ("NoData", "NoDB backend doesn't store any data. ");
     assert_eq!(story.ask("history_request", &json!({})).error(), ("history_reply", no_data.0, no_data.1));
     let answer = story.ask("result_request", &json!({"msg_ids": ["x"]}));

@@ -166,7 +166,7 @@ fn a_broadcast_is_told_by_the_engines_that_have_not_answered() {
 
 #[test]
 fn without_records_it_is_known_that_a_task_ended() {
-    let mut story = Story::with(NoStore);
+    let mut story = Story::with(NoStore::default());
     story.engine("e");
     story.task_on("t", "e");
     story.ends("t", Queue::Task, Some("e"), Status::Ok);

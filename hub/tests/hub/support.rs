@@ -17,6 +17,11 @@ pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 pub(crate) struct Story {
     pub(crate) hub: Hub,
+    store: Box<dyn TaskStore>,
+    /// The answers of the store that are on their way: only while `is_slow`.
+    answers: Vec<Event>,
+    /// Whether the store answers only when it is told to.
+    pub(crate) is_slow: bool,
     pub(crate) now: Now,
     pub(crate) client: Session,
     /// What was to be saved of engines, the last at the end.
@@ -65,7 +70,10 @@ impl Story {
         let session = |id: &str| Session::new(id.into(), "ann", Key::new(KEY), packer, 1);
         let date = Date::parse("2026-11-22T01:37:19Z").unwrap();
         Self {
-            hub: Hub::new(config, session("hub"), store),
+            hub: Hub::new(config, session("hub")),
+            store,
+            answers: Vec::new(),
+            is_slow: false,
             now: Now { instant: Instant(1_000_000), date },
             client: session("client"),
             saved: Vec::new(),
@@ -79,6 +87,37 @@ impl Story {
         self.hub.handle(self.now, event, &mut out);
         self.hub.check();
         self.take_saved(out)
+    }
+
+    /// The store answers what it was asked while it was slow.
+    pub(crate) fn store_answers(&mut self) -> Vec<Effect> {
+        let mut out = Vec::new();
+        for answer in std::mem::take(&mut self.answers) {
+            out.extend(self.event(answer));
+        }
+        out
+    }
+
+    /// Does what is for the store, and returns the rest.
+    fn stored(&mut self, effects: Vec<Effect>) -> Vec<Effect> {
+        let mut others = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Store(write) => self.store.write(write),
+                Effect::Ask { question, ask } => {
+                    // It knows what was written before, and nothing that comes later.
+                    let answer = Event::Answered { question, answer: self.store.ask(&ask) };
+                    if self.is_slow {
+                        self.answers.push(answer);
+                    } else {
+                        others.extend(self.event(answer));
+                    }
+                }
+                other => others.push(other),
+            }
+            self.store.check();
+        }
+        others
     }
 
     /// These hearts answer a ping that is sent now.
@@ -103,6 +142,7 @@ impl Story {
 
     /// Puts aside what nobody but the next controller and the heart monitor gets.
     fn take_saved(&mut self, effects: Vec<Effect>) -> Vec<Effect> {
+        let effects = self.stored(effects);
         let mut others = Vec::new();
         for effect in effects {
             match effect {

@@ -213,7 +213,7 @@ fn output_of_no_request_is_dropped_and_damaged_output_refused() {
 
 #[test]
 fn without_records_tasks_are_counted_all_the_same() {
-    let mut story = Story::with(NoStore);
+    let mut story = Story::with(NoStore::default());
     story.engine("a");
     story.task_on("t", "a");
     story.publishes("stream", "a", Some("t"), &json!({"name": "stdout", "text": "x"}));

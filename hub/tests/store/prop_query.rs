@@ -33,7 +33,7 @@ fn fill(shelf: &mut Shelf<impl TaskStore>) {
             shelf.write(Write::Output { msg_id: id.into(), piece: OutputPiece::Error(content) });
         }
         if at == 5 {
-            shelf.store.flush().unwrap();
+            shelf.commit();
             shelf.write(Write::Resubmit { msg_id: "a".into(), again: "aa".into() });
         }
     }

@@ -3,10 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
 
-use remuda_hub::store::{BATCH_CHANGES, COMMIT_AFTER, SqliteConfig, SqliteStore, StoreError, TaskStore, Write};
-use remuda_proto::monitor::Queue;
+use remuda_hub::store::{BATCH_CHANGES, SqliteConfig, SqliteStore, StoreError, TaskStore, Write};
+use remuda_proto::monitor::{Queue, Ticket};
 use rusqlite::Connection;
 use serde_json::json;
 
@@ -40,22 +39,29 @@ fn records_are_there_again_after_a_restart() {
 }
 
 #[test]
-fn a_batch_is_committed_at_its_deadline_or_when_it_is_full() {
+fn a_question_sees_what_is_not_committed_and_another_process_does_not() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("tasks.db");
     let mut shelf = open(&file);
     shelf.add("a", Queue::Task, None, &json!({}));
-    assert_eq!(shelf.store.deadline(), Some(shelf.now + COMMIT_AFTER));
-    shelf.now = shelf.now + Duration::from_millis(50);
-    shelf.add("b", Queue::Task, None, &json!({}));
-    assert_eq!(shelf.history(), ["a", "b"], "a question sees what is not committed");
-    assert_eq!(seen(&file), 0);
-    shelf.store.flush().unwrap();
-    assert_eq!(seen(&file), 2);
-    for _ in 0..BATCH_CHANGES {
-        shelf.store.write(shelf.now, Write::Assign { msg_id: "a".into(), engine: "e".into() }).unwrap();
+    assert_eq!(shelf.history(), ["a"]);
+    assert_eq!((seen(&file), shelf.store.pending()), (0, 1));
+    shelf.commit();
+    assert_eq!((seen(&file), shelf.store.pending()), (1, 0));
+}
+
+#[test]
+fn much_is_committed_in_several_transactions() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(&folder.path().join("tasks.db")).store;
+    for _ in 0..=BATCH_CHANGES {
+        store.write(Write::Assign { msg_id: "a".into(), engine: "e".into(), retries: 0 });
     }
-    assert_eq!(shelf.store.deadline(), None, "it was full");
+    store.write(Write::Mark { queue: Queue::Task, ticket: Ticket(1) });
+    let first = store.commit().unwrap();
+    assert_eq!((first.changes, first.marks.is_empty(), store.pending()), (BATCH_CHANGES, true, 2));
+    let second = store.commit().unwrap();
+    assert_eq!((second.changes, second.marks.is_empty(), store.pending()), (2, false, 0));
 }
 
 #[test]
@@ -98,7 +104,7 @@ fn a_database_that_cannot_be_used_is_named_with_what_to_do() {
     .unwrap();
     let nowhere = folder.path().join("missing").join("tasks.db");
     for (file, said) in [
-        (&newer, "has schema 7, and this version knows up to 1: use the version of remuda that wrote it"),
+        (&newer, "has schema 7, and this version knows up to 2: use the version of remuda that wrote it"),
         (&damaged, "is no task database, or is damaged"),
         (&nowhere, "its folder has to exist and be writable"),
     ] {
@@ -108,21 +114,21 @@ fn a_database_that_cannot_be_used_is_named_with_what_to_do() {
 }
 
 #[test]
-fn what_the_database_loses_is_told_and_the_store_goes_on() {
+fn what_the_database_refuses_is_told_and_all_else_kept() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("tasks.db");
     let mut shelf = open(&file);
     shelf.add("a", Queue::Task, None, &json!({}));
-    shelf.store.flush().unwrap();
+    shelf.commit();
     let breaks = "CREATE TRIGGER breaks BEFORE INSERT ON \"ipython-tasks\" WHEN new.msg_id = 'b' \
                   BEGIN SELECT RAISE(FAIL, 'no room'); END";
     Connection::open(&file).unwrap().execute_batch(breaks).unwrap();
     for id in ["b", "c"] {
         shelf.add(id, Queue::Task, None, &json!({}));
     }
-    assert_eq!(shelf.store.flush(), Err(StoreError::Failed("no room".to_owned())));
+    assert_eq!(shelf.store.commit().unwrap().refused, [StoreError::Failed("no room".to_owned())]);
     shelf.store.check();
     shelf.add("d", Queue::Task, None, &json!({}));
-    assert_eq!(shelf.history(), ["a", "c", "d"], "only what failed is lost");
-    assert_eq!(shelf.store.flush(), Ok(()));
+    assert_eq!(shelf.history(), ["a", "c", "d"], "only what it refused is lost");
+    shelf.commit();
 }

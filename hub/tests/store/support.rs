@@ -1,48 +1,74 @@
 //! Records to put into stores, and questions to ask them.
 
-use std::time::Duration;
-
 use remuda_hub::find::Query;
 use remuda_hub::record::{Outcome, TaskRecord};
-use remuda_hub::store::{Buffers, TaskStore, Write};
+use remuda_hub::store::{Answer, Ask, Buffers, Find, TaskStore, Write};
 use remuda_proto::monitor::Queue;
-use remuda_proto::{Body, Date, Header, Instant, Key, MsgType, Packer, Session};
+use remuda_proto::{Body, Date, Header, Identity, Key, MsgType, Packer, Session, Status};
 use serde_json::{Value, json};
 
-/// A store, with a clock.
+/// A store that is committed now and then.
 pub(crate) struct Shelf<S> {
     pub(crate) store: S,
-    pub(crate) now: Instant,
+    /// How much was written.
+    writes: usize,
     /// Where the store is, if it is somewhere; goes after the store.
-    pub(crate) _folder: Option<tempfile::TempDir>,
+    _folder: Option<tempfile::TempDir>,
 }
 
 impl<S: TaskStore> Shelf<S> {
     pub(crate) fn new(store: S) -> Self {
-        Self { store, now: Instant(1), _folder: None }
+        Self { store, writes: 0, _folder: None }
+    }
+
+    /// A store in a folder that goes with it.
+    pub(crate) fn in_folder(store: S, folder: tempfile::TempDir) -> Self {
+        Self { store, writes: 0, _folder: Some(folder) }
     }
 
     pub(crate) fn write(&mut self, write: Write) {
-        self.now = self.now + Duration::from_millis(7);
-        if self.store.deadline().is_some_and(|at| at <= self.now) {
-            self.store.flush().unwrap();
+        self.writes += 1;
+        if self.writes.is_multiple_of(15) {
+            self.commit();
         }
-        self.store.write(self.now, write).unwrap();
+        self.store.write(write);
+        self.store.check();
+    }
+
+    /// Everything is committed, and nothing refused.
+    pub(crate) fn commit(&mut self) {
+        assert_eq!(self.store.commit().unwrap().refused, []);
         self.store.check();
     }
 
     pub(crate) fn add(&mut self, id: &str, queue: Queue, engine: Option<&str>, metadata: &Value) {
-        let record = TaskRecord::new(id.into(), Packer::Json, queue, engine.map(Into::into), request(id, metadata));
-        self.write(Write::Add(record));
+        let record = TaskRecord::new(id.into(), Packer::Json, queue, request(id, metadata), arrived(id));
+        let reply_to = Some(Identity::from(&b"\0\xff client"[..]));
+        self.write(Write::Add(Box::new(TaskRecord { engine: engine.map(Into::into), reply_to, ..record })));
+    }
+
+    pub(crate) fn assign(&mut self, id: &str, engine: &str, retries: u32) {
+        self.write(Write::Assign { msg_id: id.into(), engine: engine.into(), retries });
+    }
+
+    pub(crate) fn requeue(&mut self, id: &str, retries: u32) {
+        self.write(Write::Requeue { msg_id: id.into(), retries });
     }
 
     pub(crate) fn finish(&mut self, id: &str, content: &Value) {
         self.write(Write::Finish { msg_id: id.into(), outcome: outcome(id, content) });
     }
 
+    pub(crate) fn records(&mut self, find: Find) -> Vec<TaskRecord> {
+        match self.store.ask(&Ask::Find(find)).unwrap() {
+            Answer::Records(records) => records,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// Everything there is.
     pub(crate) fn all(&mut self) -> Vec<TaskRecord> {
-        self.store.find(&Query::everything(), Buffers { requests: true, results: true }).unwrap()
+        self.records(Find::all(Query::everything(), Buffers { requests: true, results: true }))
     }
 
     pub(crate) fn record(&mut self, id: &str) -> TaskRecord {
@@ -58,13 +84,27 @@ impl<S: TaskStore> Shelf<S> {
     }
 
     pub(crate) fn found_by(&mut self, query: &Query) -> Vec<String> {
-        let records = self.store.find(query, Buffers::default()).unwrap();
+        let records = self.records(Find::all(query.clone(), Buffers::default()));
         records.iter().map(|record| record.msg_id.to_string()).collect()
     }
 
     pub(crate) fn history(&mut self) -> Vec<String> {
-        self.store.history().unwrap().iter().map(ToString::to_string).collect()
+        match self.store.ask(&Ask::History).unwrap() {
+            Answer::History(ids) => ids.iter().map(ToString::to_string).collect(),
+            other => panic!("{other:?}"),
+        }
     }
+
+    pub(crate) fn alike(&mut self, beginning: &str, most: usize) -> Vec<String> {
+        match self.store.ask(&Ask::Alike { beginnings: vec![beginning.to_owned()], most }).unwrap() {
+            Answer::Alike(alike) => alike[0].iter().map(|alike| alike.msg_id.to_string()).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+pub(crate) fn arrived(id: &str) -> Date {
+    Date(date(id).0 + 3)
 }
 
 fn session() -> Session {
@@ -94,7 +134,8 @@ pub(crate) fn outcome(id: &str, content: &Value) -> Outcome {
     let header = header(&format!("{id}-reply"), MsgType::ApplyReply);
     let buffers = [vec![7_u8; 100_000].into()];
     let body = session().assemble(&header, None, &metadata, content, &buffers).unwrap();
-    Outcome { body, received: Date(date(id).0 + 5_000_000) }
+    let status = if content["status"] == "ok" { Status::Ok } else { Status::Error };
+    Outcome { body, received: Date(date(id).0 + 5_000_000), status }
 }
 
 /// What of a message is kept.

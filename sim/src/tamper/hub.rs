@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use remuda_hub::hub::{Config, Effect, Event, Hub};
-use remuda_hub::store::TaskStore;
 use remuda_proto::message::content::RegistrationRequest;
 use remuda_proto::{Body, EngineUuid, Header, Instant, Machine, MsgId, Now, Session};
 
@@ -29,16 +28,11 @@ pub(crate) struct HubCore {
 }
 
 impl HubCore {
-    pub(crate) fn new(
-        config: Config,
-        session: Session,
-        store: Box<dyn TaskStore>,
-        tampering: Option<Tampering>,
-    ) -> Self {
+    pub(crate) fn new(config: Config, session: Session, tampering: Option<Tampering>) -> Self {
         Self {
             tampering,
             patience: Duration::from_millis(config.heart_period_ms) * 3,
-            inner: Hub::new(config, session.clone(), store),
+            inner: Hub::new(config, session.clone()),
             session,
             ran_at: Instant(0),
             pending: BTreeSet::new(),

@@ -14,6 +14,7 @@ use super::{Happening, World};
 use crate::checker::{Verdict, Violation};
 use crate::network::{Channel, Payload, Peer, Way, client_identity, client_of};
 use crate::part::{Input, Part, PartName};
+use crate::store::{Done, Job};
 
 /// How long a thread takes to wake, at most.
 const WAKE: Duration = Duration::from_micros(50);
@@ -31,6 +32,7 @@ impl World {
             PartName::Control => plan(&mut self.control, now, wake),
             PartName::Output => plan(&mut self.output, now, wake),
             PartName::Broadcast => plan(&mut self.broadcast, now, wake),
+            PartName::Store => plan(&mut self.store, now, wake),
         };
         if let Some(at) = planned {
             self.clock.schedule(at, Happening::Turn(name));
@@ -95,6 +97,7 @@ impl World {
             PartName::Mux => turn!(mux, relay_does),
             PartName::Control => turn!(control, relay_does),
             PartName::Output => turn!(output, output_does),
+            PartName::Store => turn!(store, store_does),
         }
         self.plan(name);
         Ok(())
@@ -373,12 +376,27 @@ impl World {
             }
             // The controller is not restarted here.
             hub::Effect::SaveEngines(_) => {}
+            hub::Effect::Store(write) => {
+                self.store.mail(Job::Write(write));
+                self.plan(PartName::Store);
+            }
+            hub::Effect::Ask { question, ask } => {
+                self.store.mail(Job::Ask(question, ask));
+                self.plan(PartName::Store);
+            }
             hub::Effect::StoreFailed(error) => {
                 return Err(Violation::new("hub", format!("records in memory: {error}")));
             }
             hub::Effect::Exit => return Err(Violation::new("hub", "it ends, and nobody asked for that")),
         }
         Ok(())
+    }
+
+    fn store_does(&mut self, _name: PartName, done: Done) {
+        match done {
+            Done::Tell(event) => self.tell_hub(event),
+            Done::Committed(queue, ticket) => panic!("{queue:?} waits for {ticket:?}, and was not told to wait"),
+        }
     }
 
     /// What the hub repeats is what a client wanted repeated, once for each time that it did.

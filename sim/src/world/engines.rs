@@ -328,6 +328,7 @@ impl World {
             PartName::Control => &mut self.control.busy_until,
             PartName::Output => &mut self.output.busy_until,
             PartName::Broadcast => &mut self.broadcast.busy_until,
+            PartName::Store => &mut self.store.busy_until,
         }
     }
 

@@ -72,8 +72,12 @@ impl World {
                 self.network.lag(Peer::Client(client), Channel::Notification, lag);
                 self.clock.after(lag + ms(500), Happening::FreshNews(client));
             }
-            Fault::HubLag | Fault::TaskLag => {
-                let name = if fault == Fault::HubLag { PartName::Hub } else { PartName::Task };
+            Fault::HubLag | Fault::TaskLag | Fault::StoreLag => {
+                let name = match fault {
+                    Fault::HubLag => PartName::Hub,
+                    Fault::TaskLag => PartName::Task,
+                    _ => PartName::Store,
+                };
                 let time = self.dice.faults.around(ms(1000));
                 self.stall(name, time);
             }

@@ -27,6 +27,7 @@ use crate::log::{Line, Log};
 use crate::network::{Channel, Network, Payload, Peer, Way};
 use crate::parameters::{Kind, Parameters};
 use crate::part::{Part, PartName};
+use crate::store::StoreCore;
 use crate::tamper::{BroadcastCore, HeartCore, HubCore, Tampering, TaskCore};
 
 /// The key that signs everything.
@@ -156,6 +157,7 @@ pub struct World {
     control: Part<Relay>,
     output: Part<OutputRelay>,
     broadcast: Part<BroadcastCore>,
+    store: Part<StoreCore>,
     /// All engines that ever were.
     engines: Vec<EngineNode>,
     /// The same by identity.
@@ -206,7 +208,7 @@ impl World {
             // Nothing is dropped, so that all that was done can be looked up in the end.
             Box::new(MemoryStore::new(Limits { records: 10_000_000, size_bytes: 1 << 40, ..Limits::default() }))
         } else {
-            Box::new(NoStore)
+            Box::new(NoStore::default())
         };
         let task_config = TaskConfig {
             scheme: parameters.scheme,
@@ -230,7 +232,8 @@ impl World {
             clock: Clock::new(),
             log: Log::new(packer, options.record),
             network: Network::new(parameters.latency, Dice::new(seed, "network")),
-            hub: Part::new(HubCore::new(hub_config, session("hub"), store, options.tampering)),
+            hub: Part::new(HubCore::new(hub_config, session("hub"), options.tampering)),
+            store: Part::new(StoreCore::new(store)),
             heart: Part::new(HeartCore::new(heart_config, Instant(0), options.tampering)),
             task: Part::new(TaskCore::new(task_config, session("task"), options.tampering)),
             mux: Part::new(Relay::new(relay::Channel::Mux, session("mux"))),

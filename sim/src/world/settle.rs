@@ -165,6 +165,7 @@ impl World {
             PartName::Control => self.control.machine.check(),
             PartName::Output => self.output.machine.check(),
             PartName::Broadcast => self.broadcast.machine.check(),
+            PartName::Store => self.store.machine.check(),
         }
     }
 }

@@ -26,7 +26,7 @@ pub(super) fn compile(query: &Query) -> Compiled {
         Query::Not(part) => {
             let Compiled { condition, values, exact } = compile(part);
             // What is left out of more than there is would be too little.
-            if exact { Compiled { condition: format!("NOT {condition}"), values, exact } } else { Compiled::any() }
+            if exact { Compiled { condition: format!("NOT ({condition})"), values, exact } } else { Compiled::any() }
         }
         Query::Test(field, test) => compile_test(*field, test),
     }
@@ -67,7 +67,11 @@ fn one_of(field: Field, choices: &Choices) -> Compiled {
     if !choices.texts.is_empty() && has_text(field) {
         let texts: Vec<_> = choices.texts.iter().collect();
         parts.push(match &texts[..] {
-            [one] => Compiled::exact(format!("{column} IS ?"), [Value::Text((*one).clone())]),
+            // Not `IS`, for which SQLite would not take an index of what is not null.
+            [one] => {
+                let condition = format!("({column} IS NOT NULL AND {column} = ?)");
+                Compiled::exact(condition, [Value::Text((*one).clone())])
+            }
             // SQLite takes a text in a list for ended at its first zero byte.
             many if many.iter().any(|text| text.contains('\0')) => Compiled::any(),
             many => listed(column, &serde_json::json!(many)),
@@ -85,18 +89,19 @@ fn one_of(field: Field, choices: &Choices) -> Compiled {
             Kind::Json | Kind::Buffers => parts.push(Compiled::any()),
         }
     }
-    let mut one_of = Compiled::none();
+    let mut parts = parts.into_iter();
+    let Some(mut one_of) = parts.next() else { return Compiled::none() };
     for part in parts {
-        one_of.condition = format!("{} OR {}", one_of.condition, part.condition);
+        one_of.condition = format!("({} OR {})", one_of.condition, part.condition);
         one_of.values.extend(part.values);
         one_of.exact &= part.exact;
     }
-    Compiled { condition: format!("({})", one_of.condition), ..one_of }
+    one_of
 }
 
 fn is_null(field: Field) -> Compiled {
     match field {
-        Field::Header | Field::Metadata | Field::Content | Field::Buffers => Compiled::none(),
+        Field::Header | Field::Metadata | Field::Content | Field::Buffers | Field::State => Compiled::none(),
         Field::ResultHeader | Field::ResultMetadata | Field::ResultContent | Field::ResultBuffers => {
             Compiled::exact("received IS NULL", [])
         }
@@ -191,15 +196,18 @@ mod tests {
     #[test]
     fn what_people_ask_compiles_to_columns_that_are_indexed() {
         for (query, condition) in [
-            (json!({"msg_id": "a"}), "(0 OR msg_id IS ?)"),
-            (json!({"completed": null}), "(0 OR completed IS NULL)"),
+            (json!({"msg_id": "a"}), "(msg_id IS NOT NULL AND msg_id = ?)"),
+            (json!({"completed": null}), "completed IS NULL"),
             (json!({"submitted": {"$gte": "2026-11-22T00:00:00Z"}}), "(submitted IS NOT NULL AND submitted >= ?)"),
             (
                 json!({"engine_uuid": {"$in": ["a", "b"]}}),
-                "(0 OR (engine_uuid IS NOT NULL AND engine_uuid IN (SELECT value FROM json_each(?))))",
+                "(engine_uuid IS NOT NULL AND engine_uuid IN (SELECT value FROM json_each(?)))",
             ),
-            (json!({"queue": {"$ne": "mux"}}), "NOT (0 OR queue IS ?)"),
-            (json!({"label": "x", "completed": {"$ne": null}}), "((0 OR label IS ?) AND NOT (0 OR completed IS NULL))"),
+            (json!({"queue": {"$ne": "mux"}}), "NOT ((queue IS NOT NULL AND queue = ?))"),
+            (
+                json!({"label": "x", "completed": {"$ne": null}}),
+                "((label IS NOT NULL AND label = ?) AND NOT (completed IS NULL))",
+            ),
         ] {
             assert_eq!(compiled(&query), (condition.to_owned(), true), "{query}");
         }
@@ -210,8 +218,8 @@ mod tests {
         for (query, condition) in [
             (json!({"label": {"$glob": "ab*"}}), "((label IS NOT NULL AND label >= ?) AND label < ?)"),
             (json!({"label": {"$not": {"$glob": "ab*"}}}), "1"),
-            (json!({"label": 5}), "(0 OR label IS NULL)"),
-            (json!({"header": {"$eq": {}}}), "(0 OR 1)"),
+            (json!({"label": 5}), "label IS NULL"),
+            (json!({"header": {"$eq": {}}}), "1"),
         ] {
             assert_eq!(compiled(&query), (condition.to_owned(), false), "{query}");
         }

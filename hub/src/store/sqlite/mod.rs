@@ -1,34 +1,37 @@
 //! Records in an SQLite database, which outlive the controller.
 //!
-//! What is written is collected for up to [`COMMIT_AFTER`] and committed at once. A request whose record is still in that
-//! batch is changed there, so a short task costs one insertion. Should the database fail, what it lost is told, and the
-//! next batch is tried like any other.
+//! What is written is kept in memory until it is committed, and a commit that fails changes nothing about that: it is tried
+//! again. When many changes are brought into the database at once, a request whose record is among them is changed before
+//! it gets there, so that a short task costs one insertion.
 
 mod compile;
+mod keep;
+mod recover;
 mod row;
 mod schema;
+#[cfg(test)]
+mod tests;
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use remuda_proto::{Instant, Map, MsgId};
-use rusqlite::{Connection, params_from_iter};
+use remuda_proto::monitor::Durability;
+use remuda_proto::{Map, MsgId, Packer};
+use rusqlite::types::Value;
+use rusqlite::{Connection, ErrorCode, params_from_iter};
 
 use self::compile::{Compiled, compile};
-use super::{Buffers, StoreError, StoreState, TaskStore, Write};
-use crate::find::{Field, Query};
+use super::{
+    Alike, Answer, Ask, BATCH_BYTES, BATCH_CHANGES, Buffers, Committed, Find, OrderBy, StoreError, StoreState,
+    TaskStore, Write,
+};
+use crate::find::Query;
 use crate::record::TaskRecord;
 
+pub use keep::Keep;
 pub use schema::OpenError;
 
-/// How long a change may wait before it is committed.
-pub const COMMIT_AFTER: Duration = Duration::from_millis(100);
-/// With this many changes a batch is committed at once.
-pub const BATCH_CHANGES: usize = 5_000;
-/// With new records of this size a batch is committed at once.
-pub const BATCH_BYTES: usize = 16 << 20;
-
-/// Which database.
+/// Which database, and how it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqliteConfig {
     /// The file (`SQLiteDB.location` and `SQLiteDB.filename` in stock).
@@ -36,6 +39,10 @@ pub struct SqliteConfig {
     /// The table (`SQLiteDB.table` in stock). If there is one by that name which is not ours, such as stock's own, the
     /// name with `_1`, `_2` and so on is taken.
     pub table: String,
+    /// Whether a commit waits for the disk: with [`Durability::Sync`] it does.
+    pub durability: Durability,
+    /// Which records are dropped by themselves.
+    pub keep: Keep,
 }
 
 impl SqliteConfig {
@@ -44,9 +51,9 @@ impl SqliteConfig {
     /// Name of the table in stock.
     pub const TABLE: &str = "ipython-tasks";
 
-    /// The usual table in this file.
+    /// The usual table in this file, with all records kept.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), table: Self::TABLE.to_owned() }
+        Self { path: path.into(), table: Self::TABLE.to_owned(), durability: Durability::Async, keep: Keep::default() }
     }
 }
 
@@ -55,18 +62,14 @@ impl SqliteConfig {
 pub struct SqliteStore {
     connection: Connection,
     statements: Statements,
-    /// New records that are not in the database yet, in the order in which they came. None is in the database.
-    fresh: Map<MsgId, TaskRecord>,
-    /// Size of all that came for the records in `fresh`, in bytes: no less than what they take.
-    fresh_bytes: usize,
-    /// Changes since the last commit.
-    changes: usize,
-    /// When to commit: set while there are changes.
-    commit_at: Option<Instant>,
-    /// Whether a transaction is open. Only while `commit_at` is set.
-    in_transaction: bool,
-    /// What was lost while a question was answered: for the next who can be told.
-    lost: Option<StoreError>,
+    /// What was written and is not committed, in order.
+    written: VecDeque<Write>,
+    /// How much of `written`, from its front, is in the open transaction. Not 0 only while one is open.
+    applied: usize,
+    /// What of that cannot be done, ever: one for each change.
+    refused: Vec<StoreError>,
+    /// Which records are dropped by themselves, and how far that is.
+    keeper: keep::Keeper,
 }
 
 /// The texts of the statements, with the name of the table.
@@ -76,6 +79,7 @@ struct Statements {
     exists: String,
     insert: String,
     assign: String,
+    requeue: String,
     finish: String,
     resubmit: String,
     history: String,
@@ -92,244 +96,309 @@ impl SqliteStore {
         Ok(Self {
             connection,
             statements: Statements::new(&table),
-            fresh: Map::default(),
-            fresh_bytes: 0,
-            changes: 0,
-            commit_at: None,
-            in_transaction: false,
-            lost: None,
+            written: VecDeque::new(),
+            applied: 0,
+            refused: Vec::new(),
+            keeper: keep::Keeper::new(config.keep),
         })
     }
 
-    fn add(&mut self, record: TaskRecord) -> rusqlite::Result<()> {
-        let known = self.fresh.contains_key(&record.msg_id)
-            || self.connection.prepare_cached(&self.statements.exists)?.exists([record.msg_id.as_str()])?;
-        if !known {
-            self.fresh_bytes += record.size_bytes();
-            self.fresh.insert(record.msg_id.clone(), record);
+    /// How many changes are not committed.
+    pub fn pending(&self) -> usize {
+        self.written.len()
+    }
+
+    /// Forgets what is not committed.
+    pub fn give_up(&mut self) {
+        self.roll_back();
+        self.written.clear();
+    }
+
+    /// Brings so many of the changes that were written into the transaction. One that is refused for itself is dropped;
+    /// when the database fails, nothing is in it any more.
+    fn apply(&mut self, until: usize) -> Result<(), StoreError> {
+        let applied = self.try_apply(until);
+        if applied.is_err() {
+            self.roll_back();
         }
-        Ok(())
+        applied.map_err(|error| failed(&error))
     }
 
-    fn apply(&mut self, write: Write) -> rusqlite::Result<()> {
-        match write {
-            Write::Add(record) => return self.add(record),
-            Write::Assign { msg_id, engine } => match self.fresh.get_mut(&msg_id) {
-                Some(record) => record.engine = Some(engine),
-                None => self.update(|sql| &sql.assign, (engine.as_str(), msg_id.as_str()))?,
-            },
-            Write::Finish { msg_id, outcome } => {
-                if let Some(record) = self.fresh.get_mut(&msg_id) {
-                    self.fresh_bytes += outcome.body.size_bytes();
-                    record.outcome = Some(outcome);
-                } else if let Some(packer) = self.packer_of(&msg_id)? {
-                    let values = row::of_outcome(packer, &outcome);
-                    self.update(|sql| &sql.finish, params_from_iter(values.into_iter().chain([row::text(&msg_id)])))?;
-                }
-            }
-            Write::Output { msg_id, piece } => {
-                if let Some(record) = self.fresh.get_mut(&msg_id) {
-                    self.fresh_bytes += piece.size_bytes();
-                    record.add_output(piece);
-                } else if let Some(packer) = self.packer_of(&msg_id)? {
-                    let (column, grows, value) = row::of_piece(packer, piece);
-                    let table = &self.statements.table;
-                    let old = if grows { format!("{column} || ") } else { String::new() };
-                    let sql = format!("UPDATE {table} SET {column} = {old}? WHERE msg_id = ?");
-                    self.begin()?;
-                    self.connection.prepare_cached(&sql)?.execute((value, msg_id.as_str()))?;
-                }
-            }
-            Write::Resubmit { msg_id, again } => match self.fresh.get_mut(&msg_id) {
-                Some(record) => record.resubmitted = Some(again),
-                None => self.update(|sql| &sql.resubmit, (again.as_str(), msg_id.as_str()))?,
-            },
-            Write::Purge(query) => self.purge(&query)?,
-        }
-        Ok(())
-    }
-
-    fn update(&mut self, of: fn(&Statements) -> &String, params: impl rusqlite::Params) -> rusqlite::Result<()> {
-        self.begin()?;
-        self.connection.prepare_cached(of(&self.statements))?.execute(params)?;
-        Ok(())
-    }
-
-    /// How the messages of a record in the database are packed; `None` if there is no such record.
-    fn packer_of(&self, msg_id: &MsgId) -> rusqlite::Result<Option<remuda_proto::Packer>> {
-        let sql = format!("SELECT packer FROM {} WHERE msg_id = ?", self.statements.table);
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        let mut rows = statement.query([msg_id.as_str()])?;
-        rows.next()?.map(|found| row::packer(found, 0)).transpose()
-    }
-
-    fn purge(&mut self, query: &Query) -> rusqlite::Result<()> {
-        self.settle()?;
-        self.begin()?;
-        let compiled = compile(query);
-        let table = &self.statements.table;
-        if compiled.exact {
-            let sql = format!("DELETE FROM {table} WHERE {}", compiled.condition);
-            self.connection.execute(&sql, params_from_iter(compiled.values))?;
+    fn try_apply(&mut self, until: usize) -> rusqlite::Result<()> {
+        if self.applied >= until {
             return Ok(());
         }
-        let sql = format!("DELETE FROM {table} WHERE msg_id = ?");
-        for record in self.select(query, compiled, Buffers::default())? {
-            self.connection.prepare_cached(&sql)?.execute([record.msg_id.as_str()])?;
+        if self.connection.is_autocommit() {
+            self.connection.execute_batch("BEGIN IMMEDIATE")?;
         }
+        let mut batch = Batch { connection: &self.connection, sql: &self.statements, fresh: Map::default() };
+        let mut refused = Vec::new();
+        for write in self.written.range(self.applied..until) {
+            judge(batch.apply(write), &mut refused)?;
+        }
+        batch.settle(&mut refused)?;
+        self.refused.append(&mut refused);
+        self.applied = until;
         Ok(())
     }
 
-    fn select(&self, query: &Query, compiled: Compiled, buffers: Buffers) -> rusqlite::Result<Vec<TaskRecord>> {
-        let buffers = Buffers {
-            requests: buffers.requests || query.looks_at(Field::Buffers),
-            results: buffers.results || query.looks_at(Field::ResultBuffers),
+    /// Ends the transaction without a trace.
+    fn roll_back(&mut self) {
+        self.applied = 0;
+        self.refused.clear();
+        if !self.connection.is_autocommit() {
+            // SQLite ends it by itself where it fails at that.
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+    }
+
+    /// How many of the changes that were written go into the next transaction.
+    fn batch(&self) -> usize {
+        let mut bytes = 0;
+        let full = self.written.iter().take(BATCH_CHANGES).position(|write| {
+            bytes += write.size_bytes();
+            bytes >= BATCH_BYTES
+        });
+        let batch = full.map_or_else(|| self.written.len().min(BATCH_CHANGES), |last| last + 1);
+        batch.max(self.applied)
+    }
+
+    fn find(&self, find: &Find) -> rusqlite::Result<Vec<TaskRecord>> {
+        let Compiled { condition, values, exact } = compile(&find.query);
+        let columns = row::columns(find.buffers_needed());
+        let direction = if find.descending { " DESC" } else { "" };
+        let order = match find.order {
+            OrderBy::Arrival => format!("seq{direction}"),
+            OrderBy::Submitted => format!("submitted{direction}, seq{direction}"),
+            OrderBy::Completed => format!("completed{direction}, seq{direction}"),
         };
-        let Compiled { condition, values, exact } = compiled;
-        let columns = row::columns(buffers);
-        let sql = format!("SELECT {columns} FROM {} WHERE {condition} ORDER BY seq", self.statements.table);
+        let table = &self.statements.table;
+        let most = find.most.unwrap_or(usize::MAX);
+        let limit = if exact { i64::try_from(most).unwrap_or(-1) } else { -1 };
+        let sql = format!("SELECT {columns} FROM {table} WHERE {condition} ORDER BY {order} LIMIT ?");
         let mut statement = self.connection.prepare_cached(&sql)?;
-        let mut rows = statement.query(params_from_iter(values))?;
+        let mut rows = statement.query(params_from_iter(values.into_iter().chain([Value::Integer(limit)])))?;
         let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
+        while found.len() < most
+            && let Some(row) = rows.next()?
+        {
             let record = row::read(row)?;
-            if exact || query.matches(&record) {
+            if exact || find.query.matches(&record) {
                 found.push(record);
             }
         }
         Ok(found)
     }
 
-    fn begin(&mut self) -> rusqlite::Result<()> {
-        if !self.in_transaction {
-            self.connection.execute_batch("BEGIN IMMEDIATE")?;
-            self.in_transaction = true;
+    fn history(&self) -> rusqlite::Result<Vec<MsgId>> {
+        let mut statement = self.connection.prepare_cached(&self.statements.history)?;
+        let rows = statement.query_map([], |row| row.get::<_, String>(0).map(MsgId::from))?;
+        rows.collect()
+    }
+
+    fn alike(&self, beginning: &str, most: usize) -> rusqlite::Result<Vec<Alike>> {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        // Every text that begins so sorts before the same with the last of all characters; the text itself comes first.
+        let end = format!("{beginning}{}", char::MAX);
+        let mut statement = self.connection.prepare_cached(&self.statements.alike)?;
+        let mut rows = statement.query((beginning, end, most))?;
+        let mut alike = Vec::new();
+        while let Some(row) = rows.next()? {
+            alike.push(Alike {
+                msg_id: MsgId::from(row.get::<_, String>(0)?),
+                queue: row::queue(row, 1)?,
+                engine: row.get::<_, Option<String>>(2)?.map(Into::into),
+            });
+        }
+        Ok(alike)
+    }
+
+    fn state(&self) -> StoreState {
+        let bytes = self.pages("page_count").and_then(|pages| u64::try_from(pages).ok());
+        StoreState { kind: "sqlite", records: None, bytes, unsaved: self.written.len() as u64 }
+    }
+
+    /// The size of so many pages in bytes, as a pragma counts them.
+    fn pages(&self, count: &str) -> Option<i64> {
+        let pragma = |name: &str| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).ok();
+        pragma(count)?.checked_mul(pragma("page_size")?)
+    }
+}
+
+/// Changes on their way into the database.
+struct Batch<'a> {
+    connection: &'a Connection,
+    sql: &'a Statements,
+    /// New records that are not in the database, in the order in which they came.
+    fresh: Map<MsgId, TaskRecord>,
+}
+
+impl Batch<'_> {
+    fn apply(&mut self, write: &Write) -> rusqlite::Result<()> {
+        match write {
+            Write::Add(record) => {
+                let known = self.fresh.contains_key(&record.msg_id)
+                    || self.connection.prepare_cached(&self.sql.exists)?.exists([record.msg_id.as_str()])?;
+                if !known {
+                    self.fresh.insert(record.msg_id.clone(), (**record).clone());
+                }
+            }
+            Write::Assign { msg_id, engine, retries } => match self.fresh.get_mut(msg_id) {
+                Some(record) => record.assign(engine.clone(), *retries),
+                None => self.update(&self.sql.assign, (engine.as_str(), retries, msg_id.as_str()))?,
+            },
+            Write::Requeue { msg_id, retries } => match self.fresh.get_mut(msg_id) {
+                Some(record) => record.requeue(*retries),
+                None => self.update(&self.sql.requeue, (retries, msg_id.as_str()))?,
+            },
+            Write::Finish { msg_id, outcome } => {
+                if let Some(record) = self.fresh.get_mut(msg_id) {
+                    record.outcome = Some(outcome.clone());
+                } else if let Some(packer) = self.packer_of(msg_id)? {
+                    let values = row::of_outcome(packer, outcome);
+                    self.update(&self.sql.finish, params_from_iter(values.into_iter().chain([row::text(msg_id)])))?;
+                }
+            }
+            Write::Output { msg_id, piece } => {
+                if let Some(record) = self.fresh.get_mut(msg_id) {
+                    record.add_output(piece.clone());
+                } else if let Some(packer) = self.packer_of(msg_id)? {
+                    let (column, grows, value) = row::of_piece(packer, piece.clone());
+                    let old = if grows { format!("{column} || ") } else { String::new() };
+                    let sql = format!("UPDATE {} SET {column} = {old}? WHERE msg_id = ?", self.sql.table);
+                    self.update(&sql, (value, msg_id.as_str()))?;
+                }
+            }
+            Write::Resubmit { msg_id, again } => match self.fresh.get_mut(msg_id) {
+                Some(record) => record.resubmitted = Some(again.clone()),
+                None => self.update(&self.sql.resubmit, (again.as_str(), msg_id.as_str()))?,
+            },
+            Write::Purge(query) => {
+                self.fresh.retain(|_, record| !query.matches(record));
+                self.purge(query)?;
+            }
+            Write::Mark { .. } => {}
         }
         Ok(())
     }
 
-    /// Brings new records into the database, without a commit. One that it does not take is lost, the others are not.
-    fn settle(&mut self) -> rusqlite::Result<()> {
-        if self.fresh.is_empty() {
+    fn update(&self, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(sql)?.execute(params)?;
+        Ok(())
+    }
+
+    /// How the messages of a record in the database are packed; `None` if there is no such record.
+    fn packer_of(&self, msg_id: &MsgId) -> rusqlite::Result<Option<Packer>> {
+        let sql = format!("SELECT packer FROM {} WHERE msg_id = ?", self.sql.table);
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut rows = statement.query([msg_id.as_str()])?;
+        rows.next()?.map(|found| row::packer(found, 0)).transpose()
+    }
+
+    fn purge(&self, query: &Query) -> rusqlite::Result<()> {
+        let Compiled { condition, values, exact } = compile(query);
+        let table = &self.sql.table;
+        if exact {
+            let sql = format!("DELETE FROM {table} WHERE {condition}");
+            self.connection.execute(&sql, params_from_iter(values))?;
             return Ok(());
         }
-        self.begin()?;
-        self.fresh_bytes = 0;
-        let mut refused = Ok(());
-        let mut statement = self.connection.prepare_cached(&self.statements.insert)?;
-        for (_, record) in std::mem::take(&mut self.fresh) {
-            if let Err(error) = statement.execute(params_from_iter(row::of_record(&record))) {
-                refused = Err(error);
+        let columns = row::columns(Find::all(query.clone(), Buffers::default()).buffers_needed());
+        let mut found = self.connection.prepare(&format!("SELECT {columns} FROM {table} WHERE {condition}"))?;
+        let mut rows = found.query(params_from_iter(values))?;
+        let mut goes = Vec::new();
+        while let Some(row) = rows.next()? {
+            let record = row::read(row)?;
+            if query.matches(&record) {
+                goes.push(record.msg_id);
             }
         }
-        refused
+        let sql = format!("DELETE FROM {table} WHERE msg_id = ?");
+        goes.iter().try_for_each(|msg_id| self.update(&sql, [msg_id.as_str()]))
     }
 
-    fn commit(&mut self) -> rusqlite::Result<()> {
-        self.commit_at = None;
-        self.changes = 0;
-        let settled = self.settle();
-        if !self.in_transaction {
-            // Nothing got as far as the database, or it lost the transaction.
-            return settled;
+    /// Puts the new records there.
+    fn settle(self, refused: &mut Vec<StoreError>) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare_cached(&self.sql.insert)?;
+        for (_, record) in self.fresh {
+            let done = statement.execute(params_from_iter(row::of_record(&record)));
+            judge(done.map(drop), refused)?;
         }
-        let committed = self.connection.execute_batch("COMMIT");
-        if committed.is_err() && !self.connection.is_autocommit() {
-            // Whatever comes of it, the next batch begins anew.
-            let _ = self.connection.execute_batch("ROLLBACK");
-        }
-        self.in_transaction = false;
-        settled.and(committed)
-    }
-
-    /// The state after a statement failed: SQLite ends a transaction by itself when the disk is full, say.
-    fn note(&mut self, done: rusqlite::Result<()>) -> Result<(), StoreError> {
-        self.in_transaction = self.in_transaction && !self.connection.is_autocommit();
-        done.map_err(|error| StoreError::Failed(error.to_string()))
-    }
-
-    /// Brings everything into the database that a question has to see.
-    fn answerable(&mut self) {
-        let settled = self.settle();
-        if let Err(error) = self.note(settled) {
-            self.lost = Some(error);
-        }
+        Ok(())
     }
 }
 
-impl TaskStore for SqliteStore {
-    fn write(&mut self, now: Instant, write: Write) -> Result<(), StoreError> {
-        self.commit_at.get_or_insert(now + COMMIT_AFTER);
-        self.changes += 1;
-        let applied = self.apply(write);
-        let applied = self.note(applied);
-        if self.changes >= BATCH_CHANGES || self.fresh_bytes >= BATCH_BYTES {
-            let flushed = self.flush();
-            return applied.and(flushed);
+/// Tells a change that can never be made, which is put aside, from a database that fails.
+fn judge(done: rusqlite::Result<()>, refused: &mut Vec<StoreError>) -> rusqlite::Result<()> {
+    let Err(error) = done else { return Ok(()) };
+    let for_itself = match error.sqlite_error_code() {
+        Some(code) => {
+            matches!(code, ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
         }
-        applied
+        // A record that is there and cannot be read.
+        None => true,
+    };
+    if for_itself {
+        refused.push(failed(&error));
+        return Ok(());
+    }
+    Err(error)
+}
+
+fn failed(error: &rusqlite::Error) -> StoreError {
+    StoreError::Failed(error.to_string())
+}
+
+impl TaskStore for SqliteStore {
+    fn write(&mut self, write: Write) {
+        self.written.push_back(write);
     }
 
-    fn find(&mut self, query: &Query, buffers: Buffers) -> Result<Vec<TaskRecord>, StoreError> {
-        self.answerable();
-        self.select(query, compile(query), buffers).map_err(|error| StoreError::Failed(error.to_string()))
-    }
-
-    fn history(&mut self) -> Result<Vec<MsgId>, StoreError> {
-        self.answerable();
-        let read = || -> rusqlite::Result<Vec<MsgId>> {
-            let mut statement = self.connection.prepare_cached(&self.statements.history)?;
-            let rows = statement.query_map([], |row| row.get::<_, String>(0).map(MsgId::from))?;
-            rows.collect()
+    fn ask(&mut self, ask: &Ask) -> Result<Answer, StoreError> {
+        if *ask == Ask::State {
+            return Ok(Answer::State(self.state()));
+        }
+        self.apply(self.written.len())?;
+        let answer = match ask {
+            Ask::Find(find) => self.find(find).map(Answer::Records),
+            Ask::History => self.history().map(Answer::History),
+            Ask::Alike { beginnings, most } => {
+                let alike = beginnings.iter().map(|beginning| self.alike(beginning, *most));
+                alike.collect::<rusqlite::Result<_>>().map(Answer::Alike)
+            }
+            Ask::State => Ok(Answer::State(self.state())),
         };
-        read().map_err(|error| StoreError::Failed(error.to_string()))
+        answer.map_err(|error| failed(&error))
     }
 
-    fn ids(&mut self, prefix: &str, most: usize) -> Result<Vec<MsgId>, StoreError> {
-        self.answerable();
-        let most = i64::try_from(most).unwrap_or(i64::MAX);
-        // Every text that begins so sorts before the same with the last of all characters.
-        let end = format!("{prefix}{}", char::MAX);
-        let read = || -> rusqlite::Result<Vec<MsgId>> {
-            let mut statement = self.connection.prepare_cached(&self.statements.alike)?;
-            let rows = statement.query_map((prefix, end, most), |row| row.get::<_, String>(0).map(MsgId::from))?;
-            rows.collect()
-        };
-        read().map_err(|error| StoreError::Failed(error.to_string()))
-    }
-
-    fn state(&self) -> StoreState {
-        let pragma = |name: &str| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).ok();
-        let bytes =
-            pragma("page_count").zip(pragma("page_size")).and_then(|(count, size)| u64::try_from(count * size).ok());
-        StoreState { kind: "sqlite", records: None, bytes, unsaved: self.changes as u64 }
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        self.commit_at
-    }
-
-    fn flush(&mut self) -> Result<(), StoreError> {
-        let committed = self.commit();
-        let committed = self.note(committed);
-        let before = self.lost.take().map_or(Ok(()), Err);
-        before.and(committed)
+    /// No more than [`BATCH_CHANGES`] at a time, unless a question needed more: [`pending`](Self::pending) says whether
+    /// something is left.
+    fn commit(&mut self) -> Result<Committed, StoreError> {
+        self.apply(self.batch())?;
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.connection.execute_batch("COMMIT")
+        {
+            self.roll_back();
+            return Err(failed(&error));
+        }
+        let mut committed = Committed { refused: std::mem::take(&mut self.refused), ..Committed::default() };
+        self.written.drain(..self.applied).for_each(|write| committed.note(&write));
+        self.applied = 0;
+        Ok(committed)
     }
 
     fn check(&self) {
-        let waits = !self.fresh.is_empty() || self.in_transaction || self.changes > 0;
-        assert!(!waits || self.commit_at.is_some(), "changes that nobody will commit");
-        assert!(self.changes < BATCH_CHANGES, "{} changes", self.changes);
-        for (msg_id, record) in &self.fresh {
-            assert_eq!(*msg_id, record.msg_id);
-        }
+        assert!(self.applied <= self.written.len(), "{} of {} changes", self.applied, self.written.len());
+        let open = !self.connection.is_autocommit();
+        assert!(open || self.applied == 0, "{} changes in no transaction", self.applied);
+        assert!(open || self.refused.is_empty(), "{:?} of no transaction", self.refused);
     }
 }
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        // The hub has flushed when it ended; this is for a hub that did not, and who would be told is gone.
-        let _ = self.flush();
+        // Whoever drove it has committed; this is for one that did not, and who would be told is gone.
+        while self.pending() > 0 && self.commit().is_ok() {}
     }
 }
 
@@ -339,11 +408,23 @@ impl Statements {
         Self {
             exists: format!("SELECT 1 FROM {table} WHERE msg_id = ?"),
             insert: format!("INSERT INTO {table} ({names}) VALUES ({places})"),
-            assign: format!("UPDATE {table} SET engine_uuid = ? WHERE msg_id = ?"),
+            assign: format!(
+                "UPDATE {table} SET engine_uuid = ?, retries = ?, \
+                 state = CASE WHEN received IS NULL THEN 'running' ELSE state END WHERE msg_id = ?"
+            ),
+            requeue: format!(
+                "UPDATE {table} SET retries = ?, \
+                 tried = CASE WHEN engine_uuid IS NULL THEN tried \
+                         ELSE json_insert(coalesce(tried, '[]'), '$[#]', engine_uuid) END, \
+                 engine_uuid = NULL, \
+                 state = CASE WHEN received IS NULL THEN 'waiting' ELSE state END WHERE msg_id = ?"
+            ),
             finish: format!("UPDATE {table} SET {} WHERE msg_id = ?", row::finished()),
             resubmit: format!("UPDATE {table} SET resubmitted = ? WHERE msg_id = ?"),
             history: format!("SELECT msg_id FROM {table} ORDER BY submitted, seq"),
-            alike: format!("SELECT msg_id FROM {table} WHERE msg_id >= ? AND msg_id < ? ORDER BY msg_id LIMIT ?"),
+            alike: format!(
+                "SELECT msg_id, queue, engine_uuid FROM {table} WHERE msg_id >= ? AND msg_id < ? ORDER BY msg_id LIMIT ?"
+            ),
             table: table.to_owned(),
         }
     }

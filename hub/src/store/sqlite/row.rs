@@ -2,15 +2,15 @@
 
 use bytes::Bytes;
 use remuda_proto::monitor::Queue;
-use remuda_proto::{Body, BodyBuilder, Date, EngineUuid, MsgId, Packer};
+use remuda_proto::{Body, BodyBuilder, Date, EngineUuid, Identity, MsgId, Packer};
 use rusqlite::Row;
 use rusqlite::types::{FromSqlError, Type, Value, ValueRef};
 
-use crate::record::{Outcome, OutputPiece, TaskOutput, TaskRecord, all_buffers};
+use crate::record::{Outcome, OutputPiece, TaskOutput, TaskRecord, TaskState, all_buffers};
 use crate::store::Buffers;
 
 /// The columns of a new row, in the order of [`of_record`].
-const INSERTED: [&str; 25] = [
+const INSERTED: [&str; 30] = [
     "msg_id",
     "packer",
     "queue",
@@ -28,6 +28,10 @@ const INSERTED: [&str; 25] = [
     "display_data",
     "stdout",
     "stderr",
+    "reply_to",
+    "arrived",
+    "tried",
+    "retries",
     "buffers",
     FINISHED[0],
     FINISHED[1],
@@ -36,15 +40,25 @@ const INSERTED: [&str; 25] = [
     FINISHED[4],
     FINISHED[5],
     FINISHED[6],
+    FINISHED[7],
 ];
 
 /// The columns that a reply fills, in the order of [`of_outcome`].
-const FINISHED: [&str; 7] =
-    ["started", "completed", "received", "result_header", "result_metadata", "result_content", "result_buffers"];
+const FINISHED: [&str; 8] = [
+    "started",
+    "completed",
+    "received",
+    "state",
+    "result_header",
+    "result_metadata",
+    "result_content",
+    "result_buffers",
+];
 
 /// The columns that are read, in the order of [`read`]; the two of buffers follow.
 const READ: &str = "msg_id, packer, queue, engine_uuid, resubmitted, header, metadata, content, received, result_header, \
-                    result_metadata, result_content, execute_input, execute_result, error, display_data, stdout, stderr";
+                    result_metadata, result_content, execute_input, execute_result, error, display_data, stdout, stderr, state, \
+                    reply_to, arrived, tried, retries";
 
 /// The names of the columns of a new row, and as many question marks.
 pub(super) fn inserted() -> (String, String) {
@@ -90,22 +104,30 @@ pub(super) fn of_record(record: &TaskRecord) -> Vec<Value> {
         optional(&output.display_data),
         Value::Text(output.stdout.clone()),
         Value::Text(output.stderr.clone()),
+        record.reply_to.as_ref().map_or(Value::Null, |client| Value::Blob(client.as_bytes().to_vec())),
+        date(Some(record.arrived)),
+        of_tried(&record.tried),
+        record.retries.map_or(Value::Null, |retries| Value::Integer(retries.into())),
         of_buffers(request),
     ];
     match &record.outcome {
         Some(outcome) => values.extend(of_outcome(packer, outcome)),
-        None => values.extend(FINISHED.map(|_| Value::Null)),
+        None => values.extend(FINISHED.map(|column| match column {
+            "state" => of_state(record.state()),
+            _ => Value::Null,
+        })),
     }
     values
 }
 
 /// The values of [`FINISHED`].
-pub(super) fn of_outcome(packer: Packer, outcome: &Outcome) -> [Value; 7] {
+pub(super) fn of_outcome(packer: Packer, outcome: &Outcome) -> [Value; 8] {
     let body = &outcome.body;
     [
         date(outcome.started(packer)),
         date(Some(outcome.completed(packer))),
         date(Some(outcome.received)),
+        of_state(TaskState::Ended(outcome.status)),
         packed(packer, body.header()),
         packed(packer, body.metadata()),
         packed(packer, body.content()),
@@ -125,6 +147,19 @@ pub(super) fn of_piece(packer: Packer, piece: OutputPiece) -> (&'static str, boo
     }
 }
 
+/// The engines that tried a task, as a list in JSON.
+pub(super) fn of_tried(tried: &[EngineUuid]) -> Value {
+    match tried {
+        [] => Value::Null,
+        tried => Value::Text(tried.iter().map(EngineUuid::as_str).collect::<serde_json::Value>().to_string()),
+    }
+}
+
+/// The name of a state.
+pub(super) fn of_state(state: TaskState) -> Value {
+    Value::Text(state.name().to_owned())
+}
+
 /// An id.
 pub(super) fn text(msg_id: &MsgId) -> Value {
     Value::Text(msg_id.as_str().to_owned())
@@ -132,20 +167,35 @@ pub(super) fn text(msg_id: &MsgId) -> Value {
 
 /// Reads a row of [`columns`].
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
-    let queue: String = row.get(2)?;
-    let queue = Queue::from_name(&queue).ok_or_else(|| unknown(2, &format!("no queue is called `{queue}`")))?;
+    let packer = packer(row, 1)?;
+    let queue = queue(row, 2)?;
+    let state: String = row.get(18)?;
+    let state = TaskState::from_name(&state).ok_or_else(|| unknown(18, &format!("no state is called `{state}`")))?;
     let received: Option<i64> = row.get(8)?;
-    let outcome = match received {
-        None => None,
-        Some(received) => Some(Outcome { body: body(row, [9, 10, 11], 19)?, received: Date(received) }),
+    let outcome = match (received, state) {
+        (None, _) => None,
+        (Some(received), TaskState::Ended(status)) => {
+            Some(Outcome { body: message(row, packer, [9, 10, 11], Some(24))?, received: Date(received), status })
+        }
+        (Some(_), state) => return Err(unknown(18, &format!("it has a reply, and is {}", state.name()))),
+    };
+    let tried: Option<String> = row.get(21)?;
+    let tried: Vec<EngineUuid> = match tried {
+        None => Vec::new(),
+        Some(tried) => serde_json::from_str(&tried).map_err(|error| unknown(21, &error.to_string()))?,
     };
     let content = |at: usize| Ok::<_, rusqlite::Error>(part(row, at)?.map(Bytes::copy_from_slice));
     Ok(TaskRecord {
         msg_id: MsgId::from(row.get::<_, String>(0)?),
-        packer: packer(row, 1)?,
+        packer,
         queue,
         engine: row.get::<_, Option<String>>(3)?.map(EngineUuid::from),
-        request: body(row, [5, 6, 7], 18)?,
+        reply_to: part(row, 19)?.map(Identity::from),
+        arrived: Date(row.get(20)?),
+        tried,
+        retries: row.get(22)?,
+        lost: state == TaskState::Lost,
+        request: message(row, packer, [5, 6, 7], Some(23))?,
         outcome,
         resubmitted: row.get::<_, Option<String>>(4)?.map(MsgId::from),
         output: TaskOutput {
@@ -159,23 +209,37 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
     })
 }
 
+/// Reads the name of a queue.
+pub(super) fn queue(row: &Row<'_>, at: usize) -> rusqlite::Result<Queue> {
+    let queue: String = row.get(at)?;
+    Queue::from_name(&queue).ok_or_else(|| unknown(at, &format!("no queue is called `{queue}`")))
+}
+
 /// Reads the name of a packer.
 pub(super) fn packer(row: &Row<'_>, at: usize) -> rusqlite::Result<Packer> {
     let name: String = row.get(at)?;
     Packer::from_name(&name).map_err(|error| unknown(at, &error.to_string()))
 }
 
-/// A message whose parts are kept. Its signature and its parent are not: nobody is sent it as it is.
-fn body(row: &Row<'_>, parts: [usize; 3], buffers: usize) -> rusqlite::Result<Body> {
+/// A message whose parts are kept in these columns, and its buffers in that one. Its signature and its parent are not
+/// kept: nobody is sent it as it is.
+pub(super) fn message(
+    row: &Row<'_>,
+    packer: Packer,
+    parts: [usize; 3],
+    buffers: Option<usize>,
+) -> rusqlite::Result<Body> {
     let [header, metadata, content] = parts;
     let mut builder = BodyBuilder::default();
     builder.push(&[]);
     builder.push(part(row, header)?.unwrap_or_default());
-    builder.push(packer(row, 1)?.empty_map());
+    builder.push(packer.empty_map());
     builder.push(part(row, metadata)?.unwrap_or_default());
     builder.push(part(row, content)?.unwrap_or_default());
-    if let ValueRef::Blob(bytes) = row.get_ref(buffers)? {
-        let buffers = to_buffers(bytes).ok_or_else(|| unknown(buffers, "the buffers are cut short"))?;
+    if let Some(at) = buffers
+        && let ValueRef::Blob(bytes) = row.get_ref(at)?
+    {
+        let buffers = to_buffers(bytes).ok_or_else(|| unknown(at, "the buffers are cut short"))?;
         buffers.into_iter().for_each(|buffer| builder.push(buffer));
     }
     builder.finish().map_err(|error| unknown(header, &error.to_string()))

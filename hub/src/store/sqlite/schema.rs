@@ -9,15 +9,22 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use remuda_proto::message::Status;
+use remuda_proto::message::metadata::ReplyEnvelope;
+use remuda_proto::monitor::Durability;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
 
-use super::SqliteConfig;
+use super::{SqliteConfig, row};
+use crate::record::TaskState;
 
 /// The number of the schema that is written here.
-const SCHEMA: i64 = 1;
+pub(super) const SCHEMA: i64 = 2;
 
-/// How long to wait for another process that writes to the same database.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to wait for another process that writes to the same database, when it is opened.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long to wait for one later, each time. A commit is tried again.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A database that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -25,8 +32,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub enum OpenError {
     /// The file cannot be opened or made.
     #[error(
-        "cannot open the task database `{}`: its folder has to exist and be writable; name another file with \
-         `--SQLiteDB.filename` or `--SQLiteDB.location`, or keep records in memory with `--dictdb`", path.display()
+        "cannot open the task database `{}`: its folder has to exist and be writable, and so has the file; name another one \
+         with `--sqlite-filename` or `--sqlite-location`, or keep records in memory with `--db=memory`", path.display()
     )]
     File {
         /// The file.
@@ -36,8 +43,9 @@ pub enum OpenError {
     },
     /// It is no database, or a damaged one.
     #[error(
-        "`{}` is no task database, or is damaged ({reason}): move it away, or name another file with \
-         `--SQLiteDB.filename`", path.display()
+        "`{}` is no task database, or is damaged ({reason}): it is left as it is; move it away, with those beside it whose names \
+         begin alike, or name another file with `--sqlite-filename` (`docs/records.md` says what can be saved of it)",
+        path.display()
     )]
     Damaged {
         /// The file.
@@ -48,7 +56,7 @@ pub enum OpenError {
     /// It was written by a newer version, or by another program.
     #[error(
         "the task database `{}` has schema {found}, and this version knows up to {SCHEMA}: use the version of remuda that \
-         wrote it, or name another file with `--SQLiteDB.filename`", path.display()
+         wrote it, or name another file with `--sqlite-filename`", path.display()
     )]
     Newer {
         /// The file.
@@ -58,8 +66,8 @@ pub enum OpenError {
     },
     /// Anything else that SQLite says.
     #[error(
-        "cannot use the task database `{}`: {reason}; name another file with `--SQLiteDB.filename`, or keep records in \
-         memory with `--dictdb`", path.display()
+        "cannot use the task database `{}`: {reason}; its folder has to be writable, and no other program may hold it \
+         locked; name another file with `--sqlite-filename`, or keep records in memory with `--db=memory`", path.display()
     )]
     Sqlite {
         /// The file.
@@ -82,15 +90,19 @@ pub(super) fn open(config: &SqliteConfig) -> Result<(Connection, String), OpenEr
         .map_err(|source| OpenError::File { path: path(), source })?;
     let prepared = || -> rusqlite::Result<Result<(Connection, String), i64>> {
         let mut connection = Connection::open(&config.path)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.busy_timeout(OPEN_TIMEOUT)?;
         connection.set_prepared_statement_cache_capacity(64);
+        // Of a file that has tables already nothing changes by that.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        let synchronous = if config.durability == Durability::Sync { "FULL" } else { "NORMAL" };
+        connection.pragma_update(None, "synchronous", synchronous)?;
         let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         if !(0..=SCHEMA).contains(&found) {
             return Ok(Err(found));
         }
         let table = migrate(&mut connection, &config.table)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
         Ok(Ok((connection, table)))
     };
     match prepared() {
@@ -98,14 +110,23 @@ pub(super) fn open(config: &SqliteConfig) -> Result<(Connection, String), OpenEr
         Ok(Err(found)) => Err(OpenError::Newer { path: path(), found }),
         Err(error) => {
             let reason = error.to_string();
-            let damaged =
-                matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt));
-            Err(if damaged {
+            Err(if is_damage(&error) {
                 OpenError::Damaged { path: path(), reason }
             } else {
                 OpenError::Sqlite { path: path(), reason }
             })
         }
+    }
+}
+
+/// Whether the file itself is at fault: it is no database, or not in the state in which we leave one.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    match error.sqlite_error_code() {
+        Some(code) => {
+            matches!(code, ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::Unknown)
+        }
+        // What is in it is not what we wrote.
+        None => true,
     }
 }
 
@@ -117,8 +138,11 @@ fn migrate(connection: &mut Connection, wanted: &str) -> rusqlite::Result<String
     let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found < 1 {
         transaction.execute_batch("CREATE TABLE remuda_tables (name TEXT PRIMARY KEY) WITHOUT ROWID")?;
+    } else if found < 2 {
+        for table in tables(&transaction)? {
+            to_schema_2(&transaction, &table)?;
+        }
     }
-    // Schema 2 will come here: `if found < 2`, for each table in `remuda_tables`.
     if found < SCHEMA {
         transaction.pragma_update(None, "user_version", SCHEMA)?;
     }
@@ -151,13 +175,51 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// The names of our tables.
+fn tables(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare("SELECT name FROM remuda_tables ORDER BY name")?;
+    statement.query_map([], |row| row.get(0))?.collect()
+}
+
+/// What a later controller needs to go on: who gets the reply, when a request came, which engines tried it, how often it
+/// may be tried again. And where it is on its way; the states of records that are there already are read from their
+/// replies. Those without one are lost: nobody can say any more who wanted them.
+fn to_schema_2(connection: &Connection, name: &str) -> rusqlite::Result<()> {
+    let table = quoted(name);
+    connection.execute_batch(&format!(
+        "ALTER TABLE {table} ADD COLUMN state TEXT NOT NULL DEFAULT 'lost';
+         ALTER TABLE {table} ADD COLUMN reply_to BLOB;
+         ALTER TABLE {table} ADD COLUMN arrived INTEGER NOT NULL DEFAULT 0;
+         ALTER TABLE {table} ADD COLUMN tried TEXT;
+         ALTER TABLE {table} ADD COLUMN retries INTEGER;
+         UPDATE {table} SET arrived = coalesce(submitted, 0);"
+    ))?;
+    let sql = format!(
+        "SELECT seq, packer, result_header, result_metadata, result_content FROM {table} WHERE received IS NOT NULL"
+    );
+    let mut replies = connection.prepare(&sql)?;
+    let mut update = connection.prepare(&format!("UPDATE {table} SET state = ? WHERE seq = ?"))?;
+    let mut rows = replies.query([])?;
+    while let Some(row) = rows.next()? {
+        let packer = row::packer(row, 1)?;
+        let reply = row::message(row, packer, [2, 3, 4], None)?;
+        let status = ReplyEnvelope::read(packer, &reply).ok().and_then(|reply| reply.status);
+        let state = TaskState::Ended(status.unwrap_or(Status::Error));
+        update.execute((state.name(), row.get::<_, i64>(0)?))?;
+    }
+    for column in ["client_uuid", "engine_uuid", "label"] {
+        connection.execute_batch(&format!("DROP INDEX IF EXISTS {}", quoted(&format!("{name}_{column}"))))?;
+    }
+    connection.execute_batch(&indexes(name))
+}
+
 /// Dates are microseconds since 1970 in UTC. Parts of messages are packed as they came: text if the packer is JSON.
 /// Buffers come last, so that the rest of a row is read without them.
 fn create(name: &str) -> String {
     let table = quoted(name);
-    let index = |column: &str, condition: &str| {
+    let index = |column: &str| {
         let index = quoted(&format!("{name}_{column}"));
-        format!("CREATE INDEX {index} ON {table} ({column}){condition};")
+        format!("CREATE INDEX {index} ON {table} ({column});")
     };
     let mut sql = format!(
         "CREATE TABLE {table} (
@@ -165,6 +227,7 @@ fn create(name: &str) -> String {
             msg_id TEXT NOT NULL UNIQUE,
             packer TEXT NOT NULL,
             queue TEXT NOT NULL,
+            state TEXT NOT NULL,
             client_uuid TEXT,
             engine_uuid TEXT,
             label TEXT,
@@ -172,6 +235,10 @@ fn create(name: &str) -> String {
             started INTEGER,
             completed INTEGER,
             received INTEGER,
+            arrived INTEGER NOT NULL,
+            reply_to BLOB,
+            tried TEXT,
+            retries INTEGER,
             resubmitted TEXT,
             header NOT NULL,
             metadata NOT NULL,
@@ -189,9 +256,19 @@ fn create(name: &str) -> String {
             result_buffers BLOB
         );"
     );
-    for column in ["submitted", "completed", "client_uuid", "engine_uuid"] {
-        sql.push_str(&index(column, ""));
+    for column in ["submitted", "completed"] {
+        sql.push_str(&index(column));
     }
-    sql.push_str(&index("label", " WHERE label IS NOT NULL"));
-    sql
+    sql + &indexes(name)
+}
+
+/// The indexes for what people list: by one of these, the newest first.
+fn indexes(name: &str) -> String {
+    let table = quoted(name);
+    let index = |column: &str, condition: &str| {
+        let index = quoted(&format!("{name}_{column}_submitted"));
+        format!("CREATE INDEX {index} ON {table} ({column}, submitted){condition};")
+    };
+    let all = ["state", "client_uuid", "engine_uuid"].map(|column| index(column, ""));
+    all.concat() + &index("label", " WHERE label IS NOT NULL")
 }

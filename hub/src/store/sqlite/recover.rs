@@ -1,0 +1,69 @@
+//! What a controller finds in the database when it starts.
+
+use remuda_proto::recovery::FinishedTask;
+use remuda_proto::{EngineUuid, MsgId};
+
+use super::{SqliteStore, failed, row};
+use crate::record::{TaskRecord, TaskState};
+use crate::store::{Buffers, StoreError};
+
+impl SqliteStore {
+    /// The requests without a reply that an earlier controller was to answer, in the order in which they came.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn unfinished(&mut self) -> Result<Vec<TaskRecord>, StoreError> {
+        self.apply(self.written.len())?;
+        let read = || -> rusqlite::Result<Vec<TaskRecord>> {
+            let columns = row::columns(Buffers { requests: true, results: false });
+            let table = &self.statements.table;
+            let sql = format!("SELECT {columns} FROM {table} WHERE state IN (?, ?) ORDER BY seq");
+            let mut statement = self.connection.prepare(&sql)?;
+            let states = [TaskState::Waiting, TaskState::Running].map(TaskState::name);
+            let rows = statement.query_map(states, row::read)?;
+            rows.collect()
+        };
+        read().map_err(|error| failed(&error))
+    }
+
+    /// The tasks of the task scheduler that ended: the last ones that came, no more than `most`, oldest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn finished(&mut self, most: usize) -> Result<Vec<FinishedTask>, StoreError> {
+        self.apply(self.written.len())?;
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let read = || -> rusqlite::Result<Vec<FinishedTask>> {
+            let table = &self.statements.table;
+            let sql = format!(
+                "SELECT msg_id, state, engine_uuid FROM {table} WHERE queue = 'task' AND received IS NOT NULL \
+                 ORDER BY seq DESC LIMIT ?"
+            );
+            let mut statement = self.connection.prepare(&sql)?;
+            let rows = statement.query_map([most], |row| {
+                Ok(FinishedTask {
+                    msg_id: MsgId::from(row.get_ref(0)?.as_str()?),
+                    ok: row.get_ref(1)?.as_str()? == "ok",
+                    engine: row.get_ref(2)?.as_str_or_null()?.map(EngineUuid::from),
+                })
+            })?;
+            rows.collect()
+        };
+        let mut finished = read().map_err(|error| failed(&error))?;
+        finished.reverse();
+        Ok(finished)
+    }
+
+    /// Requests without a reply are lost: nobody will answer them any more. Returns how many there were. Lasts with the next
+    /// commit.
+    ///
+    /// # Errors
+    /// When the database cannot be changed.
+    pub fn abandon(&mut self) -> Result<usize, StoreError> {
+        self.apply(self.written.len())?;
+        let table = &self.statements.table;
+        let states = [TaskState::Lost, TaskState::Waiting, TaskState::Running].map(TaskState::name);
+        let sql = format!("UPDATE {table} SET state = ? WHERE state IN (?, ?)");
+        self.connection.execute(&sql, states).map_err(|error| failed(&error))
+    }
+}
