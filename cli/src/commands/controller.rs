@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use remuda_cluster::{
 use remuda_net::curve::KeyPair;
 use remuda_net::{Profile, Unsent};
 use remuda_proto::monitor::Durability;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::args::controller::{ControllerArgs, Store, Transport};
@@ -26,6 +27,8 @@ pub(crate) fn run(args: &ControllerArgs, notes: &[String]) -> Outcome {
     args.config.enter_work_dir()?;
     // Before any thread is started, so that no signal is missed.
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    // A file that may not grow any more is like a full disk: an error, and no reason to be killed.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     if let Some(parent) = args.parent {
         remuda_cluster::end_with_parent(parent)?;
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 #![cfg(feature = "sqlite")]
 
+mod crash;
 mod promises;
 mod prop_query;
 mod sqlite;
