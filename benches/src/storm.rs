@@ -113,8 +113,8 @@ impl Beside {
         Ok(Self { _engines: engines, client, before })
     }
 
-    /// Waits for the rest. Tasks a second before and now, and faults.
-    fn end(self) -> Result<([f64; 2], u64)> {
+    /// Waits for the rest. Tasks a second before and now, and faults. Its engines stay: they are listed, and answer.
+    fn finish(&mut self) -> Result<([f64; 2], u64)> {
         let Event::Done(during) = self.client.hear(PATIENCE)? else { bail!("the client did not finish") };
         let faults = during.faults.and(self.before.faults);
         let rate = |outcome: &Outcome| outcome.tasks as f64 / outcome.seconds;
@@ -146,18 +146,18 @@ pub(crate) fn ends(controller: &Controller, engines: u32) -> Result<(Vec<Part>, 
 pub(crate) fn measure(candidate: &Candidate, engines: u32, beside: u64) -> Result<Storm> {
     note(&format!("{}, {engines} engines at once", candidate.kind.name()));
     let controller = Controller::start(candidate, engines, 1)?;
-    let beside = (beside > 0).then(|| Beside::begin(&controller, engines, beside)).transpose()?;
+    let mut others = (beside > 0).then(|| Beside::begin(&controller, engines, beside)).transpose()?;
     let began = Instant::now();
     let null_engines = null_engines(&controller, engines)?;
     for part in &null_engines {
         part.ready(PATIENCE).with_context(|| controller.last_words())?;
     }
     let granted_s = began.elapsed().as_secs_f64();
-    let known = engines + if beside.is_some() { BESIDE } else { 0 };
+    let known = engines + if others.is_some() { BESIDE } else { 0 };
     let mut client = Part::start("client", &ClientConfig { engines: known, ..controller.client.clone() })?;
     client.ready(PATIENCE).with_context(|| controller.last_words())?;
     let known_s = began.elapsed().as_secs_f64();
-    let beside = beside.map(Beside::end).transpose()?;
+    let beside = others.as_mut().map(Beside::finish).transpose()?;
     // The warm-up alone sends each engine two tasks.
     client.tell(&Order::Prepare(Load { route: Route::Direct, tasks: u64::from(engines), warm_up: 0, window: 256 }))?;
     let Event::Warm = client.hear(PATIENCE)? else { bail!("the client did not warm up") };
