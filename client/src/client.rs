@@ -19,6 +19,7 @@ use crate::error::{QueryError, SubmitError, TooFewEngines};
 use crate::outstanding::{Engine, Event, Names, Outcome, Route, Work};
 use crate::pickle;
 use crate::query::{self, ControllerStatus, Purge, QueueStatus, ResultStatus};
+use crate::records::{self, Find, Record};
 use crate::result::Task;
 use crate::run::{EngineList, Shared};
 use crate::slot::{End, Slot};
@@ -161,6 +162,19 @@ impl Client {
         let msg_type = MsgType::DbRequest;
         let outcome = self.ask(msg_type.clone(), json!({"query": query, "keys": keys})).await?;
         Ok(query::read::<Records>(self.inner.packer, &msg_type, &outcome)?.records)
+    }
+
+    /// Task records, with what only Remuda can do: limits, orders, sizes. A stock controller takes no notice of these and
+    /// gives all that the query finds.
+    pub async fn records(&self, find: &Find) -> Result<Vec<Record>, QueryError> {
+        let msg_type = MsgType::DbRequest;
+        let outcome = self.ask(msg_type.clone(), find.content()).await?;
+        let content: Value = query::read(self.inner.packer, &msg_type, &outcome)?;
+        let buffers = match &*outcome {
+            Outcome::Reply(reply) => (0..).map_while(|index| reply.body.buffer(index)).collect(),
+            _ => Vec::new(),
+        };
+        records::read(content, buffers).map_err(|reason| QueryError::Unreadable { msg_type, reason })
     }
 
     /// Submits tasks again, by the controller; gives the new id of each. Their results are the controller's to tell of

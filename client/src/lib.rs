@@ -30,7 +30,9 @@
 pub mod error;
 pub mod outstanding;
 pub mod pickle;
+pub mod plain;
 pub mod query;
+pub mod records;
 pub mod reply;
 
 #[cfg(feature = "io")]

@@ -35,6 +35,15 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, PickleError> {
     Ok(serde_pickle::from_slice(bytes, DeOptions::new())?)
 }
 
+/// The same as a value of any shape.
+///
+/// # Errors
+/// As for [`read`].
+pub fn read_value(bytes: &[u8]) -> Result<Value, PickleError> {
+    measure::check(bytes)?;
+    Ok(serde_pickle::value_from_slice(bytes, DeOptions::new())?)
+}
+
 /// What a native task's buffers begin with where Python engines may get it: unpickling it makes a stock engine say that it
 /// lacks a dependency (`controller/dependency.py: _require`, the same that its `@require` uses), upon which any task
 /// scheduler sends the task to another engine.

@@ -20,6 +20,7 @@ pub use launcher::{EngineSet, LaunchError, Launched, LocalCluster, Programs, STA
 pub use ports::{Interface, Ports};
 pub use process::{ProcessId, end, end_with_parent};
 pub use remuda_hub::heart::Config as HeartConfig;
+pub use remuda_hub::record_file;
 pub use remuda_hub::store::{Keep, SqliteConfig};
 pub use remuda_hub::{Limits, MAX_ENGINES, StoreKind};
 pub use remuda_scheduler::run::MAX_HUB_LAG;

@@ -14,6 +14,8 @@ pub mod hub;
 mod query;
 mod question;
 pub mod record;
+#[cfg(feature = "sqlite")]
+pub mod record_file;
 mod recover;
 mod registry;
 mod repr;

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use remuda_proto::message::content::Stream;
+use remuda_proto::message::content::{RecordSize, Stream};
 use remuda_proto::message::{MsgType, Status};
 use remuda_proto::monitor::Queue;
 use remuda_proto::{Body, Date, EngineUuid, Identity, MsgId, Packer};
@@ -42,6 +42,8 @@ pub struct TaskRecord {
     pub resubmitted: Option<MsgId>,
     /// What its engine published for it.
     pub output: TaskOutput,
+    /// The size in bytes of buffers that are kept and were not asked for: those of the request, and those of the reply.
+    pub unread_bytes: (u64, u64),
 }
 
 /// The reply to a request, as the client got it.
@@ -181,6 +183,7 @@ impl TaskRecord {
             outcome: None,
             resubmitted: None,
             output: TaskOutput::default(),
+            unread_bytes: (0, 0),
         }
     }
 
@@ -209,6 +212,15 @@ impl TaskRecord {
     /// When it ended.
     pub fn completed(&self) -> Option<Date> {
         self.outcome.as_ref().map(|outcome| outcome.completed(self.packer))
+    }
+
+    /// What its messages take, with buffers that are here or kept elsewhere.
+    pub fn message_size(&self) -> RecordSize {
+        let result = self.outcome.as_ref().map_or(0, |outcome| outcome.body.size_bytes() as u64);
+        RecordSize {
+            request_bytes: self.request.size_bytes() as u64 + self.unread_bytes.0,
+            result_bytes: result + self.unread_bytes.1,
+        }
     }
 
     /// What its messages and its output take, in bytes.

@@ -1,7 +1,7 @@
 //! Queries of clients and engines (`controller/hub.py: Hub.dispatch_query`), a file for each family.
 
 mod connection;
-mod db;
+pub(crate) mod db;
 mod dump;
 mod load;
 mod purge;
@@ -19,12 +19,11 @@ use remuda_proto::{Body, EngineId, Idents, Map as IdMap, MsgId, Now, Refusal, Re
 use serde_json::{Map, Value, json};
 
 use crate::asks::Then;
-use crate::find::Field;
 use crate::hub::{Effect, Hub, refuse};
 use crate::question::{About, Question};
 use crate::record::TaskRecord;
 use crate::repr;
-use crate::store::{self, Ask, Buffers, StoreError};
+use crate::store::{self, Ask, StoreError};
 use crate::tracking::Seen;
 
 /// A query that was verified and read.
@@ -66,12 +65,7 @@ impl Answer {
 #[derive(Debug)]
 pub(crate) enum Awaited {
     /// `db_request`: what of the records is shown.
-    Records {
-        /// The fields; `None`: all.
-        keys: Option<Vec<Field>>,
-        /// The buffers.
-        shown: Buffers,
-    },
+    Records(Box<db::Shown>),
     /// `result_request`.
     Results {
         /// The requests, as they were known.
@@ -162,9 +156,7 @@ pub(crate) fn resume(
             result::answer(&ids, true, &IdMap::default())
         }
         (Err(error), _) => Ok(Answer::error(&store_error(&error))),
-        (Ok(store::Answer::Records(records)), Awaited::Records { keys, shown }) => {
-            Ok(db::answer(&records, keys.as_deref(), shown))
-        }
+        (Ok(store::Answer::Records(records)), Awaited::Records(shown)) => Ok(db::answer(&records, &shown)),
         (Ok(store::Answer::Records(records)), Awaited::Results { ids, status_only }) => {
             result::answer(&ids, status_only, &by_id(records))
         }

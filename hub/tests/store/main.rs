@@ -6,5 +6,6 @@
 mod crash;
 mod promises;
 mod prop_query;
+mod record_file;
 mod sqlite;
 mod support;

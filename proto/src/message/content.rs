@@ -188,6 +188,56 @@ pub struct PurgeRequest {
     pub engine_ids: Vec<EngineId>,
 }
 
+/// What only Remuda understands of a `db_request`, under `remuda`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DbOptions {
+    /// Most records; none: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// What they are sorted by.
+    #[serde(default)]
+    pub order: RecordOrder,
+    /// Whether the last come first.
+    #[serde(default)]
+    pub descending: bool,
+    /// Whether each record tells its size too, as a [`RecordSize`] under `remuda`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sizes: bool,
+}
+
+/// What records are sorted by. Those that have no such date come first; equal ones are in the order in which they came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordOrder {
+    /// When they came to the hub.
+    #[default]
+    Arrival,
+    /// When their clients made them, by their clocks.
+    Submitted,
+    /// When their engines ended them, by their clocks.
+    Completed,
+}
+
+impl RecordOrder {
+    /// The field of a record that holds the date; none for what records do not tell.
+    pub fn field(self) -> Option<&'static str> {
+        match self {
+            Self::Arrival => None,
+            Self::Submitted => Some("submitted"),
+            Self::Completed => Some("completed"),
+        }
+    }
+}
+
+/// What a record's messages take, in bytes, for who asks for [`DbOptions::sizes`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordSize {
+    /// The request, with its buffers.
+    pub request_bytes: u64,
+    /// The reply, with its buffers; 0 while there is none.
+    pub result_bytes: u64,
+}
+
 /// What the controller says of itself under `remuda` in a `connection_reply`, to who asks with that key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControllerInfo {

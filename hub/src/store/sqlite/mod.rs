@@ -5,6 +5,7 @@
 //! it gets there, so that a short task costs one insertion.
 
 mod compile;
+mod existing;
 mod keep;
 mod recover;
 mod row;
@@ -92,15 +93,28 @@ impl SqliteStore {
     /// # Errors
     /// Says which file, why, and what to do.
     pub fn open(config: &SqliteConfig) -> Result<Self, OpenError> {
-        let (connection, table) = schema::open(config)?;
-        Ok(Self {
+        Ok(Self::new(schema::open(config)?, config))
+    }
+
+    /// Opens a database that is there, with the schema of this version, and changes nothing about it. Without `writes`
+    /// nothing can be written to it later either. `named` says that somebody named the table: otherwise, if the database has
+    /// another one of ours and no more, that is taken.
+    ///
+    /// # Errors
+    /// Says which file, why, and what to do.
+    pub fn open_existing(config: &SqliteConfig, named: bool, writes: bool) -> Result<Self, OpenError> {
+        Ok(Self::new(existing::open(config, named, writes)?, config))
+    }
+
+    fn new((connection, table): (Connection, String), config: &SqliteConfig) -> Self {
+        Self {
             connection,
             statements: Statements::new(&table),
             written: VecDeque::new(),
             applied: 0,
             refused: Vec::new(),
             keeper: keep::Keeper::new(config.keep),
-        })
+        }
     }
 
     /// How many changes are not committed.

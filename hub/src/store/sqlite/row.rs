@@ -70,9 +70,9 @@ pub(super) fn finished() -> String {
     FINISHED.map(|column| format!("{column} = ?")).join(", ")
 }
 
-/// What to select for [`read`].
+/// What to select for [`read`]. Of buffers that are not wanted the size alone, for which SQLite does not read them.
 pub(super) fn columns(buffers: Buffers) -> String {
-    let of = |wanted: bool, column: &'static str| if wanted { column } else { "NULL" };
+    let of = |wanted: bool, column: &'static str| if wanted { column.to_owned() } else { format!("length({column})") };
     format!("{READ}, {}, {}", of(buffers.requests, "buffers"), of(buffers.results, "result_buffers"))
 }
 
@@ -206,6 +206,15 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
             display_data: content(15)?,
             error: content(14)?,
         },
+        unread_bytes: (unread(row, 23)?, unread(row, 24)?),
+    })
+}
+
+/// The size of buffers that were not asked for.
+fn unread(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
+    Ok(match row.get_ref(at)? {
+        ValueRef::Integer(size) => u64::try_from(size).unwrap_or_default(),
+        _ => 0,
     })
 }
 

@@ -6,7 +6,7 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use remuda_proto::message::Status;
@@ -21,7 +21,7 @@ use crate::record::TaskState;
 pub(super) const SCHEMA: i64 = 2;
 
 /// How long to wait for another process that writes to the same database, when it is opened.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long to wait for one later, each time. A commit is tried again.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -64,6 +64,36 @@ pub enum OpenError {
         /// Its schema.
         found: i64,
     },
+    /// It was written by an older version, and nothing is to be changed.
+    #[error(
+        "the task database `{}` has schema {found}, and this version reads {SCHEMA}: start a controller with it once, which brings \
+         it up to date", path.display()
+    )]
+    Older {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+    },
+    /// There is none, and none is to be made.
+    #[error("there is no task database `{}`", path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// There is no table of that name, and no other is the only one.
+    #[error(
+        "the database `{}` has no task records in a table `{wanted}`{}", path.display(),
+        if tables.is_empty() { String::new() } else { format!(": name one of `{}` with `--table`", tables.join("`, `")) }
+    )]
+    NoTable {
+        /// The file.
+        path: PathBuf,
+        /// The table.
+        wanted: String,
+        /// The tables of ours.
+        tables: Vec<String>,
+    },
     /// Anything else that SQLite says.
     #[error(
         "cannot use the task database `{}`: {reason}; its folder has to be writable, and no other program may hold it \
@@ -97,7 +127,7 @@ pub(super) fn open(config: &SqliteConfig) -> Result<(Connection, String), OpenEr
         connection.pragma_update(None, "journal_mode", "WAL")?;
         let synchronous = if config.durability == Durability::Sync { "FULL" } else { "NORMAL" };
         connection.pragma_update(None, "synchronous", synchronous)?;
-        let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let found = version(&connection)?;
         if !(0..=SCHEMA).contains(&found) {
             return Ok(Err(found));
         }
@@ -108,15 +138,19 @@ pub(super) fn open(config: &SqliteConfig) -> Result<(Connection, String), OpenEr
     match prepared() {
         Ok(Ok(opened)) => Ok(opened),
         Ok(Err(found)) => Err(OpenError::Newer { path: path(), found }),
-        Err(error) => {
-            let reason = error.to_string();
-            Err(if is_damage(&error) {
-                OpenError::Damaged { path: path(), reason }
-            } else {
-                OpenError::Sqlite { path: path(), reason }
-            })
-        }
+        Err(error) => Err(of_sqlite(&config.path, &error)),
     }
+}
+
+/// What SQLite says of a file that it does not open.
+pub(super) fn of_sqlite(path: &Path, error: &rusqlite::Error) -> OpenError {
+    let (path, reason) = (path.to_owned(), error.to_string());
+    if is_damage(error) { OpenError::Damaged { path, reason } } else { OpenError::Sqlite { path, reason } }
+}
+
+/// The number of the schema that a database has.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
 /// Whether the file itself is at fault: it is no database, or not in the state in which we leave one.
@@ -171,12 +205,12 @@ fn migrate(connection: &mut Connection, wanted: &str) -> rusqlite::Result<String
 }
 
 /// A name as SQL has it.
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// The names of our tables.
-fn tables(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+pub(super) fn tables(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut statement = connection.prepare("SELECT name FROM remuda_tables ORDER BY name")?;
     statement.query_map([], |row| row.get(0))?.collect()
 }

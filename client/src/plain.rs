@@ -1,0 +1,123 @@
+//! Results as JSON, as far as JSON can say what they are.
+
+use serde_json::{Map, Number, Value};
+use std::fmt::Write;
+
+use serde_pickle::{HashableValue, Value as Python};
+
+use crate::error::DecodeError;
+use crate::pickle;
+
+/// A pickled plain value: None, booleans, numbers, text, and lists, tuples, sets and dicts of them.
+///
+/// Bytes become text if they are UTF-8, else `{"hex": ".."}`; tuples and sets lists; keys that are no text their text;
+/// numbers that JSON does not have (infinities, what is no number, very long ones) text.
+///
+/// # Errors
+/// What [`pickle::read`] refuses: objects, above all.
+pub fn from_pickle(bytes: &[u8]) -> Result<Value, DecodeError> {
+    Ok(json(pickle::read_value(bytes)?))
+}
+
+/// A value in MessagePack, as native engines give it; in the same way.
+///
+/// # Errors
+/// For what is no MessagePack, or has something of its own in it that is not one of the above.
+pub fn from_messagepack(bytes: &[u8]) -> Result<Value, DecodeError> {
+    Ok(json(rmp_serde::from_slice(bytes)?))
+}
+
+fn json(value: Python) -> Value {
+    match value {
+        Python::None => Value::Null,
+        Python::Bool(flag) => flag.into(),
+        Python::I64(number) => number.into(),
+        Python::Int(number) => long(&number),
+        Python::F64(number) => float(number),
+        Python::Bytes(bytes) => of_bytes(&bytes),
+        Python::String(text) => text.into(),
+        Python::List(items) | Python::Tuple(items) => items.into_iter().map(json).collect(),
+        Python::Set(items) | Python::FrozenSet(items) => items.into_iter().map(hashable).collect(),
+        Python::Dict(items) => {
+            let items = items.into_iter().map(|(key, item)| (key_text(hashable(key)), json(item)));
+            Value::Object(items.collect::<Map<_, _>>())
+        }
+    }
+}
+
+fn hashable(value: HashableValue) -> Value {
+    match value {
+        HashableValue::None => Value::Null,
+        HashableValue::Bool(flag) => flag.into(),
+        HashableValue::I64(number) => number.into(),
+        HashableValue::Int(number) => long(&number),
+        HashableValue::F64(number) => float(number),
+        HashableValue::Bytes(bytes) => of_bytes(&bytes),
+        HashableValue::String(text) => text.into(),
+        HashableValue::Tuple(items) => items.into_iter().map(hashable).collect(),
+        HashableValue::FrozenSet(items) => items.into_iter().map(hashable).collect(),
+    }
+}
+
+fn key_text(key: Value) -> String {
+    match key {
+        Value::String(text) => text,
+        other => other.to_string(),
+    }
+}
+
+fn long(number: &impl ToString) -> Value {
+    let text = number.to_string();
+    text.parse::<u64>().map_or(Value::String(text), Value::from)
+}
+
+fn float(number: f64) -> Value {
+    Number::from_f64(number).map_or_else(|| number.to_string().into(), Value::Number)
+}
+
+fn of_bytes(bytes: &[u8]) -> Value {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return text.into();
+    }
+    let mut hex = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        write!(hex, "{byte:02x}").expect("a text takes all that is written");
+    }
+    serde_json::json!({"hex": hex})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn plain_values_are_what_they_were() {
+        // pickle.dumps({'a': [1, None, 2.5], 'b': True}), protocol 4.
+        let dict = b"\x80\x04\x95\x1b\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\x01a\x94]\x94(K\x01NG@\x04\x00\x00\x00\x00\x00\x00e\x8c\x01b\x94\x88u.";
+        assert_eq!(from_pickle(dict).unwrap(), json!({"a": [1, null, 2.5], "b": true}));
+        // pickle.dumps((1, (2, 'x'))), protocol 4.
+        assert_eq!(from_pickle(b"\x80\x04K\x01K\x02\x8c\x01x\x86\x86.").unwrap(), json!([1, [2, "x"]]));
+        // {"k": [true, -1, "é"], 7: bin}
+        let messagepack = b"\x82\xa1k\x93\xc3\xff\xa2\xc3\xa9\x07\xc4\x01\xff";
+        assert_eq!(from_messagepack(messagepack).unwrap(), json!({"k": [true, -1, "é"], "7": {"hex": "ff"}}));
+    }
+
+    #[test]
+    fn what_json_does_not_have_becomes_text() {
+        assert_eq!(from_pickle(b"\x80\x04G\x7f\xf0\x00\x00\x00\x00\x00\x00.").unwrap(), json!("inf"));
+        // 2 ** 70
+        let long = b"\x80\x04\x8a\x09\x00\x00\x00\x00\x00\x00\x00\x00\x40.";
+        assert_eq!(from_pickle(long).unwrap(), json!("1180591620717411303424"));
+        assert_eq!(from_messagepack(b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff").unwrap(), json!(u64::MAX));
+    }
+
+    #[test]
+    fn an_object_is_an_error_that_names_its_class() {
+        let object = b"\x80\x04\x8c\x08builtins\x8c\x06object\x93)R.";
+        let error = from_pickle(object).unwrap_err();
+        let chain = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        assert!(chain.contains("builtins.object"), "{error}: {chain}");
+        assert!(from_messagepack(b"\xc1").is_err() && from_messagepack(b"").is_err());
+    }
+}
