@@ -5,6 +5,7 @@ pub(crate) mod controller;
 pub(crate) mod debug;
 pub(crate) mod engine;
 pub(crate) mod map;
+pub(crate) mod task;
 
 use std::path::PathBuf;
 
@@ -31,6 +32,9 @@ pub(crate) enum Command {
     Map(map::MapArgs),
     /// Show the engines of a running cluster, and what they do.
     Status(StatusArgs),
+    /// List tasks, read their results and output, abort them, run them again; also from the database of a stopped controller.
+    #[command(subcommand)]
+    Task(Box<task::TaskCommand>),
     /// Find out what became of a task and what it waits for, and how the controller stands.
     #[command(subcommand)]
     Debug(debug::DebugCommand),

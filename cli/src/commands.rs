@@ -6,6 +6,7 @@ mod debug;
 mod engine;
 mod map;
 mod status;
+mod task;
 
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ pub(crate) fn run(invocation: Invocation) -> Outcome {
     match command {
         Command::Map(args) => map::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Task(command) => task::run(&command),
         Command::Debug(command) => debug::run(&command),
         Command::Cluster(command) => cluster::run(&command, &notes, is_stock),
         Command::Controller(args) => controller::run(&args, &notes),

@@ -33,6 +33,11 @@ impl Failure {
         Self { code, ..self }
     }
 
+    /// What went wrong.
+    pub(crate) fn cause(&self) -> &anyhow::Error {
+        &self.error
+    }
+
     /// Prints the error, its causes and the hint on stderr.
     #[expect(clippy::print_stderr, reason = "this is where errors are printed")]
     pub(crate) fn report(&self) -> ExitCode {

@@ -1,4 +1,5 @@
-//! The program: `remuda controller`, `engine`, `cluster`, `map`, `status`, `debug`; also `ipcontroller`, `ipengine`, `ipcluster`.
+//! The program: `remuda controller`, `engine`, `cluster`, `map`, `status`, `task`, `debug`; also `ipcontroller`, `ipengine`,
+//! `ipcluster`.
 
 mod args;
 mod commands;

@@ -1,0 +1,54 @@
+//! `remuda task`: what is on record of tasks, with a controller that runs or in the database of one that has stopped.
+
+mod change;
+mod filter;
+mod follow;
+mod list;
+mod output;
+mod query;
+mod result;
+mod show;
+mod source;
+mod stats;
+mod stock;
+mod summary;
+mod words;
+
+use std::io;
+use std::process::ExitCode;
+
+use crate::args::task::TaskCommand;
+use crate::failure::{Failure, Outcome};
+
+pub(crate) fn run(command: &TaskCommand) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let done = runtime.block_on(async {
+        match command {
+            TaskCommand::List(args) => list::run(args).await,
+            TaskCommand::Show(args) => show::run(args).await,
+            TaskCommand::Result(args) => result::run(args).await,
+            TaskCommand::Output(args) => output::run(args).await,
+            TaskCommand::Abort(args) => change::abort(args).await,
+            TaskCommand::Resubmit(args) => change::resubmit(args).await,
+            TaskCommand::Purge(args) => change::purge(args).await,
+            TaskCommand::Query(args) => query::run(args).await,
+            TaskCommand::Stats(args) => stats::run(args).await,
+        }
+    });
+    match done {
+        // `remuda task list | head` is no error.
+        Err(failure) if is_closed_pipe(&failure) => Ok(ExitCode::SUCCESS),
+        done => done,
+    }
+}
+
+fn is_closed_pipe(failure: &Failure) -> bool {
+    let error = failure.cause().downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Says something beside the data.
+#[expect(clippy::print_stderr, reason = "talk goes to stderr, data to stdout")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
