@@ -24,7 +24,7 @@ mod worker;
 
 #[cfg(feature = "io")]
 pub use builder::{BuildError, Engine, EngineBuilder, MAX_MISSED_PINGS, REGISTRATION_TIMEOUT, StopHandle};
-pub use machine::{Config, Effect, Ending, EngineCore, Event, Link, STOP_GRACE};
+pub use machine::{Config, Effect, Ending, EngineCore, Event, HELD_FOR, Link, MAX_HELD, MAX_HELD_BYTES, STOP_GRACE};
 #[cfg(feature = "io")]
 pub use process::KEPT_BYTES;
 #[cfg(feature = "io")]

@@ -1,12 +1,16 @@
 //! The engine as a machine: registration, the queue, one task at a time, aborts, the lost controller.
 
 mod control;
+mod held;
+mod probe;
 mod program;
 mod queue;
 mod request;
 #[cfg(test)]
 mod tests;
 mod writer;
+
+pub use held::{HELD_FOR, MAX_HELD, MAX_HELD_BYTES};
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -24,6 +28,7 @@ use serde_json::json;
 use crate::pickle;
 use crate::signal;
 use crate::work::{Outcome, Stream, Work};
+use held::Held;
 use queue::Queue;
 use request::{Asked, Request};
 use writer::{Answer, Failure, Writer};
@@ -216,6 +221,8 @@ pub struct EngineCore {
     queue: Queue,
     /// The task that runs: started, and its end not yet told. Only while [`Phase::Serving`].
     running: Option<Running>,
+    /// The replies on the shell socket that were sent last. Empty if all is answered at once.
+    held: Held,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -269,6 +276,7 @@ impl EngineCore {
             phase: Phase::New,
             queue: Queue::default(),
             running: None,
+            held: Held::default(),
         }
     }
 
@@ -321,7 +329,14 @@ impl EngineCore {
 
     fn shell(&mut self, now: Now, frames: Frames, out: &mut Vec<Effect>) -> Result<(), Refusal> {
         let request = self.read(frames)?;
-        if self.null && request.msg_type == MsgType::ApplyRequest {
+        if let Some(probe) = self.probe(&request) {
+            self.answer_probe(now, &request, &probe, out);
+        } else if let Some((idents, body)) = self.held.find(now.instant, &request.msg_id) {
+            // A controller that was started anew sends it once more, since the reply was lost with the one before.
+            out.push(Effect::Reply { link: Link::Shell, idents: idents.clone(), body: body.clone() });
+        } else if self.runs_now(&request.msg_id) || self.queue.has(&request.msg_id) {
+            // Its reply comes when it is done.
+        } else if self.null && request.msg_type == MsgType::ApplyRequest {
             let none = vec![Bytes::from_static(pickle::NONE)];
             out.push(self.writer.ok(now.date, now.date, &request, None, none));
         } else if self.queue.was_aborted(&request.msg_id) {
@@ -337,6 +352,7 @@ impl EngineCore {
     fn answer_aborted(&mut self, now: Now, request: &Request, out: &mut Vec<Effect>) {
         out.push(self.writer.status(now.date, Some(&request.body), "busy"));
         out.push(self.writer.aborted(now.date, request));
+        self.hold(now, request, &out[out.len() - 1..]);
         out.push(self.writer.status(now.date, Some(&request.body), "idle"));
     }
 
@@ -345,16 +361,17 @@ impl EngineCore {
         while self.running.is_none() {
             let Some(request) = self.queue.pop() else { return };
             out.push(self.writer.status(now.date, Some(&request.body), "busy"));
-            match self.begin(now.date, &request, out) {
-                Some(work) => {
-                    let program = match &work {
-                        Work::Process { task, .. } => task.argv.first().cloned(),
-                        Work::Function { .. } => None,
-                    };
-                    out.push(Effect::Start { msg_id: request.msg_id.clone(), work });
-                    self.running = Some(Running { request, started: now.date, program, stopping: None });
-                }
-                None => out.push(self.writer.status(now.date, Some(&request.body), "idle")),
+            let before = out.len();
+            if let Some(work) = self.begin(now.date, &request, out) {
+                let program = match &work {
+                    Work::Process { task, .. } => task.argv.first().cloned(),
+                    Work::Function { .. } => None,
+                };
+                out.push(Effect::Start { msg_id: request.msg_id.clone(), work });
+                self.running = Some(Running { request, started: now.date, program, stopping: None });
+            } else {
+                self.hold(now, &request, &out[before..]);
+                out.push(self.writer.status(now.date, Some(&request.body), "idle"));
             }
         }
     }
@@ -425,7 +442,7 @@ impl EngineCore {
         let running = self.running.take();
         let running = running.unwrap_or_else(|| panic!("task {msg_id} ended, but none was started"));
         assert_eq!(running.request.msg_id, *msg_id, "the task that ended is the one that was started");
-        let (request, started) = (&running.request, running.started);
+        let (request, started, before) = (&running.request, running.started, out.len());
         match outcome {
             Outcome::Value { pickle, msgpack } => {
                 let native = NativeReply::Function;
@@ -449,6 +466,7 @@ impl EngineCore {
             }
             Outcome::Failed(error) => self.writer.failed(now.date, started, request, Failure::of(error), out),
         }
+        self.hold(now, request, &out[before..]);
         out.push(self.writer.status(now.date, Some(&request.body), "idle"));
         self.advance(now, out);
     }
@@ -559,6 +577,7 @@ impl Machine for EngineCore {
 
     fn check(&self) {
         self.queue.check();
+        self.held.check();
         let serving = matches!(self.phase, Phase::Serving { .. });
         assert!(serving || self.running.is_none(), "{:?} with a running task", self.phase);
         assert!(self.running.is_some() || self.queue.is_empty(), "something waits while nothing runs");

@@ -3,6 +3,7 @@
 pub mod content;
 pub mod metadata;
 pub mod native;
+pub mod probe;
 pub mod story;
 
 use std::borrow::Cow;

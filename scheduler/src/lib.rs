@@ -5,12 +5,15 @@
 //! sockets. Start with [`TaskScheduler`] and [`Relay`].
 
 pub mod broadcast;
+mod owed;
+mod probe;
 pub mod relay;
 mod reply;
 #[cfg(feature = "io")]
 pub mod run;
 mod slab;
 pub mod task;
+mod ticket;
 
 pub use relay::{Channel, OutputEffect, OutputEvent, OutputRelay, Relay, RelayEffect, RelayEvent};
 pub use task::{Counts, Scheme, TaskConfig, TaskEffect, TaskEvent, TaskScheduler};

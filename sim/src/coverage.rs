@@ -8,9 +8,11 @@ use remuda_scheduler::Scheme;
 use crate::parameters::{Act, Fault};
 
 /// Kinds of work and of outcomes, beside acts and faults, that seeds have to see.
-pub const FEATURES: [&str; 14] = [
+pub const FEATURES: [&str; 19] = [
     "broadcast answered in one",
     "broadcast answered one by one",
+    "controller died, durability async",
+    "controller died, durability sync",
     "controller stood still longer than hearts may be silent",
     "engine declared dead that stood still, and came back",
     "intake paused",
@@ -19,6 +21,9 @@ pub const FEATURES: [&str; 14] = [
     "task of a program or native function",
     "task repeated by the hub",
     "task that follows others",
+    "task taken over that an engine had",
+    "task taken over that waited",
+    "task that was lost with a controller, and tried again",
     "task with a timeout",
     "task with code",
     "task with retries",

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod coverage;
 pub mod dice;
 mod engine;
+mod journal;
 pub mod log;
 pub mod network;
 pub mod parameters;

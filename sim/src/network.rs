@@ -83,8 +83,10 @@ struct Connection {
     last: [Instant; 2],
     /// What would arrive at or after these times is lost: to the controller, to the peer.
     cut_at: [Option<Instant>; 2],
-    /// When it last broke and was made again: what was on its way then is lost.
-    broke_at: Option<Instant>,
+    /// When it last broke and was made again: what was on its way then is lost, to the controller and to the peer.
+    broke_at: [Option<Instant>; 2],
+    /// What the controller sends before it is up waits, since it knows the peer (`net/src/outbox.rs`).
+    waits: bool,
     /// Added to each delay of what goes to the peer.
     lag: Duration,
 }
@@ -110,7 +112,14 @@ impl Network {
     /// A peer connects to a socket; it takes a moment until the socket knows of it. Returns when that is.
     pub fn connect(&mut self, now: Instant, peer: Peer, channel: Channel) -> Instant {
         let up_at = now + self.delay() + self.delay();
-        let connection = Connection { up_at, last: [up_at; 2], cut_at: [None; 2], broke_at: None, lag: Duration::ZERO };
+        let connection = Connection {
+            up_at,
+            last: [up_at; 2],
+            cut_at: [None; 2],
+            broke_at: [None; 2],
+            waits: false,
+            lag: Duration::ZERO,
+        };
         self.connections.insert((peer, channel), connection);
         self.peers.entry(channel).or_default().insert(peer);
         up_at
@@ -125,9 +134,29 @@ impl Network {
             return None;
         }
         let up_at = now.max(connection.up_at) + after;
-        (connection.up_at, connection.broke_at) = (up_at, Some(now));
+        (connection.up_at, connection.broke_at) = (up_at, [Some(now); 2]);
         connection.last = connection.last.map(|last| last.max(up_at));
         Some(up_at)
+    }
+
+    /// The controller is killed, and another one is there at `back_at`. What was on its way to it is lost; what it sent is
+    /// with the system, and reaches clients. Of engines, some lose that too.
+    pub fn controller_dies(&mut self, now: Instant, back_at: Instant) {
+        let keys: Vec<_> = self.connections.keys().copied().collect();
+        for key in keys {
+            let after = self.delay() + self.delay();
+            let loses = !matches!(key.0, Peer::Client(_)) && self.dice.percent(50);
+            let Some(connection) = self.connections.get_mut(&key) else { continue };
+            connection.up_at = connection.up_at.max(back_at) + after;
+            connection.broke_at = [Some(now), if loses { Some(now) } else { connection.broke_at[1] }];
+            connection.last[0] = connection.last[0].max(connection.up_at);
+            connection.waits = !matches!(key.1, Channel::Notification | Channel::Output | Channel::Ping);
+        }
+    }
+
+    /// When the controller's socket knows a peer, if it is to.
+    pub fn up_at(&self, peer: Peer, channel: Channel) -> Option<Instant> {
+        self.connections.get(&(peer, channel)).map(|connection| connection.up_at)
     }
 
     /// When a message that is sent now arrives; `None`: it is lost at once.
@@ -137,9 +166,9 @@ impl Network {
             let (sent, side) = match way {
                 Way::In => (now.max(connection.up_at), 0),
                 // A ROUTER or PUB forgets at the time of the cut; before it is up it knows nothing.
-                Way::Out if now < connection.up_at || connection.cut_at[1].is_some_and(|cut| cut <= now) => {
-                    return None;
-                }
+                Way::Out if connection.cut_at[1].is_some_and(|cut| cut <= now) => return None,
+                Way::Out if now < connection.up_at && connection.waits => (connection.up_at, 1),
+                Way::Out if now < connection.up_at => return None,
                 Way::Out => (now + connection.lag, 1),
             };
             let arrival = (sent + delay).max(connection.last[side]);
@@ -154,7 +183,7 @@ impl Network {
     pub fn arrives(&mut self, now: Instant, sent: Instant, peer: Peer, channel: Channel, way: Way) -> bool {
         let arrives = self.connections.get(&(peer, channel)).is_none_or(|connection| {
             // What is sent at the moment of the break goes to the new connection, or nowhere.
-            let broke = connection.broke_at.is_some_and(|broke| sent < broke && broke <= now);
+            let broke = connection.broke_at[way as usize].is_some_and(|broke| sent < broke && broke <= now);
             !broke && connection.cut_at[way as usize].is_none_or(|cut| now < cut)
         });
         self.lost += u64::from(!arrives);

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use remuda_proto::Packer;
+use remuda_proto::monitor::Durability;
 use remuda_scheduler::Scheme;
 
 use crate::dice::Dice;
@@ -100,11 +101,13 @@ pub enum Fault {
     ClientReconnects,
     /// The connections of an engine's heart break, and are made again.
     HeartReconnects,
+    /// The controller is killed, and another one is started that takes over what is on disk.
+    ControllerDies,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::KillTold,
         Self::KillSilent,
         Self::Leave,
@@ -125,6 +128,7 @@ impl Fault {
         Self::Deaf,
         Self::ClientReconnects,
         Self::HeartReconnects,
+        Self::ControllerDies,
     ];
 }
 
@@ -223,6 +227,10 @@ pub struct Parameters {
     pub max_misses: u32,
     /// How long a registration may take.
     pub registration_timeout: Duration,
+    /// How far records are to be relied on; with none the controller never dies.
+    pub durability: Durability,
+    /// How long what engines of an earlier controller may have waits for them.
+    pub reattach: Duration,
     /// Whether the hub keeps records.
     pub records: bool,
     /// How messages are packed.
@@ -338,6 +346,8 @@ impl Parameters {
             max_misses: *dice.pick(&[1, 2, 3, 10]),
             // A healthy engine takes two periods, and some.
             registration_timeout: *dice.pick(&[heart_period * 4, heart_period * 8, ms(30_000)]),
+            durability: *dice.pick(&[Durability::None, Durability::Async, Durability::Sync]),
+            reattach: *dice.pick(&[ms(500), ms(5000), ms(20_000)]),
             records: !dice.percent(10),
             packer: if dice.percent(20) { Packer::Msgpack } else { Packer::Json },
             latency,
@@ -374,6 +384,8 @@ impl Parameters {
             heart_period: ms(1000),
             max_misses: 3,
             registration_timeout: ms(30_000),
+            durability: Durability::None,
+            reattach: ms(60_000),
             records: true,
             packer: Packer::Json,
             latency: Latency { low: ms(1), high: ms(2), spike_percent: 0, spike: ms(0) },
@@ -422,6 +434,7 @@ impl fmt::Display for Parameters {
         writeln!(f, "  scheme = {}, hwm = {}, grace = {:?}", self.scheme, self.hwm, self.grace)?;
         let (pending, packer) = (self.max_pending_tasks, self.packer.name());
         writeln!(f, "  max_pending_tasks = {pending}, packer = {packer}, records = {}", self.records)?;
+        writeln!(f, "  durability = {}, reattach = {:?}", self.durability.name(), self.reattach)?;
         writeln!(
             f,
             "  heart_period = {:?}, max_misses = {}, registration_timeout = {:?}",

@@ -119,6 +119,10 @@ impl StockEngine {
                 out.push(self.answer(now, &request, now.date, Err((Status::Aborted, None))));
                 continue;
             }
+            if request.envelope.msg_type == MsgType::KernelInfoRequest {
+                out.push(self.answer(now, &request, now.date, Ok(Vec::new())));
+                continue;
+            }
             let msg_id = request.envelope.msg_id.clone();
             let argument = match request.envelope.msg_type {
                 MsgType::ApplyRequest => request.body.buffer(0).unwrap_or_default(),
@@ -168,7 +172,7 @@ impl StockEngine {
         self.verify(&frames.body)?;
         let envelope = Envelope::read(self.session.packer(), &frames.body)?;
         match envelope.msg_type {
-            MsgType::ApplyRequest | MsgType::ExecuteRequest => {
+            MsgType::ApplyRequest | MsgType::ExecuteRequest | MsgType::KernelInfoRequest => {
                 self.queue.push_back(Request { envelope, idents: frames.idents, body: frames.body });
                 self.advance(now, out);
                 Ok(())

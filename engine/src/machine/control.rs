@@ -91,7 +91,7 @@ impl EngineCore {
         }
     }
 
-    fn runs_now(&self, msg_id: &MsgId) -> bool {
+    pub(super) fn runs_now(&self, msg_id: &MsgId) -> bool {
         self.running.as_ref().is_some_and(|running| running.request.msg_id == *msg_id)
     }
 

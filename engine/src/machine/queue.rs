@@ -65,6 +65,16 @@ impl Queue {
         self.aborted.swap_remove(msg_id) || self.aborted_old.swap_remove(msg_id)
     }
 
+    /// Whether a request by that id waits.
+    pub(super) fn has(&self, msg_id: &MsgId) -> bool {
+        self.by_id.range((msg_id.clone(), 0)..=(msg_id.clone(), u64::MAX)).next().is_some()
+    }
+
+    /// The ids of all that wait, in order of arrival.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &MsgId> {
+        self.waiting.values().map(|request| &request.msg_id)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }

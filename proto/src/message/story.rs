@@ -245,6 +245,8 @@ pub enum Why {
     NotFollowed,
     /// It runs tasks of other kinds.
     CannotRun,
+    /// The controller was started anew: it waits until it knows whether an engine of the earlier one has the task.
+    Unheard,
 }
 
 /// An engine and how many tasks it has.
@@ -339,6 +341,8 @@ pub enum AttemptEnd {
     Died,
     /// It was never sent: too much waited for the engine, which does not read.
     Undelivered,
+    /// The controller died, and request or reply were lost with it: the engine does not have the task, or did not come back.
+    Lost,
 }
 
 /// An engine, by both of its names.
@@ -559,7 +563,13 @@ mod tests {
             TaskState::Lost,
             TaskState::Untold { waited_ms: 2000 },
         ];
-        let ends = [AttemptEnd::Failed("E: x".into()), AttemptEnd::Unmet, AttemptEnd::Died, AttemptEnd::Replied];
+        let ends = [
+            AttemptEnd::Failed("E: x".into()),
+            AttemptEnd::Unmet,
+            AttemptEnd::Died,
+            AttemptEnd::Lost,
+            AttemptEnd::Replied,
+        ];
         let attempts = ends.map(|end| Attempt { engine: engine.clone(), sent: date(1), ended: date(2), end });
         for state in states {
             let story = TaskStory {

@@ -6,14 +6,24 @@ mod tests;
 
 pub use output::{OutputEffect, OutputEvent, OutputRelay};
 
+use std::time::Duration;
+
 use remuda_proto::message::content::AbortRequest;
 use remuda_proto::message::native::Capability;
 use remuda_proto::message::parent_msg_id;
-use remuda_proto::monitor::{Monitor, Queue};
+use remuda_proto::monitor::{Durability, Monitor, Queue, Ticket};
+use remuda_proto::recovery::Recovery;
 use remuda_proto::{
     Body, EngineId, EngineUuid, Envelope, Frames, Identity, Idents, Instant, Machine, MsgId, MsgType, Now, Refusal,
     RemoteError, SeenSignatures, Session, Set, Status,
 };
+
+use crate::owed::{Keep, Owed, Request};
+use crate::probe::hub_identity;
+use crate::ticket::Withheld;
+
+/// How long a relay waits for the engines of an earlier controller that owe replies, unless it is told otherwise.
+pub const REATTACH: Duration = Duration::from_secs(60);
 
 /// Which channel a [`Relay`] serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +59,13 @@ pub enum RelayEvent {
         idents: Idents,
         /// The message as it was sent.
         body: Body,
+    },
+    /// What an earlier controller left, before anything else. Nothing is on record of the control channel.
+    Recover(Box<Recovery>),
+    /// All reports up to this one are on disk. Only with [`Durability::Sync`], and never on the control channel.
+    Committed {
+        /// The last of them that had a ticket.
+        ticket: Ticket,
     },
     /// An engine is there.
     Registered {
@@ -108,6 +125,10 @@ pub enum RelayEffect {
 ///
 /// Stock relays look at nothing and drop what has no taker. This one verifies everything, refuses replayed requests, and
 /// answers a request for an engine that is not there with an `IndexError`.
+///
+/// After the controller died, the direct relay of another one takes over what is on record ([`RelayEvent::Recover`]): an
+/// engine that comes back is asked what it has, before it is sent anything, and what it does not have is answered with an
+/// `EngineError`. So is what an engine had that does not come back in time.
 #[derive(Debug)]
 pub struct Relay {
     /// Which channel.
@@ -120,13 +141,41 @@ pub struct Relay {
     seen: SeenSignatures,
     /// Largest message relayed, in bytes.
     max_message_bytes: usize,
+    /// What waits until a report is on disk. Empty on the control channel.
+    withheld: Withheld<RelayEffect>,
+    /// What engines of an earlier controller owe, until all of that is settled.
+    owed: Option<Box<Owed>>,
+    /// How long to wait for those that did not come back.
+    reattach: Duration,
 }
 
 impl Relay {
     /// A relay that knows no engine yet.
     pub fn new(channel: Channel, session: Session) -> Self {
         let (engines, seen) = (Set::default(), SeenSignatures::default());
-        Self { channel, session, engines, seen, max_message_bytes: usize::MAX }
+        Self {
+            channel,
+            session,
+            engines,
+            seen,
+            max_message_bytes: usize::MAX,
+            withheld: Withheld::new(Durability::None),
+            owed: None,
+            reattach: REATTACH,
+        }
+    }
+
+    /// The same, with records that are to be relied on that far. Control requests never wait for the disk.
+    #[must_use]
+    pub fn with_durability(self, durability: Durability) -> Self {
+        let durability = if self.channel == Channel::Mux { durability } else { Durability::None };
+        Self { withheld: Withheld::new(durability), ..self }
+    }
+
+    /// The same, with another time than [`REATTACH`] to wait for the engines of an earlier controller.
+    #[must_use]
+    pub fn with_reattach(self, reattach: Duration) -> Self {
+        Self { reattach, ..self }
     }
 
     /// The same, but messages of more than `max_message_bytes` are not relayed: the client gets an error in their place.
@@ -167,11 +216,13 @@ impl Relay {
             self.answer(now, client, &envelope, &body, &RemoteError::new("IndexError", evalue), out);
             return Err(Refusal::UnknownEngine(engine));
         };
+        let mut ticket = None;
         match self.channel {
             Channel::Mux if is_request(&envelope.msg_type) => {
                 let body = body.clone();
+                ticket = self.withheld.take();
                 let (queue, engine, client) = (Queue::Mux, Some(uuid), Some(client.clone()));
-                let told = Monitor::Request { queue, engine, client, envelope, body, ticket: None };
+                let told = Monitor::Request { queue, engine, client, envelope, body, ticket };
                 out.push(RelayEffect::Monitor(told));
             }
             Channel::Control if envelope.msg_type == MsgType::AbortRequest => {
@@ -184,12 +235,69 @@ impl Relay {
             }
             Channel::Mux | Channel::Control => {}
         }
-        out.push(RelayEffect::ToEngine { engine, idents, body });
+        self.send(now, ticket, RelayEffect::ToEngine { engine, idents, body }, out);
         Ok(())
     }
 
-    /// Answers a request that goes nowhere, and returns the answer. A message that asks nothing gets none: clients raise on
-    /// replies that they do not know.
+    /// Sends something once this report is on disk, and after all that waits already.
+    fn send(&mut self, now: Now, ticket: Option<Ticket>, effect: RelayEffect, out: &mut Vec<RelayEffect>) {
+        if let Some(effect) = self.withheld.hold(ticket, effect) {
+            self.send_now(now, effect, out);
+        }
+    }
+
+    /// Sends something, unless it is for an engine that is to answer first.
+    fn send_now(&mut self, now: Now, effect: RelayEffect, out: &mut Vec<RelayEffect>) {
+        let (Some(owed), RelayEffect::ToEngine { engine, idents, body }) = (&mut self.owed, &effect) else {
+            return out.push(effect);
+        };
+        match owed.keep(engine, idents, body) {
+            Keep::Kept => {}
+            Keep::Send => out.push(effect),
+            // It was read when it came.
+            Keep::Full => _ = self.undelivered(now, engine, idents, body, out),
+        }
+    }
+
+    /// All reports up to this one are on disk: what waited for them is done.
+    fn committed(&mut self, now: Now, ticket: Ticket, out: &mut Vec<RelayEffect>) {
+        self.withheld.commit(ticket);
+        while let Some(effect) = self.withheld.pop() {
+            self.send_now(now, effect, out);
+        }
+    }
+
+    /// Asks an engine that came back, if it may owe something.
+    fn ask(&mut self, now: Now, uuid: &EngineUuid, out: &mut Vec<RelayEffect>) {
+        let question = self.owed.as_mut().and_then(|owed| owed.ask(&mut self.session, now, uuid));
+        out.extend(question.map(|body| question_to(uuid.identity(), body)));
+    }
+
+    /// An engine sent something to an earlier controller's client, or the answer to what it was asked. Returns whether it
+    /// was that.
+    fn settle(&mut self, now: Now, engine: &Identity, body: &Body, out: &mut Vec<RelayEffect>) -> bool {
+        let Some(owed) = &mut self.owed else { return false };
+        let Ok(Some(parent)) = parent_msg_id(self.session.packer(), body) else { return false };
+        let Some(settled) = owed.reply(&self.session, engine, &parent, body) else { return false };
+        self.owed.take_if(|owed| owed.is_over());
+        for request in settled.lost {
+            self.lose(now, engine.to_engine(), &request, out);
+        }
+        for (idents, body) in settled.kept {
+            out.push(RelayEffect::ToEngine { engine: engine.clone(), idents, body });
+        }
+        true
+    }
+
+    /// A request was lost with an earlier controller.
+    fn lose(&mut self, now: Now, engine: Option<EngineUuid>, request: &Request, out: &mut Vec<RelayEffect>) {
+        let Ok(envelope) = Envelope::read(self.session.packer(), &request.body) else { return };
+        let error = request.lost(engine.as_ref());
+        self.fail(now, &request.client, engine, envelope, &request.body, &error, out);
+    }
+
+    /// Answers a request that goes nowhere. A message that asks nothing gets no answer: clients raise on replies that they
+    /// do not know.
     fn answer(
         &mut self,
         now: Now,
@@ -198,7 +306,13 @@ impl Relay {
         request: &Body,
         error: &RemoteError,
         out: &mut Vec<RelayEffect>,
-    ) -> Option<Body> {
+    ) {
+        if let Some(body) = self.error(now, envelope, request, error) {
+            self.send(now, None, RelayEffect::ToClient { client: client.clone(), idents: Idents::new(), body }, out);
+        }
+    }
+
+    fn error(&mut self, now: Now, envelope: &Envelope, request: &Body, error: &RemoteError) -> Option<Body> {
         if !is_request(&envelope.msg_type) {
             return None;
         }
@@ -206,8 +320,29 @@ impl Relay {
         let reply = envelope.msg_type.reply();
         let reply = self.session.message(now.date, reply, Some(request.header()), &nothing, &error.content(), &[]);
         let (_, body) = reply.expect("an error is text, which every packer takes");
-        out.push(RelayEffect::ToClient { client: client.clone(), idents: Idents::new(), body: body.clone() });
         Some(body)
+    }
+
+    /// Answers a request in the place of its engine, and tells the hub.
+    #[allow(clippy::too_many_arguments, reason = "each is one of the things that a reply has")]
+    fn fail(
+        &mut self,
+        now: Now,
+        client: &Identity,
+        engine: Option<EngineUuid>,
+        envelope: Envelope,
+        request: &Body,
+        error: &RemoteError,
+        out: &mut Vec<RelayEffect>,
+    ) {
+        let Some(body) = self.error(now, &envelope, request, error) else { return };
+        let ticket = self.withheld.take();
+        let reply = RelayEffect::ToClient { client: client.clone(), idents: Idents::new(), body: body.clone() };
+        self.send(now, ticket, reply, out);
+        if self.channel == Channel::Mux {
+            let (queue, msg_id, status) = (Queue::Mux, envelope.msg_id, Status::Error);
+            out.push(RelayEffect::Monitor(Monitor::Reply { queue, engine, msg_id, status, body, ticket }));
+        }
     }
 
     /// A request waits for an engine that does not read, and others wait for it already, up to the limit.
@@ -221,12 +356,7 @@ impl Relay {
     ) -> Result<(), Refusal> {
         let client = idents.first().ok_or(Refusal::NoTarget)?;
         let envelope = Envelope::read(self.session.packer(), body)?;
-        let reply = self.answer(now, client, &envelope, body, &unread(engine), out);
-        if let (Some(body), Channel::Mux) = (reply, self.channel) {
-            let (queue, engine, msg_id) = (Queue::Mux, engine.to_engine(), envelope.msg_id);
-            let told = Monitor::Reply { queue, engine, msg_id, status: Status::Error, body, ticket: None };
-            out.push(RelayEffect::Monitor(told));
-        }
+        self.fail(now, client, engine.to_engine(), envelope, body, &unread(engine), out);
         Ok(())
     }
 
@@ -245,12 +375,19 @@ impl Relay {
         let parent = Some(body.parent_header());
         let reply = self.session.message(now.date, envelope.msg_type, parent, &nothing, &error.content(), &[]);
         let (_, error) = reply.expect("an error is text, which every packer takes");
+        let mut ticket = None;
         if let (Channel::Mux, Ok(Some(msg_id))) = (self.channel, parent_msg_id(self.session.packer(), body)) {
+            ticket = self.withheld.take();
             let (queue, engine, body) = (Queue::Mux, engine.to_engine(), error.clone());
-            let told = Monitor::Reply { queue, engine, msg_id, status: Status::Error, body, ticket: None };
+            let told = Monitor::Reply { queue, engine, msg_id, status: Status::Error, body, ticket };
             out.push(RelayEffect::Monitor(told));
         }
-        out.push(RelayEffect::ToClient { client: client.clone(), idents: Idents::new(), body: error });
+        self.send(
+            now,
+            ticket,
+            RelayEffect::ToClient { client: client.clone(), idents: Idents::new(), body: error },
+            out,
+        );
     }
 
     fn engine_sent(
@@ -265,7 +402,14 @@ impl Relay {
         if idents.is_empty() {
             return Err(Refusal::NoTarget);
         }
+        if self.settle(now, engine, &body, out) {
+            return Ok(());
+        }
         let client = std::mem::replace(&mut idents[0], engine.clone());
+        if client == hub_identity() {
+            // What it was asked by an earlier controller, or had answered before.
+            return Err(Refusal::NoParent);
+        }
         if let Err(refusal) = Refusal::check_size(&body, self.max_message_bytes) {
             self.too_large(now, (&client, engine), &body, &refusal, out);
             return Err(refusal);
@@ -274,20 +418,27 @@ impl Relay {
             Channel::Mux => self.reply_record(engine, &body),
             Channel::Control => None,
         };
-        out.push(RelayEffect::ToClient { client, idents, body });
+        let ticket = if let Some(Monitor::Reply { ticket, .. }) = &monitored { *ticket } else { None };
+        self.send(now, ticket, RelayEffect::ToClient { client, idents, body }, out);
         out.extend(monitored.map(RelayEffect::Monitor));
         Ok(())
     }
 
     /// What the hub is told of a message from an engine, if it is a reply. What has no status anywhere (a `comm_msg`) is
     /// none.
-    fn reply_record(&self, engine: &Identity, body: &Body) -> Option<Monitor> {
+    fn reply_record(&mut self, engine: &Identity, body: &Body) -> Option<Monitor> {
         let reply = crate::reply::read(self.session.packer(), body).ok()?;
         let (msg_id, status) = (reply.parent?, reply.status?);
         let engine = std::str::from_utf8(engine.as_bytes()).ok();
         let engine = engine.map(|uuid| self.engines.get(uuid).cloned().unwrap_or_else(|| EngineUuid::from(uuid)));
-        Some(Monitor::Reply { queue: Queue::Mux, engine, msg_id, status, body: body.clone(), ticket: None })
+        let (queue, body, ticket) = (Queue::Mux, body.clone(), self.withheld.take());
+        Some(Monitor::Reply { queue, engine, msg_id, status, body, ticket })
     }
+}
+
+/// What an engine is asked.
+fn question_to(engine: Identity, body: Body) -> RelayEffect {
+    RelayEffect::ToEngine { engine, idents: Idents::from_iter([hub_identity()]), body }
 }
 
 /// What a client is told in place of an engine that does not read what it is sent.
@@ -322,12 +473,23 @@ impl Machine for Relay {
                 let done = self.undelivered(now, &engine, &idents, &body, out);
                 (engine, done)
             }
+            RelayEvent::Recover(recovery) => {
+                if self.channel == Channel::Mux {
+                    let owed = Owed::new(*recovery, Queue::Mux, now.instant + self.reattach);
+                    self.owed = Some(Box::new(owed)).filter(|owed| !owed.is_over());
+                }
+                return;
+            }
+            RelayEvent::Committed { ticket } => return self.committed(now, ticket, out),
             RelayEvent::Registered { uuid, .. } => {
+                self.ask(now, &uuid, out);
                 self.engines.insert(uuid);
                 return;
             }
             RelayEvent::Unregistered { uuid } => {
                 self.engines.swap_remove(&uuid);
+                self.owed.iter_mut().for_each(|owed| owed.gone(&uuid));
+                self.owed.take_if(|owed| owed.is_over());
                 return;
             }
         };
@@ -337,8 +499,21 @@ impl Machine for Relay {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        None
+        self.owed.as_ref()?.deadline()
     }
 
-    fn on_deadline(&mut self, _now: Now, _out: &mut Vec<RelayEffect>) {}
+    fn on_deadline(&mut self, now: Now, out: &mut Vec<RelayEffect>) {
+        let Some(owed) = &mut self.owed else { return };
+        let questions = owed.ask_again(&mut self.session, now);
+        out.extend(questions.into_iter().map(|(engine, body)| question_to(engine, body)));
+        for (uuid, request) in owed.give_up(now) {
+            self.lose(now, Some(uuid), &request, out);
+        }
+    }
+
+    fn check(&self) {
+        self.withheld.check();
+        self.owed.iter().for_each(|owed| owed.check());
+        assert!(self.channel == Channel::Mux || (self.owed.is_none() && self.withheld.len() == 0));
+    }
 }

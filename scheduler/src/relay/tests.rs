@@ -254,3 +254,184 @@ fn messages_beyond_the_limit_are_answered_with_an_error_either_way() {
     assert_eq!((msg_id.as_str(), *status, client), ("m", Status::Error, &ident("c")));
     assert_eq!(body.parent_header(), br#"{"msg_id": "m"}"#);
 }
+
+mod takeover {
+    //! Records: nothing is seen that is not on disk, and what an earlier controller left.
+
+    use remuda_proto::monitor::Durability;
+    use remuda_proto::recovery::Recovered;
+
+    use super::*;
+
+    fn sync() -> World {
+        let mut world = World::new(Channel::Mux);
+        world.relay = Relay::new(Channel::Mux, session("relay", KEY)).with_durability(Durability::Sync);
+        world.join("e-1");
+        world
+    }
+
+    impl World {
+        fn join(&mut self, uuid: &str) -> Vec<RelayEffect> {
+            self.handle(RelayEvent::Registered { uuid: uuid.into(), id: EngineId(0), capability: Capability::stock() })
+        }
+
+        fn committed(&mut self, ticket: u64) -> Vec<RelayEffect> {
+            self.handle(RelayEvent::Committed { ticket: Ticket(ticket) })
+        }
+
+        fn pass(&mut self, time: Duration) -> Vec<RelayEffect> {
+            let mut out = Vec::new();
+            self.relay.on_deadline(Now { instant: Instant(0) + time, ..Now::default() }, &mut out);
+            self.relay.check();
+            out
+        }
+
+        /// A relay that takes over these requests to `e-1`.
+        fn inherits(bodies: &[&Body]) -> Self {
+            let mut world = Self::new(Channel::Mux);
+            world.relay = Relay::new(Channel::Mux, session("relay", KEY));
+            let tasks = bodies.iter().map(|body| Recovered {
+                queue: Queue::Mux,
+                client: Some(ident("c")),
+                msg_id: id(body),
+                body: (*body).clone(),
+                engine: Some("e-1".into()),
+                tried: Vec::new(),
+                retries: 0,
+                waited: Duration::ZERO,
+            });
+            let recovery = Recovery { tasks: tasks.collect(), engines: vec!["e-1".into()], ..Recovery::default() };
+            assert!(world.handle(RelayEvent::Recover(Box::new(recovery))).is_empty());
+            world
+        }
+
+        /// The engine answers what it was asked.
+        fn hear(&mut self, question: &[RelayEffect], has: Option<&[MsgId]>) -> Vec<RelayEffect> {
+            let [RelayEffect::ToEngine { body, idents, .. }] = question else { panic!("{question:?}") };
+            assert_eq!(idents[0], ident("hub"));
+            let content = match has {
+                None => json!({"status": "ok"}),
+                Some(has) => json!({"status": "ok", "remuda": {"has": has}}),
+            };
+            let body = reply(KEY, body.header(), &json!({}), &content);
+            self.answer(&["hub"], &body)
+        }
+    }
+
+    fn id(body: &Body) -> MsgId {
+        Envelope::read(Packer::Json, body).unwrap().msg_id
+    }
+
+    fn ok(request: &Body) -> Body {
+        reply(KEY, request.header(), &json!({"status": "ok"}), &json!({"status": "ok"}))
+    }
+
+    /// `request`, `reply`: to the hub; `engine`, `client`: the rest.
+    fn words(effects: &[RelayEffect]) -> Vec<&'static str> {
+        let word = |effect: &RelayEffect| match effect {
+            RelayEffect::ToEngine { .. } => "engine",
+            RelayEffect::ToClient { .. } => "client",
+            RelayEffect::Monitor(Monitor::Request { .. }) => "request",
+            RelayEffect::Monitor(Monitor::Reply { .. }) => "reply",
+            RelayEffect::Refused { .. } => "refused",
+            other => panic!("{other:?}"),
+        };
+        effects.iter().map(word).collect()
+    }
+
+    /// Which error a client is told for which request.
+    fn told(effects: &[RelayEffect]) -> Vec<(MsgId, String)> {
+        let told = effects.iter().filter_map(|effect| match effect {
+            RelayEffect::ToClient { client, body, .. } => {
+                assert_eq!(*client, ident("c"));
+                let error: RemoteError = Packer::Json.unpack(body.content()).unwrap();
+                Some((parent_msg_id(Packer::Json, body).unwrap().unwrap(), error.ename))
+            }
+            _ => None,
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn a_request_goes_out_once_it_is_on_disk_and_so_does_its_reply() {
+        let mut world = sync();
+        let request = world.request("apply_request", &json!({}));
+        assert_eq!(words(&world.send(&["e-1"], &request)), ["request"]);
+        // What needs no record keeps its place.
+        let other = world.request("comm_msg", &json!({}));
+        assert!(world.send(&["e-1"], &other).is_empty());
+        assert_eq!(words(&world.committed(1)), ["engine", "engine"]);
+        assert_eq!(words(&world.answer(&["c"], &ok(&request))), ["reply"]);
+        assert_eq!(words(&world.committed(2)), ["client"]);
+        let nowhere = world.request("apply_request", &json!({}));
+        assert_eq!(words(&world.send(&["nobody"], &nowhere)), ["client", "refused"]);
+    }
+
+    #[test]
+    fn control_requests_never_wait_for_the_disk() {
+        let relay = Relay::new(Channel::Control, session("relay", KEY)).with_durability(Durability::Sync);
+        let mut world = World { relay, client: session("client", KEY) };
+        world.join("e-1");
+        let request = world.request("shutdown_request", &json!({}));
+        assert_eq!(words(&world.send(&["e-1"], &request)), ["engine"]);
+    }
+
+    #[test]
+    fn what_an_engine_does_not_answer_before_the_question_was_lost_and_its_client_is_told() {
+        let mut client = World::new(Channel::Mux);
+        let [one, two] = std::array::from_fn(|_| client.request("apply_request", &json!({})));
+        let mut world = World::inherits(&[&one, &two]);
+        // A reply may come before the engine is registered again.
+        assert_eq!(words(&world.answer(&["c"], &ok(&one))), ["client", "reply"]);
+        let question = world.join("e-1");
+        // What is new waits: the connection may not be there yet.
+        let new = world.request("apply_request", &json!({}));
+        assert_eq!(words(&world.send(&["e-1"], &new)), ["request"]);
+        let out = world.hear(&question, None);
+        assert_eq!(words(&out), ["client", "reply", "engine"]);
+        assert_eq!(told(&out), [(id(&two), "EngineError".to_owned())]);
+        assert_eq!(words(&world.answer(&["c"], &ok(&new))), ["client", "reply"]);
+        assert_eq!(world.relay.deadline(), None);
+    }
+
+    #[test]
+    fn what_a_native_engine_says_that_it_has_is_not_lost() {
+        let mut client = World::new(Channel::Mux);
+        let [one, two] = std::array::from_fn(|_| client.request("apply_request", &json!({})));
+        let mut world = World::inherits(&[&one, &two]);
+        let question = world.join("e-1");
+        assert_eq!(told(&world.hear(&question, Some(&[id(&two)]))), [(id(&one), "EngineError".to_owned())]);
+        assert_eq!(words(&world.answer(&["c"], &ok(&two))), ["client", "reply"]);
+    }
+
+    #[test]
+    fn an_engine_that_does_not_come_back_is_given_up_and_one_that_is_busy_is_not() {
+        let mut client = World::new(Channel::Mux);
+        let one = client.request("apply_request", &json!({}));
+        let mut world = World::inherits(&[&one]);
+        assert_eq!(world.relay.deadline(), Some(Instant(0) + REATTACH));
+        assert_eq!(told(&world.pass(REATTACH)), [(id(&one), "EngineError".to_owned())]);
+        let mut world = World::inherits(&[&one]);
+        world.join("e-1");
+        assert_eq!(words(&world.pass(Duration::from_secs(1))), ["engine"], "it is asked once more");
+        assert_eq!(words(&world.pass(REATTACH)), ["engine"]);
+        assert_eq!(words(&world.answer(&["c"], &ok(&one))), ["client", "reply"]);
+    }
+
+    #[test]
+    fn what_waits_for_an_engine_is_bounded_and_goes_with_it() {
+        let mut world = World::inherits(&[]);
+        world.join("e-1");
+        for _ in 0..crate::owed::MAX_KEPT {
+            let request = world.request("apply_request", &json!({}));
+            let frames = Frames::new([ident("e-1")], request);
+            let event = RelayEvent::FromClient { client: ident("c"), frames };
+            world.relay.handle(Now::default(), event, &mut Vec::new());
+        }
+        let request = world.request("apply_request", &json!({}));
+        assert_eq!(told(&world.send(&["e-1"], &request)), [(id(&request), "RuntimeError".to_owned())]);
+        world.handle(RelayEvent::Unregistered { uuid: "e-1".into() });
+        assert_eq!(world.relay.deadline(), None);
+        assert!(world.join("e-1").is_empty());
+    }
+}

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use remuda_proto::message::story::MAX_ATTEMPTS;
 
 use super::config::Scheme;
+use super::engines::Engine;
 use super::job::{Job, Special, State, Tried};
 use super::known::Known;
-use super::{Counts, TaskScheduler};
+use super::{Counts, TaskScheduler, Unrecorded};
 
 impl TaskScheduler {
     /// Panics if the state contradicts itself.
@@ -24,10 +25,35 @@ impl TaskScheduler {
             for (at, key) in known.running.iter().enumerate() {
                 assert_eq!(self.jobs[*key].state, State::Assigned { engine, at }, "on `{}`", known.uuid);
             }
+            self.check_room(known);
         }
+        self.check_takeover();
+        self.check_withheld();
         for (timer, key) in &self.timers {
             assert_eq!(self.jobs[*key].timer, Some(*timer));
         }
+    }
+
+    /// Nothing is out that is not on disk and has to be: its task waits.
+    fn check_withheld(&self) {
+        self.withheld.check();
+        let mut waiting = 0;
+        for (ticket, unrecorded) in self.withheld.iter() {
+            let Unrecorded::Task(key, own) = unrecorded else { continue };
+            assert_eq!(ticket, *own);
+            waiting += usize::from(self.jobs.find(*key).is_some_and(|job| job.ticket == Some(ticket)));
+        }
+        let unrecorded = self.jobs.iter().filter(|(_, job)| job.ticket.is_some());
+        let states: Vec<State> = unrecorded.map(|(_, job)| job.state).collect();
+        assert_eq!(states.len(), waiting, "some will never be on disk");
+        assert!(states.iter().all(|state| *state == State::Waiting), "what is not on disk is {states:?}");
+    }
+
+    /// An engine has no more than it may have, but for what an earlier controller gave it.
+    fn check_room(&self, engine: &Engine) {
+        let hwm = self.engines.hwm();
+        let given = engine.running.iter().filter(|key| self.jobs[**key].given).count();
+        assert!(hwm == 0 || given <= hwm, "`{}` has {given} tasks", engine.uuid);
     }
 
     fn check_counts(&self) {
@@ -58,11 +84,13 @@ impl TaskScheduler {
                 assert!(job.is_met(), "`{msg_id}` is ready too early");
                 self.check_no_engine_is_idle_for(job);
             }
-            State::Assigned { engine, at } => {
+            State::Held => assert!(job.is_met(), "`{msg_id}` is held too early"),
+            State::Assigned { engine: of, at } => {
                 assert!(job.is_met(), "`{msg_id}` runs too early");
-                let engine = &self.engines[engine];
+                let engine = &self.engines[of];
                 assert_eq!(engine.running[at], key);
-                assert!(engine.member.is_some() || job.timer.is_some(), "`{msg_id}` is stranded for ever");
+                let asked = self.takeover.as_ref().is_some_and(|takeover| takeover.is_asking(of));
+                assert!(engine.member.is_some() || asked || job.timer.is_some(), "`{msg_id}` is stranded for ever");
             }
             State::Fresh | State::Doomed => panic!("`{msg_id}` is {state:?} between events"),
         }
@@ -87,9 +115,10 @@ impl TaskScheduler {
         for engines in [&special.targets, &special.blacklist, &special.places] {
             assert!(engines.is_sorted_by(|a, b| a < b), "{engines:?}");
         }
-        assert_eq!(special.attempts.len(), special.blacklist.len().min(MAX_ATTEMPTS), "`{}`", job.msg_id);
+        assert_eq!(special.attempts.len(), (special.tried() - special.untold).min(MAX_ATTEMPTS), "`{}`", job.msg_id);
         for Tried { engine, sent, ended, .. } in &special.attempts {
-            assert!(special.blacklist.binary_search(engine).is_ok() && sent <= ended, "`{}`", job.msg_id);
+            let known = special.blacklist.binary_search(engine).is_ok() || special.lost == Some(*engine);
+            assert!(known && sent <= ended, "`{}`", job.msg_id);
         }
         for waits in [&special.after, &special.follow] {
             let live = waits.on.ids.iter().filter_map(|msg_id| self.known.live(msg_id));
@@ -173,14 +202,17 @@ impl TaskScheduler {
         let mut refs: BTreeMap<u32, usize> = BTreeMap::new();
         for (_, job) in self.jobs.iter() {
             let Some(special) = &job.special else { continue };
-            for engine in special.targets.iter().chain(&special.blacklist).chain(&special.places) {
-                *refs.entry(*engine).or_default() += 1;
+            for engine in special.engines() {
+                *refs.entry(engine).or_default() += 1;
             }
         }
         for (_, known) in self.known.iter() {
             if let Known::Finished { engine: Some(engine), .. } = known {
                 *refs.entry(engine).or_default() += 1;
             }
+        }
+        for engine in self.takeover.iter().flat_map(|takeover| takeover.engines()) {
+            *refs.entry(engine).or_default() += 1;
         }
         for (at, engine) in self.engines.iter() {
             assert_eq!(engine.refs, refs.remove(&at).unwrap_or(0), "`{}`", engine.uuid);

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use remuda_proto::monitor::Durability;
+
 /// How an engine is chosen among those that may run a task and have room
 /// (`controller/task_scheduler.py: plainrandom, lru, twobin, weighted, leastload`).
 ///
@@ -73,6 +75,8 @@ pub struct TaskConfig {
     /// How long a task waits for a late reply of an engine that left, before it is given up or tried elsewhere
     /// (`controller/task_scheduler.py: _unregister_engine`).
     pub grace: Duration,
+    /// How long tasks of an earlier controller wait for the engines that may have them, before they are tried elsewhere.
+    pub reattach: Duration,
     /// With this many tasks waiting, ready or assigned, intake pauses until a quarter of them is gone.
     pub max_pending_tasks: usize,
     /// With requests of this size in all (in bytes) waiting, ready or assigned, intake pauses until a quarter is gone.
@@ -84,6 +88,9 @@ pub struct TaskConfig {
     /// Largest message taken, in bytes, all its frames together. A larger request is answered with an error, and so is a
     /// request of which the reply is larger.
     pub max_message_bytes: usize,
+    /// With [`Durability::Sync`] a task is sent to an engine, and a reply to its client, only when the hub says that the
+    /// report of it is on disk.
+    pub durability: Durability,
     /// Seed of the draws of the schemes `plainrandom`, `twobin` and `weighted`.
     pub seed: u64,
 }
@@ -93,6 +100,8 @@ impl TaskConfig {
     pub const HWM: u32 = 1;
     /// Default of [`Self::grace`].
     pub const GRACE: Duration = Duration::from_secs(5);
+    /// Default of [`Self::reattach`].
+    pub const REATTACH: Duration = Duration::from_secs(60);
     /// Default of [`Self::max_pending_tasks`].
     pub const MAX_PENDING_TASKS: usize = 2_000_000;
     /// Default of [`Self::max_pending_bytes`].
@@ -109,10 +118,12 @@ impl Default for TaskConfig {
             scheme: Scheme::default(),
             hwm: Self::HWM,
             grace: Self::GRACE,
+            reattach: Self::REATTACH,
             max_pending_tasks: Self::MAX_PENDING_TASKS,
             max_pending_bytes: Self::MAX_PENDING_BYTES,
             max_finished_ids: Self::MAX_FINISHED_IDS,
             max_message_bytes: Self::MAX_MESSAGE_BYTES,
+            durability: Durability::None,
             seed: 0,
         }
     }

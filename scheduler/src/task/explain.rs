@@ -75,7 +75,7 @@ impl TaskScheduler {
         let job = &self.jobs[key];
         let Some(special) = job.special.as_ref().filter(|special| !special.attempts.is_empty()) else { return };
         let mut attempts = self.attempts(step.now, special);
-        let tried = (special.blacklist.len() + usize::from(last.is_some())) as u64;
+        let tried = (special.tried() + usize::from(last.is_some())) as u64;
         attempts.extend(last.map(|(engine, end)| {
             let (sent, ended) = (step.now.date_of(job.since), step.now.date);
             Attempt { engine: self.name_of(engine), sent, ended, end }
@@ -108,7 +108,7 @@ impl TaskScheduler {
                 tasks: self.engines[engine].running.len() as u64,
                 until,
             }),
-            State::Ready => TaskState::Ready(Ready {
+            State::Ready | State::Held => TaskState::Ready(Ready {
                 since,
                 until,
                 need: self.queues[job.need].need.to_string(),
@@ -128,7 +128,7 @@ impl TaskScheduler {
             }
         };
         let attempts = job.special.as_ref().map_or_else(Vec::new, |special| self.attempts(now, special));
-        let tried = job.blacklist().len() as u64;
+        let tried = job.special.as_ref().map_or(0, |special| special.tried()) as u64;
         LiveTask { request: job.body.clone(), retries_left: job.retries, attempts, tried, state }
     }
 
@@ -138,7 +138,7 @@ impl TaskScheduler {
         let unfinished = live.take(MAX_NAMED).map(|(msg_id, key)| {
             let state = match self.jobs[key].state {
                 State::Assigned { .. } => "assigned",
-                State::Ready => "ready",
+                State::Ready | State::Held => "ready",
                 State::Waiting | State::Fresh | State::Doomed => "waiting",
             };
             (msg_id.clone(), state.to_owned())
@@ -164,6 +164,11 @@ impl TaskScheduler {
     /// Why no engine gets a ready task.
     fn obstacles(&self, job: &Job) -> Vec<Obstacle> {
         let mut obstacles = Obstacles { scheduler: self, found: Vec::new() };
+        if job.state == State::Held {
+            let unheard = self.takeover.iter().flat_map(|takeover| takeover.unheard());
+            unheard.for_each(|engine| obstacles.add(Why::Unheard, engine));
+            return obstacles.into_vec();
+        }
         match job.special.as_ref().filter(|special| special.is_restricted()) {
             Some(special) => self.obstacles_of_restricted(job, special, &mut obstacles),
             None => self.obstacles_of_any(job, &mut obstacles),

@@ -4,7 +4,7 @@ use remuda_proto::dependency::Bearing;
 use remuda_proto::message::metadata::TaskMetadata;
 use remuda_proto::message::story::AttemptEnd;
 use remuda_proto::monitor::{Monitor, Queue};
-use remuda_proto::{Dependency, Instant, MsgId};
+use remuda_proto::{Dependency, EngineUuid, Instant, MsgId};
 
 use super::answer::{self, Failure};
 use super::job::{State, Waits};
@@ -17,13 +17,10 @@ impl TaskScheduler {
         let job = &mut self.jobs[key];
         job.retries = metadata.retries();
         job.timeout = metadata.timeout();
-        if !metadata.targets.is_empty() {
-            let mut targets: Vec<u32> = metadata.targets.iter().map(|uuid| self.engines.intern(uuid)).collect();
-            targets.sort_unstable();
-            targets.dedup();
-            targets.iter().for_each(|engine| self.engines.count_ref(*engine));
-            self.jobs[key].special_mut().targets = targets;
+        if self.takeover.is_some() {
+            self.start_timeout(key, now);
         }
+        self.take_targets(key, &metadata.targets);
         if let Err(failure) = self.take_dependencies(key, metadata.after, metadata.follow) {
             return self.doom(key, failure);
         }
@@ -34,22 +31,52 @@ impl TaskScheduler {
         }
     }
 
+    /// Takes note of the engines that may run a task; none: any.
+    pub(super) fn take_targets(&mut self, key: u32, targets: &[EngineUuid]) {
+        if targets.is_empty() {
+            return;
+        }
+        let mut targets: Vec<u32> = targets.iter().map(|uuid| self.engines.intern(uuid)).collect();
+        targets.sort_unstable();
+        targets.dedup();
+        targets.iter().for_each(|engine| self.engines.count_ref(*engine));
+        self.jobs[key].special_mut().targets = targets;
+    }
+
     /// Weighs `after`, then `follow`, and hooks the task to those that it has to wait for.
-    fn take_dependencies(&mut self, key: u32, after: Dependency, follow: Dependency) -> Result<(), Failure> {
+    pub(super) fn take_dependencies(&mut self, key: u32, after: Dependency, follow: Dependency) -> Result<(), Failure> {
         let after = self.weigh_after(key, after)?;
         self.weigh_follow(key, follow)?;
         if let Some(after) = after {
             self.jobs[key].special_mut().after = after;
         }
-        let Some(special) = &self.jobs[key].special else { return Ok(()) };
-        let born = self.jobs[key].born;
-        let live = special.after.on.ids.iter().chain(&special.follow.on.ids);
-        let live: Vec<u32> = live.filter_map(|msg_id| self.known.live(msg_id)).collect();
+        self.hook(key);
+        Ok(())
+    }
+
+    /// The live tasks that one names.
+    fn named_by(&self, key: u32) -> Vec<u32> {
+        let Some(special) = &self.jobs[key].special else { return Vec::new() };
+        let named = special.after.on.ids.iter().chain(&special.follow.on.ids);
+        named.filter_map(|msg_id| self.known.live(msg_id)).collect()
+    }
+
+    /// Hooks a task to those that it has to wait for.
+    pub(super) fn hook(&mut self, key: u32) {
+        let (born, live) = (self.jobs[key].born, self.named_by(key));
         self.work += live.len() as u64;
         for other in live {
             self.jobs[other].dependents.insert((born, key));
         }
-        Ok(())
+    }
+
+    /// Takes a task off those that it is hooked to.
+    pub(super) fn unhook(&mut self, key: u32) {
+        let (born, live) = (self.jobs[key].born, self.named_by(key));
+        self.work += live.len() as u64;
+        for other in live {
+            self.jobs[other].dependents.remove(&(born, key));
+        }
     }
 
     /// What the finished tasks say to `after`; `None` if it is met. One that is met may name what it likes.
@@ -81,7 +108,7 @@ impl TaskScheduler {
     }
 
     /// Notes what the finished tasks say to `follow`.
-    fn weigh_follow(&mut self, key: u32, follow: Dependency) -> Result<(), Failure> {
+    pub(super) fn weigh_follow(&mut self, key: u32, follow: Dependency) -> Result<(), Failure> {
         if follow.is_empty() {
             return Ok(());
         }
@@ -105,11 +132,26 @@ impl TaskScheduler {
 
     /// The scheduler will answer a task before the event is done.
     pub(super) fn doom(&mut self, key: u32, failure: Failure) {
-        if self.jobs[key].state == State::Ready {
-            self.dequeue(key);
+        match self.jobs[key].state {
+            State::Ready => self.dequeue(key),
+            State::Held => self.unhold(key),
+            State::Waiting | State::Fresh | State::Assigned { .. } | State::Doomed => {}
         }
         self.set_state(key, State::Doomed);
         self.doomed.push_back((key, failure));
+    }
+
+    /// No engine that is there may run a ready task: it fails, unless one is to come back.
+    pub(super) fn has_no_engine(&mut self, key: u32) {
+        if self.takeover.is_some() {
+            if self.jobs[key].state == State::Ready {
+                self.dequeue(key);
+            }
+            if self.hold_hopeful(key) {
+                return;
+            }
+        }
+        self.doom(key, Failure::Impossible);
     }
 
     /// Answers the doomed tasks, and those that they doom.
@@ -121,11 +163,11 @@ impl TaskScheduler {
             let engine = if let Failure::Died(uuid) = &failure { Some(uuid.clone()) } else { None };
             let place = engine.as_ref().and_then(|uuid| self.engines.find(uuid));
             let (client, msg_id) = (job.client.clone(), job.msg_id.clone());
-            let ident = engine.as_ref().map(remuda_proto::EngineUuid::identity);
-            step.out.extend(client.map(|client| TaskEffect::ToClient { client, engine: ident, body: body.clone() }));
+            let ident = engine.as_ref().map(EngineUuid::identity);
+            let ticket = client.and_then(|client| self.answer_client(client, ident, body.clone(), step));
             let status = failure.status();
             self.tell_attempts(key, place.map(|engine| (engine, AttemptEnd::Died)), step);
-            let told = Monitor::Reply { queue: Queue::Task, engine, msg_id, status, body, ticket: None };
+            let told = Monitor::Reply { queue: Queue::Task, engine, msg_id, status, body, ticket };
             step.out.push(TaskEffect::Monitor(told));
             self.end(key, false, place);
         }
@@ -136,7 +178,7 @@ impl TaskScheduler {
         self.cancel_timer(key);
         let job = self.jobs.remove(key);
         assert!(
-            !matches!(job.state, State::Ready | State::Assigned { .. }),
+            !matches!(job.state, State::Ready | State::Held | State::Assigned { .. }),
             "task `{}` ends but is {:?}",
             job.msg_id,
             job.state
@@ -155,8 +197,8 @@ impl TaskScheduler {
                     self.jobs[other].dependents.remove(&(job.born, key));
                 }
             }
-            for engine in special.targets.iter().chain(&special.blacklist).chain(&special.places) {
-                self.engines.drop_ref(*engine);
+            for engine in special.engines() {
+                self.engines.drop_ref(engine);
             }
         }
         forgotten.into_iter().for_each(|engine| self.engines.drop_ref(engine));
@@ -175,9 +217,13 @@ impl TaskScheduler {
         }
         let follows = special.follow.on.ids.contains(finished);
         let grows = follows && special.new_place(ok, place).is_some();
-        if grows && state == State::Ready {
-            // Its queues follow from its places.
-            self.dequeue(key);
+        if grows {
+            // Its queues follow from its places, and so does its hope.
+            match state {
+                State::Ready => self.dequeue(key),
+                State::Held => self.unhold(key),
+                State::Waiting | State::Fresh | State::Assigned { .. } | State::Doomed => {}
+            }
         }
         let special = self.jobs[key].special_mut();
         if follows {
@@ -188,11 +234,11 @@ impl TaskScheduler {
         match state {
             State::Waiting if lost => self.doom(key, Failure::Impossible),
             State::Waiting if self.jobs[key].is_met() => self.make_ready(key),
-            State::Ready if grows => self.make_ready(key),
-            State::Ready | State::Fresh if hopeless => self.doom(key, Failure::Impossible),
+            State::Ready | State::Held if grows => self.make_ready(key),
+            State::Ready | State::Fresh if hopeless => self.has_no_engine(key),
             // Only the one task that the event is about ran anywhere, and it told each of its dependents once.
             State::Fresh => assert!(!grows, "a task that has just become ready gained a place"),
-            State::Waiting | State::Ready | State::Assigned { .. } | State::Doomed => {}
+            State::Waiting | State::Ready | State::Held | State::Assigned { .. } | State::Doomed => {}
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use remuda_proto::dependency::Bearing;
 use remuda_proto::message::story::{AttemptEnd, MAX_ATTEMPTS};
+use remuda_proto::monitor::Ticket;
 use remuda_proto::{Body, Dependency, Identity, Instant, MsgId};
 
 use super::known::Fingerprint;
@@ -21,6 +22,9 @@ pub(super) enum State {
     Fresh,
     /// It waits for an engine, in the queues that suit it.
     Ready,
+    /// It is ready but in no queue, since an engine of an earlier controller may have it, or the only ones that it may run
+    /// on are yet to come back.
+    Held,
     /// An engine has it.
     Assigned {
         /// The engine.
@@ -60,6 +64,14 @@ pub(super) struct Job {
     pub(super) state: State,
     /// When it came, was queued or was assigned, whichever was last.
     pub(super) since: Instant,
+    /// An earlier controller had it, and this one did not send it to any engine, nor heard from an engine that has it.
+    pub(super) inherited: bool,
+    /// Its bytes are those that an earlier controller may have sent: an engine that has had them drops them.
+    pub(super) stale: bool,
+    /// The ticket of its request, until that is on disk; `None`: it is, or need not be.
+    pub(super) ticket: Option<Ticket>,
+    /// Of a task that is assigned: this controller sent it there, so that it counts towards the `hwm`.
+    pub(super) given: bool,
     /// The live tasks that named this one in `after` or `follow`, in the order of submission: number and job.
     pub(super) dependents: BTreeSet<(u64, u32)>,
     /// What only some tasks have.
@@ -78,8 +90,12 @@ pub(super) struct Special {
     pub(super) targets: Vec<u32>,
     /// The engines that tried it.
     pub(super) blacklist: Vec<u32>,
+    /// How many of these did so under an earlier controller, so that no more is known of it.
+    pub(super) untold: usize,
+    /// The engine that had it under an earlier controller, if it was lost there. It may get it again.
+    pub(super) lost: Option<u32>,
     /// The last of its attempts that ended, oldest first, for people who ask: no more than [`MAX_ATTEMPTS`], each on
-    /// an engine of `blacklist`.
+    /// an engine of `blacklist` or on `lost`.
     pub(super) attempts: Vec<Tried>,
     /// The engines where tasks ran that count towards `follow`. With `all`, no more than one.
     pub(super) places: Vec<u32>,
@@ -132,6 +148,16 @@ impl Waits {
 }
 
 impl Special {
+    /// How many attempts at it ended.
+    pub(super) fn tried(&self) -> usize {
+        self.blacklist.len() + usize::from(self.lost.is_some())
+    }
+
+    /// All engines whose references it is counted in.
+    pub(super) fn engines(&self) -> impl Iterator<Item = u32> {
+        self.targets.iter().chain(&self.blacklist).chain(&self.places).chain(&self.lost).copied()
+    }
+
     /// Whether only certain engines may run it.
     pub(super) fn is_restricted(&self) -> bool {
         !self.targets.is_empty() || !self.follow.on.is_empty()
@@ -198,8 +224,9 @@ impl Job {
         self.special.as_ref().map_or(&[], |special| &special.blacklist)
     }
 
-    /// Whether what it waits for has happened.
+    /// Whether what it waits for has happened, and it is on disk if it has to be.
     pub(super) fn is_met(&self) -> bool {
-        self.special.as_ref().is_none_or(|special| special.after.is_met() && special.follow.is_met())
+        self.ticket.is_none()
+            && self.special.as_ref().is_none_or(|special| special.after.is_met() && special.follow.is_met())
     }
 }

@@ -127,6 +127,11 @@ impl KnownTasks {
         if self.live.capacity() > 4096 && self.live.len() < self.live.capacity() / 4 {
             self.live.shrink_to(2 * self.live.len());
         }
+        self.remember(task, ok, engine)
+    }
+
+    /// A task that is not known finished once. Returns the engine of one that is forgotten for it.
+    pub(super) fn remember(&mut self, task: Fingerprint, ok: bool, engine: Option<u32>) -> Option<u32> {
         let new = Finished::new(task, ok, engine);
         let (at, forgotten) = if self.limit == 0 {
             return engine;

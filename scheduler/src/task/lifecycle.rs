@@ -3,19 +3,15 @@
 use remuda_proto::message::metadata::TaskMetadata;
 use remuda_proto::message::native::{Capability, Need};
 use remuda_proto::message::story::AttemptEnd;
-use remuda_proto::monitor::{IntakeLimit, Monitor, Queue};
+use remuda_proto::monitor::{IntakeLimit, Monitor, Queue, Ticket};
 use remuda_proto::{Body, EngineUuid, Envelope, Identity, Instant, MsgId, Refusal, Status};
 
 use super::answer::{self, Failure};
 use super::config::Scheme;
 use super::job::{Job, State, Tried};
 use super::known::{Fingerprint, Known};
-use super::{Step, TaskEffect, TaskScheduler};
-
-/// Who an engine believes it answers when the hub repeats a task. No message goes to that name.
-pub(super) fn hub_identity() -> Identity {
-    Identity::from(&b"hub"[..])
-}
+use super::{Step, TaskEffect, TaskScheduler, Unrecorded};
+use crate::probe::hub_identity;
 
 impl TaskScheduler {
     /// A client, or the hub, sent a task (`controller/task_scheduler.py: dispatch_submission`).
@@ -40,11 +36,56 @@ impl TaskScheduler {
             }
             return Err(refusal);
         }
+        let (key, metadata) = self.insert(&envelope, print, client, &body, step.now.instant);
+        if client.is_some() {
+            let (queue, client, ticket) = (Queue::Task, client.cloned(), self.withheld.take());
+            let request = Monitor::Request { queue, engine: None, client, envelope, body, ticket };
+            step.out.push(TaskEffect::Monitor(request));
+            if let Some(given) = ticket {
+                self.jobs[key].ticket = ticket;
+                let now = self.withheld.hold(ticket, Unrecorded::Task(key, given));
+                assert!(now.is_none(), "{given:?} was committed before it was told of");
+            }
+        }
+        match metadata {
+            Ok(metadata) => self.admit(key, metadata, step.now.instant),
+            Err(failure) => self.doom(key, failure),
+        }
+        self.settle(None, step);
+        Ok(())
+    }
+
+    /// Takes up a task of an earlier controller by this id, as [`Self::insert`] does.
+    pub(super) fn accept(
+        &mut self,
+        client: Option<&Identity>,
+        body: &Body,
+        msg_id: &MsgId,
+        now: Instant,
+    ) -> Result<(u32, Result<TaskMetadata, Failure>), Refusal> {
+        let envelope = Envelope::read(self.session.packer(), body)?;
+        let print = Fingerprint::of(&envelope.msg_id);
+        if self.known.find(print).is_some() || envelope.msg_id != *msg_id {
+            return Err(Refusal::Resubmitted(envelope.msg_id));
+        }
+        Ok(self.insert(&envelope, print, client, body, now))
+    }
+
+    /// Makes a job of a request that was not known, and reads its metadata.
+    fn insert(
+        &mut self,
+        envelope: &Envelope,
+        print: Fingerprint,
+        client: Option<&Identity>,
+        body: &Body,
+        now: Instant,
+    ) -> (u32, Result<TaskMetadata, Failure>) {
+        let packer = self.session.packer();
         let metadata = match self.config.scheme {
             Scheme::Pure => Ok(TaskMetadata::default()),
-            _ => TaskMetadata::read(packer, &body),
+            _ => TaskMetadata::read(packer, body).map_err(|error| Failure::malformed(&error)),
         };
-        let need = self.count_need(Need::read(packer, &envelope.msg_type, &body));
+        let need = self.count_need(Need::read(packer, &envelope.msg_type, body));
         let born = self.take_seq();
         self.pending_bytes += body.size_bytes();
         let key = self.jobs.insert(Box::new(Job {
@@ -59,23 +100,17 @@ impl TaskScheduler {
             timeout: None,
             timer: None,
             state: State::Waiting,
-            since: step.now.instant,
+            since: now,
+            inherited: false,
+            stale: false,
+            ticket: None,
+            given: false,
             dependents: std::collections::BTreeSet::new(),
             special: None,
         }));
         self.counts.enter(State::Waiting);
         self.known.insert(print, key);
-        if client.is_some() {
-            let (queue, client) = (Queue::Task, client.cloned());
-            let request = Monitor::Request { queue, engine: None, client, envelope, body, ticket: None };
-            step.out.push(TaskEffect::Monitor(request));
-        }
-        match metadata {
-            Ok(metadata) => self.admit(key, metadata, step.now.instant),
-            Err(error) => self.doom(key, Failure::malformed(&error)),
-        }
-        self.settle(None, step);
-        Ok(())
+        (key, metadata)
     }
 
     /// A task of the hub is not taken. The hub would wait for its reply: it gets one that says why.
@@ -93,9 +128,10 @@ impl TaskScheduler {
         self.session.key().verify(&body)?;
         let reply = crate::reply::read(self.session.packer(), &body)?;
         let parent = reply.parent.ok_or(Refusal::NoParent)?;
-        let Some(key) = self.known.live(&parent) else { return Err(Refusal::Unexpected(parent)) };
-        let State::Assigned { engine, .. } = self.jobs[key].state else { return Err(Refusal::Unexpected(parent)) };
-        if self.engines[engine].identity != *from {
+        let Some(key) = self.known.live(&parent) else { return self.take_answer(from, parent, &body, step) };
+        let has = |engine: u32| self.engines[engine].identity == *from;
+        let is_with = matches!(self.jobs[key].state, State::Assigned { engine, .. } if has(engine));
+        if !is_with && !self.engine_by(from).is_some_and(|engine| self.adopt(key, engine, step)) {
             return Err(Refusal::Unexpected(parent));
         }
         if let Err(refusal) = Refusal::check_size(&body, self.config.max_message_bytes) {
@@ -109,17 +145,16 @@ impl TaskScheduler {
             let logic = scheduler.config.scheme != Scheme::Pure;
             let job = &mut scheduler.jobs[key];
             if logic && !reply.dependencies_met {
-                scheduler.try_elsewhere(key, engine, AttemptEnd::Unmet, step.now.instant);
+                scheduler.try_elsewhere(key, engine, AttemptEnd::Unmet, step);
             } else if logic && status == Status::Error && job.retries > 0 {
                 // What was aborted is not tried again: somebody wanted it gone. Stock takes it for a failure.
                 job.retries -= 1;
                 let error = answer::said(scheduler.session.packer(), &body);
-                scheduler.try_elsewhere(key, engine, AttemptEnd::Failed(error), step.now.instant);
+                scheduler.try_elsewhere(key, engine, AttemptEnd::Failed(error), step);
             } else {
                 let (client, uuid) = (job.client.clone(), scheduler.engines[engine].uuid.clone());
                 let ident = logic.then(|| scheduler.engines[engine].identity.clone());
-                let to_client = client.map(|client| TaskEffect::ToClient { client, engine: ident, body: body.clone() });
-                step.out.extend(to_client);
+                let ticket = client.and_then(|client| scheduler.answer_client(client, ident, body.clone(), step));
                 scheduler.tell_attempts(key, Some((engine, AttemptEnd::Replied)), step);
                 let (engine_uuid, msg_id) = (Some(uuid), parent);
                 step.out.push(TaskEffect::Monitor(Monitor::Reply {
@@ -128,12 +163,53 @@ impl TaskScheduler {
                     msg_id,
                     status,
                     body,
-                    ticket: None,
+                    ticket,
                 }));
                 scheduler.end(key, status == Status::Ok, Some(engine));
             }
         });
         Ok(())
+    }
+
+    /// Sends a reply to its client, once it is on disk if it has to be. Returns the ticket for the report of it.
+    pub(super) fn answer_client(
+        &mut self,
+        client: Identity,
+        engine: Option<Identity>,
+        body: Body,
+        step: &mut Step<'_>,
+    ) -> Option<Ticket> {
+        let ticket = self.withheld.take();
+        let reply = TaskEffect::ToClient { client, engine, body };
+        if ticket.is_none() {
+            step.out.push(reply);
+        } else {
+            let now = self.withheld.hold(ticket, Unrecorded::Reply(reply));
+            assert!(now.is_none(), "{ticket:?} was committed before it was told of");
+        }
+        ticket
+    }
+
+    /// All reports up to this one are on disk: what waited for them is done.
+    pub(super) fn committed(&mut self, ticket: Ticket, step: &mut Step<'_>) {
+        self.withheld.commit(ticket);
+        while let Some(unrecorded) = self.withheld.pop() {
+            self.work += 1;
+            match unrecorded {
+                Unrecorded::Reply(reply) => step.out.push(reply),
+                Unrecorded::Task(key, ticket) => {
+                    // It may have ended since, and its number may be another's.
+                    if self.jobs.find(key).is_none_or(|job| job.ticket != Some(ticket)) {
+                        continue;
+                    }
+                    self.jobs[key].ticket = None;
+                    if self.jobs[key].is_met() {
+                        self.make_ready(key);
+                    }
+                }
+            }
+        }
+        self.settle(None, step);
     }
 
     /// A task was never sent, since its engine does not read: nothing was begun, so it goes to another.
@@ -149,7 +225,7 @@ impl TaskScheduler {
                 let uuid = scheduler.engines[engine].uuid.clone();
                 scheduler.doom(key, Failure::Died(uuid));
             } else {
-                scheduler.try_elsewhere(key, engine, AttemptEnd::Undelivered, step.now.instant);
+                scheduler.try_elsewhere(key, engine, AttemptEnd::Undelivered, step);
             }
         });
     }
@@ -164,9 +240,11 @@ impl TaskScheduler {
         }
         self.with_engine_of(key, step, |scheduler, engine, step| {
             let job = &mut scheduler.jobs[key];
-            if job.retries > 0 && scheduler.config.scheme != Scheme::Pure {
+            if job.inherited {
+                scheduler.lose(key, engine, step.now.instant);
+            } else if job.retries > 0 && scheduler.config.scheme != Scheme::Pure {
                 job.retries -= 1;
-                scheduler.try_elsewhere(key, engine, AttemptEnd::Died, step.now.instant);
+                scheduler.try_elsewhere(key, engine, AttemptEnd::Died, step);
             } else {
                 let uuid = scheduler.engines[engine].uuid.clone();
                 scheduler.doom(key, Failure::Died(uuid));
@@ -185,9 +263,15 @@ impl TaskScheduler {
     }
 
     /// Queues a task again, at the end, for an engine that did not try it.
-    fn try_elsewhere(&mut self, key: u32, tried: u32, end: AttemptEnd, now: Instant) {
+    fn try_elsewhere(&mut self, key: u32, tried: u32, end: AttemptEnd, step: &mut Step<'_>) {
+        let now = step.now.instant;
+        if self.takeover.is_some() {
+            self.start_timeout(key, now);
+        }
         self.jobs[key].seq = self.take_seq();
-        let sent = self.jobs[key].since;
+        self.jobs[key].inherited = false;
+        let (sent, msg_id, retries) = (self.jobs[key].since, self.jobs[key].msg_id.clone(), self.jobs[key].retries);
+        step.out.push(TaskEffect::Monitor(Monitor::Requeued { msg_id, retries }));
         let special = self.jobs[key].special_mut();
         let Err(at) = special.blacklist.binary_search(&tried) else {
             panic!("engine {tried} is given a task that it tried before")
@@ -201,9 +285,15 @@ impl TaskScheduler {
     /// An engine is there.
     pub(super) fn register(&mut self, uuid: &EngineUuid, capability: Capability, step: &mut Step<'_>) {
         let engine = self.engines.intern(uuid);
-        if self.engines.is_live(engine) {
+        if self.engines.is_live(engine) || self.ask_first(engine, &capability, step) {
             return;
         }
+        self.join(engine, capability);
+        self.settle(Some(engine), step);
+    }
+
+    /// An engine may get tasks from now on.
+    pub(super) fn join(&mut self, engine: u32, capability: Capability) {
         let (kind, new) = self.engines.join(engine, capability);
         if new {
             for (key, queue) in self.queues.iter_mut() {
@@ -217,14 +307,36 @@ impl TaskScheduler {
         for job in self.own_jobs(engine) {
             self.jobs[job].special_mut().open += 1;
         }
-        self.settle(Some(engine), step);
     }
 
     /// An engine is gone. Its tasks get the grace time for replies that are still on their way
     /// (`controller/task_scheduler.py: _unregister_engine`).
     pub(super) fn unregister(&mut self, uuid: &EngineUuid, step: &mut Step<'_>) {
-        let Some(engine) = self.engines.find(uuid).filter(|engine| self.engines.is_live(*engine)) else { return };
+        let Some(engine) = self.engines.find(uuid) else { return };
         self.engines.count_ref(engine);
+        if self.engines.is_live(engine) {
+            self.leave(engine);
+        } else if !self.leave_unheard(engine) {
+            // It may have been waited for.
+            self.settle(None, step);
+            self.engines.drop_ref(engine);
+            return self.end_takeover();
+        }
+        let mut stranded = self.engines[engine].running.clone();
+        stranded.iter().for_each(|key| self.jobs[*key].inherited = false);
+        stranded.retain(|key| self.jobs[*key].timer.is_none());
+        self.work += stranded.len() as u64;
+        stranded.sort_unstable_by_key(|key| self.jobs[*key].seq);
+        for key in stranded {
+            self.start_timer(key, step.now.instant + self.config.grace);
+        }
+        self.settle(None, step);
+        self.engines.drop_ref(engine);
+        self.end_takeover();
+    }
+
+    /// An engine gets no more tasks. The caller holds a reference.
+    fn leave(&mut self, engine: u32) {
         let own = self.own_jobs(engine);
         if let Some(kind) = self.engines.leave(engine) {
             for (_, queue) in self.queues.iter_mut() {
@@ -236,18 +348,9 @@ impl TaskScheduler {
             let special = self.jobs[key].special_mut();
             special.open -= 1;
             if special.is_hopeless() {
-                self.doom(key, Failure::Impossible);
+                self.has_no_engine(key);
             }
         }
-        let mut stranded = self.engines[engine].running.clone();
-        stranded.retain(|key| self.jobs[*key].timer.is_none());
-        self.work += stranded.len() as u64;
-        stranded.sort_unstable_by_key(|key| self.jobs[*key].seq);
-        for key in stranded {
-            self.start_timer(key, step.now.instant + self.config.grace);
-        }
-        self.settle(None, step);
-        self.engines.drop_ref(engine);
     }
 
     /// Tasks are not wanted any more.
@@ -255,14 +358,14 @@ impl TaskScheduler {
         for msg_id in msg_ids {
             self.work += 1;
             let Some(Known::Live { job }) = self.known.find(Fingerprint::of(msg_id)) else { continue };
-            if matches!(self.jobs[job].state, State::Waiting | State::Ready) {
+            if matches!(self.jobs[job].state, State::Waiting | State::Ready | State::Held) {
                 self.doom(job, Failure::Aborted);
             }
         }
         self.settle(None, step);
     }
 
-    fn take_seq(&mut self) -> u64 {
+    pub(super) fn take_seq(&mut self) -> u64 {
         let seq = self.next_seq;
         self.next_seq += 1;
         seq
@@ -282,7 +385,7 @@ impl TaskScheduler {
         }
     }
 
-    fn start_timer(&mut self, key: u32, at: Instant) {
+    pub(super) fn start_timer(&mut self, key: u32, at: Instant) {
         let timer = (at, self.next_timer);
         self.next_timer += 1;
         self.work += 1;

@@ -12,6 +12,7 @@ mod known;
 mod lifecycle;
 mod placement;
 mod queues;
+mod takeover;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +22,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 use remuda_proto::message::native::Capability;
-use remuda_proto::monitor::{IntakeLimit, Monitor};
+use remuda_proto::monitor::{IntakeLimit, Monitor, Ticket};
+use remuda_proto::recovery::Recovery;
 use remuda_proto::{Body, EngineUuid, Identity, Instant, Machine, MsgId, Now, Refusal, Session};
 
 use self::answer::Failure;
@@ -29,7 +31,9 @@ use self::engines::Engines;
 use self::job::{Job, State, Timer};
 use self::known::KnownTasks;
 use self::queues::Queues;
+use self::takeover::Takeover;
 use crate::slab::Slab;
+use crate::ticket::Withheld;
 
 /// All that can happen to the task scheduler.
 #[derive(Clone, Debug)]
@@ -58,6 +62,8 @@ pub enum TaskEvent {
         /// The reply, not yet verified.
         body: Body,
     },
+    /// What an earlier controller left: before anything else.
+    Recover(Box<Recovery>),
     /// An engine is there. A second time means nothing, until it unregisters.
     Registered {
         /// The engine.
@@ -82,6 +88,11 @@ pub enum TaskEvent {
     Abort {
         /// The tasks.
         msg_ids: Vec<MsgId>,
+    },
+    /// All reports up to this one are on disk. Only with [`Durability::Sync`](remuda_proto::monitor::Durability::Sync).
+    Committed {
+        /// The last of them that had a ticket.
+        ticket: Ticket,
     },
     /// The hub asks what these tasks wait for, and perhaps how everything stands. Changes nothing, and is answered at
     /// once, by a [`Monitor::Explained`].
@@ -139,9 +150,9 @@ pub enum TaskEffect {
 /// How many tasks are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Tasks that wait for others, by `after` or `follow`.
+    /// Tasks that wait for others, by `after` or `follow`, or until they are on disk.
     pub waiting: usize,
-    /// Tasks that wait only for an engine.
+    /// Tasks that wait only for an engine, held ones included.
     pub ready: usize,
     /// Tasks that an engine has, stranded ones included.
     pub assigned: usize,
@@ -159,7 +170,7 @@ impl Counts {
     fn of(&mut self, state: State) -> Option<&mut usize> {
         match state {
             State::Waiting => Some(&mut self.waiting),
-            State::Ready => Some(&mut self.ready),
+            State::Ready | State::Held => Some(&mut self.ready),
             State::Assigned { .. } => Some(&mut self.assigned),
             State::Fresh | State::Doomed => None,
         }
@@ -178,11 +189,18 @@ impl Counts {
 ///
 /// A task waits for those that it names in `after` and `follow`, then stands in line for an engine that may and can run it
 /// and has room, then is with that engine until its reply comes. It is tried again elsewhere when the engine could not
-/// run it, or when it failed and has retries left; no engine gets it twice. What it asks for in vain is answered with an
+/// run it, or when it failed and has retries left; no engine gets it twice, unless it was lost with a controller. What it asks for in vain is answered with an
 /// error, as by a stock scheduler; where stock would leave the client waiting for ever, there is an error too:
 ///
 /// - malformed metadata: `InvalidDependency` for `after` and `follow`, `ValueError` for the rest;
 /// - targets, or places to follow to, of which none is there and can run the task: `ImpossibleDependency`, at once.
+///
+/// After the controller died, another one takes over what is on record ([`TaskEvent::Recover`]). Engines that come back
+/// are asked what they have, before they get any task; a task that none of them has is tried again, whatever its retries.
+/// Until all have answered or [`TaskConfig::reattach`] is over, tasks that no engine had on record are held, since the
+/// records may lack the last moments: a result of one counts, whichever engine it comes from. Then they are placed in the
+/// order in which they came. New tasks are placed as always; those that only engines may run which are to come back wait
+/// for these.
 ///
 /// Two things still wait without end, unless the task has a timeout: a task that needs what no engine has, and one
 /// that all engines have tried; a new engine may come.
@@ -211,6 +229,10 @@ pub struct TaskScheduler {
     fresh: BinaryHeap<Reverse<(u64, u32)>>,
     /// Tasks to answer in this event, and why; empty between events.
     doomed: VecDeque<(u32, Failure)>,
+    /// What is not settled yet of an earlier controller.
+    takeover: Option<Box<Takeover>>,
+    /// What waits until a report is on disk, so that nothing is seen that a crash could undo.
+    withheld: Withheld<Unrecorded>,
     /// Scratch space for the engines that a task may go to.
     allowed: Vec<u32>,
     /// Number of the next task, and place of the next one queued again: never used twice, always growing.
@@ -226,6 +248,15 @@ pub struct TaskScheduler {
     paused: bool,
     /// Steps taken so far, each O(log n) at most: for tests of cost.
     work: u64,
+}
+
+/// What waits until its report is on disk.
+#[derive(Debug)]
+enum Unrecorded {
+    /// A task, which is not sent to an engine before: its job, unless that has ended, and its ticket.
+    Task(u32, Ticket),
+    /// A reply to a client.
+    Reply(TaskEffect),
 }
 
 /// What the handling of one event needs everywhere.
@@ -246,6 +277,8 @@ impl TaskScheduler {
             timers: BTreeMap::new(),
             fresh: BinaryHeap::new(),
             doomed: VecDeque::new(),
+            takeover: None,
+            withheld: Withheld::new(config.durability),
             allowed: Vec::new(),
             next_seq: 0,
             next_timer: 0,
@@ -280,7 +313,7 @@ impl TaskScheduler {
     /// Whether every task had its final reply and nothing is kept for any, but for the ids of finished ones.
     pub fn is_idle(&self) -> bool {
         let queued = self.queues.iter().any(|(_, queue)| queue.jobs > 0);
-        self.is_empty() && self.timers.is_empty() && self.pending_bytes == 0 && !queued
+        self.is_empty() && self.timers.is_empty() && self.pending_bytes == 0 && !queued && self.withheld.len() == 0
     }
 
     /// Size of the requests of all tasks without a final reply, in bytes.
@@ -337,10 +370,12 @@ impl Machine for TaskScheduler {
                     step.out.push(TaskEffect::Refused { from: engine, refusal });
                 }
             }
+            TaskEvent::Recover(recovery) => self.recover(*recovery, step),
             TaskEvent::Registered { uuid, capability } => self.register(&uuid, capability, step),
             TaskEvent::Unregistered { uuid } => self.unregister(&uuid, step),
             TaskEvent::Undelivered { engine, body } => self.undelivered(&engine, &body, step),
             TaskEvent::Abort { msg_ids } => self.abort(&msg_ids, step),
+            TaskEvent::Committed { ticket } => self.committed(ticket, step),
             TaskEvent::Explain { question, msg_ids, whole } => {
                 let explanation = self.explain(now, question, &msg_ids, whole);
                 step.out.push(TaskEffect::Monitor(Monitor::Explained(Box::new(explanation))));
@@ -350,7 +385,11 @@ impl Machine for TaskScheduler {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.timers.first_key_value().map(|((at, _), _)| *at)
+        let timer = self.timers.first_key_value().map(|((at, _), _)| *at);
+        match &self.takeover {
+            None => timer,
+            Some(takeover) => timer.into_iter().chain(takeover.deadline()).min(),
+        }
     }
 
     fn on_deadline(&mut self, now: Now, out: &mut Vec<TaskEffect>) {
@@ -359,6 +398,9 @@ impl Machine for TaskScheduler {
             && at <= now.instant
         {
             self.time_is_up(key, step);
+        }
+        if self.takeover.is_some() {
+            self.takeover_is_due(step);
         }
         self.watch_intake(step);
     }

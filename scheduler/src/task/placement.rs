@@ -10,10 +10,9 @@ use std::ops::Bound;
 use remuda_proto::message::native::Need;
 use remuda_proto::monitor::Monitor;
 
-use super::answer::Failure;
 use super::job::{Job, State};
-use super::lifecycle::hub_identity;
 use super::{Step, TaskEffect, TaskScheduler};
+use crate::probe::{self, hub_identity};
 
 impl TaskScheduler {
     /// The key of a need, which gets one more task.
@@ -42,6 +41,9 @@ impl TaskScheduler {
 
     /// A task waits for no other any more: it will be placed before the event is done, unless no engine can ever run it.
     pub(super) fn make_ready(&mut self, key: u32) {
+        if self.takeover.is_some() && self.hold_inherited(key) {
+            return;
+        }
         let job = &mut self.jobs[key];
         let need = &self.queues[job.need].need;
         if let Some(special) = job.special.as_mut().filter(|special| special.is_restricted()) {
@@ -49,7 +51,7 @@ impl TaskScheduler {
             self.work += special.targets.len().max(special.places.len()) as u64;
             special.open = open;
             if special.is_hopeless() {
-                return self.doom(key, Failure::Impossible);
+                return self.has_no_engine(key);
             }
         }
         let seq = job.seq;
@@ -150,11 +152,16 @@ impl TaskScheduler {
     fn assign(&mut self, key: u32, engine: u32, step: &mut Step<'_>) {
         assert!(self.engines.has_room(engine), "`{}` has no room for a task", self.engines[engine].uuid);
         self.cancel_timer(key);
+        self.jobs[key].inherited = false;
+        if self.jobs[key].stale {
+            self.renew(key, step);
+        }
         let to = &mut self.engines[engine];
         let at = to.running.len();
         to.running.push(key);
         self.engines.send_back(engine);
         self.set_state(key, State::Assigned { engine, at });
+        self.jobs[key].given = true;
         self.jobs[key].since = step.now.instant;
         let (job, to) = (&self.jobs[key], &self.engines[engine]);
         let client = job.client.clone().unwrap_or_else(hub_identity);
@@ -163,6 +170,15 @@ impl TaskScheduler {
         let (msg_id, engine, retries) = (job.msg_id.clone(), to.uuid.clone(), job.retries);
         step.out.push(TaskEffect::Monitor(Monitor::Destination { msg_id, engine, retries }));
         self.work += 1;
+    }
+
+    /// A task of an earlier controller is sent by this one, perhaps to an engine that has had it.
+    fn renew(&mut self, key: u32, step: &Step<'_>) {
+        let job = &mut self.jobs[key];
+        job.stale = false;
+        let body = probe::again(&mut self.session, step.now.date, &job.body);
+        self.pending_bytes = self.pending_bytes - job.body.size_bytes() + body.size_bytes();
+        job.body = body;
     }
 
     /// Takes a task back from the engine that has it, and returns the engine. The caller sees to the index, and holds a

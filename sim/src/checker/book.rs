@@ -6,7 +6,7 @@ use std::time::Duration;
 use remuda_proto::message::metadata::{ReplyEnvelope, TaskMetadata};
 use remuda_proto::message::native::{Capability, Need};
 use remuda_proto::message::parent_msg_id;
-use remuda_proto::monitor::{IntakeLimit, Monitor, Queue};
+use remuda_proto::monitor::{IntakeLimit, Monitor, Queue, Ticket};
 use remuda_proto::{Body, EngineUuid, Envelope, Identity, Instant, MsgId, MsgType, Now, Session, Status};
 use remuda_scheduler::{TaskEffect, TaskEvent};
 use serde_json::Value;
@@ -65,9 +65,9 @@ pub(super) struct Task {
     /// When it is done: whether it succeeded, and where it ran.
     pub(super) ended: Option<(bool, Option<EngineUuid>)>,
     /// An engine left while it had it.
-    was_stranded: bool,
+    pub(super) was_stranded: bool,
     /// When it is done: its final reply.
-    reply: Option<Body>,
+    pub(super) reply: Option<Body>,
 }
 
 /// A reply that has just come from the engine that has the task.
@@ -98,7 +98,7 @@ pub struct TaskBook {
     pub(super) live: BTreeSet<MsgId>,
     pub(super) engines: BTreeMap<EngineUuid, Engine>,
     /// The tasks of `live` whose engines left, by engine.
-    stranded: BTreeMap<EngineUuid, BTreeSet<MsgId>>,
+    pub(super) stranded: BTreeMap<EngineUuid, BTreeSet<MsgId>>,
     /// Counts events.
     seq: u64,
     /// The reply that the event in hand brought.
@@ -111,10 +111,18 @@ pub struct TaskBook {
     intake: Vec<Option<IntakeLimit>>,
     told: Vec<Monitor>,
     /// How many tasks were of which kind (see [`crate::coverage::FEATURES`]).
-    coverage: Coverage,
+    pub(super) coverage: Coverage,
+    /// The tickets of requests, until they are on disk.
+    pub(super) unrecorded: BTreeMap<MsgId, Ticket>,
+    /// Replies that the hub was told of and that wait for the disk: the ticket, the client, and what it is to be sent.
+    pub(super) withheld: BTreeMap<MsgId, (Ticket, Identity, Body)>,
+    /// All up to this ticket is on disk.
+    pub(super) committed: Ticket,
+    /// The controller died: little is known of what engines have, and less is checked.
+    pub(super) is_after_death: bool,
     /// The task that the event in hand brought, if it was accepted.
-    submitted: Option<MsgId>,
-    paused: bool,
+    pub(super) submitted: Option<MsgId>,
+    pub(super) paused: bool,
 }
 
 impl TaskBook {
@@ -133,6 +141,10 @@ impl TaskBook {
             sent: Vec::new(),
             intake: Vec::new(),
             told: Vec::new(),
+            unrecorded: BTreeMap::new(),
+            withheld: BTreeMap::new(),
+            committed: Ticket(0),
+            is_after_death: false,
             submitted: None,
             coverage: Coverage::default(),
             paused: false,
@@ -193,6 +205,11 @@ impl TaskBook {
         endings
     }
 
+    /// Who a task came from, unless it is one of the hub.
+    pub fn client_of(&self, msg_id: &MsgId) -> Option<&Identity> {
+        self.tasks.get(msg_id)?.client.as_ref()
+    }
+
     /// The request of a task.
     pub fn request(&self, msg_id: &MsgId) -> Option<&Body> {
         self.tasks.get(msg_id).map(|task| &task.body)
@@ -218,7 +235,15 @@ impl TaskBook {
         self.intake.clear();
         self.told.clear();
         self.submitted = None;
+        if self.is_after_death {
+            return self.event_after_death(now, event);
+        }
         match event {
+            TaskEvent::Recover(_) => {}
+            TaskEvent::Committed { ticket } => {
+                self.committed = *ticket;
+                self.unrecorded.retain(|_, other| *other > *ticket);
+            }
             TaskEvent::Submit { client, body } => {
                 self.submitted = self.submit(now, Some(client), body);
             }
@@ -283,6 +308,9 @@ impl TaskBook {
     /// # Errors
     /// What is wrong with that.
     pub fn effect(&mut self, now: Now, effect: &TaskEffect) -> Verdict {
+        if self.is_after_death {
+            return self.effect_after_death(effect);
+        }
         match effect {
             TaskEffect::ToEngine { engine, client, body } => {
                 let (msg_id, engine) = self.check_send(engine, client, body)?;
@@ -292,11 +320,13 @@ impl TaskBook {
                 self.engines.get_mut(&engine).expect("it was checked").has.insert(msg_id.clone());
                 self.sent.push((msg_id, engine));
             }
+            TaskEffect::ToClient { client, body, .. } if self.releases(client, body)? => {}
             TaskEffect::ToClient { client, engine, body } => {
                 let (msg_id, ended) = self.check_reply(now, Some(client), engine.as_ref(), body)?;
                 self.end(msg_id, ended, body);
             }
             TaskEffect::Monitor(seen) => {
+                self.note_ticket(now, seen)?;
                 if let Monitor::Reply { queue: Queue::Task, msg_id, engine, body, .. } = seen
                     && self.tasks.get(msg_id).is_some_and(|task| task.client.is_none())
                 {
@@ -332,6 +362,9 @@ impl TaskBook {
     /// # Errors
     /// What was left undone.
     pub fn after(&mut self) -> Verdict {
+        if self.is_after_death {
+            return Ok(());
+        }
         let relayed = |arrived: &Arrived| !arrived.is_final || !self.live.contains(&arrived.msg_id);
         if let Some(arrived) = self.arrived.take_if(|arrived| !relayed(arrived)) {
             return Err(Violation::of("reply", &arrived.msg_id, "its final reply came and was not relayed"));
@@ -349,7 +382,7 @@ impl TaskBook {
     }
 
     /// A task had its final reply.
-    fn end(&mut self, msg_id: MsgId, ended: (bool, Option<EngineUuid>), body: &Body) {
+    pub(super) fn end(&mut self, msg_id: MsgId, ended: (bool, Option<EngineUuid>), body: &Body) {
         self.release(&msg_id);
         let task = self.tasks.get_mut(&msg_id).expect("it was checked");
         task.place = Place::Done;
@@ -360,7 +393,7 @@ impl TaskBook {
     }
 
     /// A task came; its id, if it is accepted.
-    fn submit(&mut self, now: Now, client: Option<&Identity>, body: &Body) -> Option<MsgId> {
+    pub(super) fn submit(&mut self, now: Now, client: Option<&Identity>, body: &Body) -> Option<MsgId> {
         let Rules { session, .. } = &self.rules;
         session.key().verify(body).ok()?;
         let packer = session.packer();
@@ -485,7 +518,9 @@ impl TaskBook {
                     known && *tried == task.tried.len() as u64
                 }),
                 // Nobody asks here.
-                Monitor::Explained(_) | Monitor::Requeued { .. } => false,
+                Monitor::Explained(_) => false,
+                // It says no more than what follows from the reply that came, or from the time.
+                Monitor::Requeued { .. } => true,
                 Monitor::Request { .. } | Monitor::Reply { .. } | Monitor::Output { .. } => false,
             };
             if !right {
@@ -507,7 +542,7 @@ impl TaskBook {
     /// # Errors
     /// What is left.
     pub fn check_overdue(&self, now: Now) -> Verdict {
-        if !self.is_thorough() {
+        if !self.is_thorough() || self.is_after_death {
             return Ok(());
         }
         for task in self.live.iter().map(|msg_id| &self.tasks[msg_id]) {
@@ -555,6 +590,7 @@ impl TaskBook {
     /// Whether an engine may run a task now, room aside.
     pub(super) fn may_run(&self, task: &Task, uuid: &EngineUuid, engine: &Engine) -> bool {
         engine.capability.serves(&task.need)
+            && !self.unrecorded.contains_key(&task.msg_id)
             && !task.tried.contains(uuid)
             && task.metadata.as_ref().is_some_and(|metadata| {
                 (metadata.targets.is_empty() || metadata.targets.contains(uuid))

@@ -54,6 +54,8 @@ pub struct BroadcastBook {
     /// What the hub has to be told because of the event in hand: the engine and the id of the copy, and whether it is the
     /// reply.
     to_tell: BTreeSet<(EngineUuid, MsgId, bool)>,
+    /// Nothing is looked at any more: copies and replies wait for the disk, or the controller died.
+    rests: bool,
     /// How many broadcasts were answered in one, and how many copies were answered one by one.
     answered: [u64; 2],
 }
@@ -67,8 +69,17 @@ impl BroadcastBook {
             requests: BTreeMap::new(),
             due: VecDeque::new(),
             to_tell: BTreeSet::new(),
+            rests: false,
             answered: [0; 2],
         }
+    }
+
+    /// From now on nothing is looked at: what clients get is all there is to judge by.
+    pub fn rest(&mut self) {
+        self.rests = true;
+        self.due.clear();
+        self.to_tell.clear();
+        self.requests.clear();
     }
 
     /// How many broadcasts had one reply for all.
@@ -88,9 +99,13 @@ impl BroadcastBook {
 
     /// The scheduler is given an event.
     pub fn event(&mut self, event: &BroadcastEvent) {
+        if self.rests {
+            return;
+        }
         self.due.clear();
         self.to_tell.clear();
         match event {
+            BroadcastEvent::Recover(_) | BroadcastEvent::Committed { .. } => {}
             BroadcastEvent::Registered { uuid } => _ = self.engines.insert(uuid.clone()),
             BroadcastEvent::Unregistered { uuid } => {
                 self.engines.remove(uuid);
@@ -175,6 +190,7 @@ impl BroadcastBook {
     /// What is wrong with that.
     pub fn effect(&mut self, effect: &BroadcastEffect) -> Verdict {
         match effect {
+            _ if self.rests => Ok(()),
             BroadcastEffect::Refused { .. } => Ok(()),
             BroadcastEffect::ToEngine { engine, client, body } => self.check_copy(engine, client, body),
             BroadcastEffect::ToClient { client, body } => self.check_reply(client, body),

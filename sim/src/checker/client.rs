@@ -7,6 +7,7 @@ use remuda_proto::{Body, EngineUuid, MsgId, Session};
 use serde_json::Value;
 
 use super::{Verdict, Violation};
+use crate::journal::Journal;
 use crate::network::Channel;
 
 /// What a client may expect for a message.
@@ -42,6 +43,8 @@ pub struct Sent {
     pub reply: Option<Body>,
     /// Whether it answers for several engines at once.
     is_whole: bool,
+    /// How many replies may come beside the one: each time that a controller died, the record of one may have been lost.
+    spare: u32,
 }
 
 /// What clients sent, and what they got for it.
@@ -69,7 +72,7 @@ impl ClientBook {
                 self.by_engine.entry(uuid.clone()).or_default().insert(msg_id.clone());
             }
         }
-        let before = self.sent.insert(msg_id, Sent { client, channel, answer, reply: None, is_whole: false });
+        let before = self.sent.insert(msg_id, Sent { client, channel, answer, reply: None, is_whole: false, spare: 0 });
         assert!(before.is_none(), "client {client} uses an id twice: {before:?}");
     }
 
@@ -94,7 +97,9 @@ impl ClientBook {
         if sent.answer == Answer::None {
             return Err(Violation::of("client", &msg_id, format!("client {client} got an answer where none is due")));
         }
-        if sent.reply.is_some() {
+        let is_spare = sent.reply.is_some() && sent.spare > 0;
+        sent.spare -= u32::from(is_spare);
+        if sent.reply.is_some() && !is_spare {
             return Err(Violation::of("client", &msg_id, format!("client {client} got two replies")));
         }
         // Engines send back the id of what they ran, so that a result that belongs to another task shows.
@@ -107,9 +112,9 @@ impl ClientBook {
                 format!("client {client} got the result of another task: {ran:?}"),
             ));
         }
-        sent.reply = Some(body.clone());
+        let is_first = sent.reply.replace(body.clone()).is_none();
         sent.is_whole = is_whole;
-        self.waiting -= usize::from(sent.answer.is_due());
+        self.waiting -= usize::from(is_first && sent.answer.is_due());
         Ok(msg_id)
     }
 
@@ -132,6 +137,22 @@ impl ClientBook {
         let its = self.sent.iter().filter(|(_, sent)| sent.client == client && sent.reply.is_none());
         let ids: Vec<_> = its.map(|(msg_id, _)| msg_id.clone()).collect();
         ids.iter().for_each(|msg_id| self.release(msg_id));
+    }
+
+    /// The controller died. Requests on disk without a reply there will be answered: once more, if the reply to one was lost
+    /// from the records only, which `may_lose` allows. All else may stay without an answer.
+    pub(crate) fn controller_died(&mut self, journal: &Journal, may_lose: bool) {
+        let mut released = Vec::new();
+        for (msg_id, sent) in &mut self.sent {
+            let is_open = journal.has(msg_id) && !journal.has_reply(msg_id);
+            // One reply for many may have been sent while the record of one of them was not there yet.
+            let is_whole = sent.channel == Channel::Broadcast && !journal.has(msg_id);
+            sent.spare += u32::from(may_lose && (is_open || is_whole));
+            if !is_open && sent.reply.is_none() {
+                released.push(msg_id.clone());
+            }
+        }
+        released.iter().for_each(|msg_id| self.release(msg_id));
     }
 
     fn release(&mut self, msg_id: &MsgId) {

@@ -3,6 +3,7 @@
 //! None of them asks a core what it thinks. [`TaskBook`] watches the sockets of the task scheduler, [`BroadcastBook`] those
 //! of the broadcast scheduler, [`ClientBook`] what clients sent and got.
 
+mod after_death;
 mod book;
 mod broadcast;
 mod client;

@@ -31,6 +31,9 @@ impl TaskBook {
         if !is_right {
             return wrong("send", format!("`{engine}` is told of client {client}, but it came from {:?}", task.client));
         }
+        if let Some(ticket) = self.unrecorded.get(&msg_id) {
+            return wrong("durable", format!("`{engine}` is sent it before {ticket:?}, by which it is on disk"));
+        }
         if self.arrived.as_ref().is_some_and(|arrived| arrived.msg_id == msg_id && arrived.is_final) {
             let failures = format!("{} failures of {} retries", task.failures, task.retries());
             return wrong("retries", format!("`{engine}` is sent what just ended, after {failures}"));

@@ -1,5 +1,8 @@
 //! Broadcast schedulers that are broken.
 
+use std::time::Duration;
+
+use remuda_proto::monitor::Durability;
 use remuda_proto::{Body, Identity, Instant, Machine, Now, Session};
 use remuda_scheduler::broadcast::{Broadcast, BroadcastEffect, BroadcastEvent};
 use serde_json::Value;
@@ -17,8 +20,14 @@ pub(crate) struct BroadcastCore {
 }
 
 impl BroadcastCore {
-    pub(crate) fn new(session: Session, tampering: Option<Tampering>) -> Self {
-        Self { inner: Broadcast::new(session.clone()), tampering, session, count: 0 }
+    pub(crate) fn new(
+        session: Session,
+        tampering: Option<Tampering>,
+        durability: Durability,
+        reattach: Duration,
+    ) -> Self {
+        let inner = Broadcast::new(session.clone()).with_durability(durability).with_reattach(reattach);
+        Self { inner, tampering, session, count: 0 }
     }
 
     /// How many coalescing requests wait for replies.

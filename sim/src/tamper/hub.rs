@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use remuda_hub::hub::{Config, Effect, Event, Hub};
 use remuda_proto::message::content::RegistrationRequest;
+use remuda_proto::monitor::Monitor;
 use remuda_proto::{Body, EngineUuid, Header, Instant, Machine, MsgId, Now, Session};
 
 use super::{ONE_IN, Tampering};
@@ -25,6 +26,8 @@ pub(crate) struct HubCore {
     forgotten: BTreeSet<EngineUuid>,
     /// Counts what could go wrong.
     count: u64,
+    /// What it was told by the schedulers, until that is taken.
+    pub(crate) told: Vec<Monitor>,
 }
 
 impl HubCore {
@@ -38,6 +41,7 @@ impl HubCore {
             pending: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             count: 0,
+            told: Vec::new(),
         }
     }
 
@@ -75,6 +79,9 @@ impl Machine for HubCore {
     fn handle(&mut self, now: Now, mut event: Event, out: &mut Vec<Effect>) {
         if self.tampering == Some(Tampering::ForgottenAfterPause) {
             self.forget(now, &mut event);
+        }
+        if let Event::Monitor(seen) = &event {
+            self.told.push(seen.clone());
         }
         self.inner.handle(now, event, out);
         for effect in std::mem::take(out) {

@@ -76,11 +76,17 @@ pub enum Tampering {
     DeadAfterPause,
     /// The hub forgets registrations that were pending when it stood still.
     ForgottenAfterPause,
+    /// The task scheduler waits for the disk with nothing, though it should.
+    SendsUnrecorded,
+    /// The task scheduler takes over only every other task of an earlier controller.
+    ForgetsTasks,
+    /// Engines that come back are never asked what they have.
+    AsksNothing,
 }
 
 impl Tampering {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 33] = [
         Self::DropReply,
         Self::ReplyTwice,
         Self::OtherClient,
@@ -111,7 +117,16 @@ impl Tampering {
         Self::BroadcastOrder,
         Self::DeadAfterPause,
         Self::ForgottenAfterPause,
+        Self::SendsUnrecorded,
+        Self::ForgetsTasks,
+        Self::AsksNothing,
     ];
+
+    /// Whether it shows only where records are to last. The others are looked for where nothing waits for the disk and no
+    /// controller dies.
+    pub(crate) fn is_of_records(self) -> bool {
+        matches!(self, Self::SendsUnrecorded | Self::ForgetsTasks | Self::AsksNothing)
+    }
 
     /// The checkers that have to notice. Another one that does proves nothing of these.
     pub fn checkers(self) -> &'static [&'static str] {
@@ -132,6 +147,8 @@ impl Tampering {
             Self::NoNeeds => &["need"],
             Self::NoTimeout => &["time"],
             Self::OutOfOrder => &["order"],
+            Self::SendsUnrecorded => &["durable"],
+            Self::ForgetsTasks | Self::AsksNothing => &["settled"],
             Self::NoRecord => &["record"],
             Self::LostRecord => &["settled", "queues"],
             Self::WrongRecord => &["records"],

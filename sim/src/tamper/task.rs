@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use remuda_proto::message::metadata::TaskMetadata;
 use remuda_proto::message::parent_msg_id;
-use remuda_proto::monitor::Monitor;
-use remuda_proto::{Body, EngineUuid, Envelope, Identity, Instant, Machine, MsgId, Now, Refusal, Session};
+use remuda_proto::monitor::{Durability, Monitor};
+use remuda_proto::{Body, EngineUuid, Envelope, Identity, Instant, Machine, MsgId, MsgType, Now, Refusal, Session};
 use remuda_scheduler::task::TaskScheduler;
 use remuda_scheduler::{TaskConfig, TaskEffect, TaskEvent};
 use serde_json::{Value, json};
@@ -44,6 +44,9 @@ impl TaskCore {
     pub(crate) fn new(mut config: TaskConfig, session: Session, tampering: Option<Tampering>) -> Self {
         if tampering == Some(Tampering::MoreThanHwm) && config.hwm > 0 {
             config.hwm += 1;
+        }
+        if tampering == Some(Tampering::SendsUnrecorded) {
+            config.durability = Durability::Async;
         }
         Self {
             inner: TaskScheduler::new(config, session.clone()),
@@ -167,7 +170,20 @@ impl TaskCore {
                 self.repeats.extend(old.map(|old| (msg_id.clone(), old)));
                 Some(TaskEvent::Resubmit { msg_id, body })
             }
-            TaskEvent::Abort { .. } | TaskEvent::Explain { .. } | TaskEvent::Undelivered { .. } => Some(event),
+            TaskEvent::Recover(mut recovery) => {
+                if tampering == Tampering::ForgetsTasks {
+                    let mut kept = false;
+                    recovery.tasks.retain(|_| {
+                        kept = !kept;
+                        kept
+                    });
+                }
+                Some(TaskEvent::Recover(recovery))
+            }
+            TaskEvent::Abort { .. }
+            | TaskEvent::Explain { .. }
+            | TaskEvent::Undelivered { .. }
+            | TaskEvent::Committed { .. } => Some(event),
         }
     }
 
@@ -190,7 +206,12 @@ impl TaskCore {
         match effect {
             TaskEffect::ToEngine { mut engine, client, body } => {
                 let body = self.original(body);
-                let Ok(Envelope { msg_id, .. }) = Envelope::read(self.session.packer(), &body) else { return };
+                let Ok(Envelope { msg_id, msg_type, .. }) = Envelope::read(self.session.packer(), &body) else {
+                    return;
+                };
+                if tampering == Tampering::AsksNothing && msg_type == MsgType::KernelInfoRequest {
+                    return;
+                }
                 if tampering == Tampering::SameEngine {
                     let first = self.first.entry(msg_id.clone()).or_insert_with(|| engine.clone()).clone();
                     let is_there = self.engines.iter().any(|uuid| uuid.identity() == first);

@@ -6,7 +6,8 @@ use std::time::Duration;
 use remuda_hub::{heart, hub};
 use remuda_proto::message::parent_msg_id;
 use remuda_proto::message::story::DriverState;
-use remuda_proto::{Body, EngineUuid, Frames, Identity, Idents, Instant, Machine, MsgId, Now};
+use remuda_proto::monitor::Durability;
+use remuda_proto::{Body, EngineUuid, Envelope, Frames, Identity, Idents, Instant, Machine, MsgId, Now};
 use remuda_scheduler::broadcast::{BroadcastEffect, BroadcastEvent};
 use remuda_scheduler::{OutputEffect, OutputEvent, RelayEffect, RelayEvent, TaskEffect, TaskEvent};
 
@@ -99,6 +100,9 @@ impl World {
             PartName::Output => turn!(output, output_does),
             PartName::Store => turn!(store, store_does),
         }
+        if name == PartName::Hub {
+            self.note_reports();
+        }
         self.plan(name);
         Ok(())
     }
@@ -120,6 +124,7 @@ impl World {
         }
         for effect in out {
             self.book.effect(now, &effect)?;
+            self.check_durable(&effect)?;
             self.task_does(effect);
         }
         self.book.after()?;
@@ -144,7 +149,9 @@ impl World {
                     }
                     BroadcastEvent::Registered { .. }
                     | BroadcastEvent::Unregistered { .. }
-                    | BroadcastEvent::Undelivered { .. } => {}
+                    | BroadcastEvent::Undelivered { .. }
+                    | BroadcastEvent::Recover(_)
+                    | BroadcastEvent::Committed { .. } => {}
                 }
                 self.broadcasts.event(&event);
                 self.broadcast.machine.handle(now, event, &mut out);
@@ -186,6 +193,8 @@ impl World {
             TaskEvent::Result { engine, body, .. } => {
                 self.log.message(at, 2, body, || format!("the task scheduler gets from `{engine}`"));
             }
+            TaskEvent::Recover(_) => self.log.all(at, "the task scheduler takes over"),
+            TaskEvent::Committed { ticket } => self.log.note(at, format_args!("all up to {ticket:?} is on disk")),
             TaskEvent::Registered { uuid, .. } => {
                 self.log.engine(at, uuid.clone(), format_args!("the task scheduler hears that `{uuid}` is there"));
             }
@@ -371,11 +380,15 @@ impl World {
             }
             hub::Effect::Resubmit { msg_id, body } => {
                 self.check_repeated(&msg_id, &body)?;
+                if let Ok(envelope) = Envelope::read(self.parameters.packer, &body)
+                    && self.parameters.durability != Durability::None
+                {
+                    self.journal.repeats(self.clock.instant(), envelope, body.clone());
+                }
                 self.task.mail(TaskEvent::Resubmit { msg_id, body });
                 self.plan(PartName::Task);
             }
-            // The controller is not restarted here.
-            hub::Effect::SaveEngines(_) => {}
+            hub::Effect::SaveEngines(state) => self.saved = state,
             hub::Effect::Store(write) => {
                 self.store.mail(Job::Write(write));
                 self.plan(PartName::Store);
@@ -395,7 +408,7 @@ impl World {
     fn store_does(&mut self, _name: PartName, done: Done) {
         match done {
             Done::Tell(event) => self.tell_hub(event),
-            Done::Committed(queue, ticket) => panic!("{queue:?} waits for {ticket:?}, and was not told to wait"),
+            Done::Committed(queue, ticket) => self.committed(queue, ticket),
         }
     }
 

@@ -147,6 +147,7 @@ impl World {
                 let Some(number) = self.victim(|life| life == Life::Runs) else { return false };
                 return self.heart_reconnects(number);
             }
+            Fault::ControllerDies => return self.controller_dies(),
             Fault::StrayReply => {
                 let Some(number) = self.victim(|life| life == Life::Runs) else { return false };
                 let again = self.dice.faults.percent(50);

@@ -2,6 +2,7 @@
 
 mod clients;
 mod controller;
+mod death;
 mod engines;
 mod faults;
 pub mod scenario;
@@ -10,12 +11,10 @@ mod settle;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use remuda_hub::hub;
-use remuda_hub::store::{MemoryStore, NoStore, TaskStore};
-use remuda_hub::{Limits, heart};
-use remuda_proto::message::content::ControllerInfo;
+use remuda_hub::EngineState;
+use remuda_proto::monitor::Durability;
 use remuda_proto::{EngineUuid, Identity, Instant, Key, MsgId, Session, SessionId};
-use remuda_scheduler::{OutputRelay, Relay, Scheme, TaskConfig, relay};
+use remuda_scheduler::{OutputRelay, Relay, Scheme};
 
 use crate::checker::{BroadcastBook, ClientBook, Rules, TaskBook, Verdict, Violation};
 use crate::client::ClientNode;
@@ -23,12 +22,14 @@ use crate::clock::Clock;
 use crate::coverage::Coverage;
 use crate::dice::Dice;
 use crate::engine::EngineNode;
+use crate::journal::Journal;
 use crate::log::{Line, Log};
 use crate::network::{Channel, Network, Payload, Peer, Way};
 use crate::parameters::{Kind, Parameters};
 use crate::part::{Part, PartName};
 use crate::store::StoreCore;
 use crate::tamper::{BroadcastCore, HeartCore, HubCore, Tampering, TaskCore};
+use death::Threads;
 
 /// The key that signs everything.
 const KEY: &str = "the-key-of-all-simulated-clusters";
@@ -85,6 +86,8 @@ enum Happening {
     Quicken(u32),
     /// A client hears at once again of what happens to engines.
     FreshNews(u32),
+    /// With durability `async`: what the hub was told is on disk, unless the controller of that life died before.
+    Commit { life: u32 },
     /// A client that read nothing reads again.
     Reads(u32),
     /// A nanny tells the hub that its engine is gone.
@@ -175,6 +178,14 @@ pub struct World {
     to_repeat: BTreeMap<MsgId, u64>,
     /// What clients sent and got.
     sent: ClientBook,
+    /// What is on disk.
+    journal: Journal,
+    /// Whether the next commit is planned.
+    commits: bool,
+    /// How many controllers died.
+    life: u32,
+    /// The engines as the hub saved them last.
+    saved: EngineState,
     dice: DiceBox,
     phase: Phase,
     /// Since when all threads of the controller run.
@@ -193,31 +204,16 @@ pub struct World {
 
 impl World {
     /// A cluster of this shape, at the beginning of time.
-    pub fn new(parameters: Parameters, options: Options) -> Self {
+    pub fn new(mut parameters: Parameters, options: Options) -> Self {
+        if options.tampering.is_some_and(|tampering| !tampering.is_of_records()) {
+            parameters.durability = Durability::None;
+        }
         let seed = parameters.seed;
         let (key, packer) = (Key::new(KEY), parameters.packer);
         let session =
             |name: &str| Session::new(SessionId::from(format!("controller-{name}")), "sim", key.clone(), packer, 1);
-        let heart_config = heart::Config { period: parameters.heart_period, max_misses: parameters.max_misses };
-        let hub_config = hub::Config {
-            registration_timeout: parameters.registration_timeout,
-            controller: ControllerInfo { version: "sim".to_owned(), ..ControllerInfo::default() },
-            ..hub::Config::with_heart_period(parameters.heart_period)
-        };
-        let store: Box<dyn TaskStore> = if parameters.records {
-            // Nothing is dropped, so that all that was done can be looked up in the end.
-            Box::new(MemoryStore::new(Limits { records: 10_000_000, size_bytes: 1 << 40, ..Limits::default() }))
-        } else {
-            Box::new(NoStore::default())
-        };
-        let task_config = TaskConfig {
-            scheme: parameters.scheme,
-            hwm: parameters.hwm,
-            grace: parameters.grace,
-            max_pending_tasks: parameters.max_pending_tasks,
-            seed,
-            ..TaskConfig::default()
-        };
+        let Threads { hub, store, heart, task, mux, control, output, broadcast } =
+            Threads::new(&parameters, &options, Instant(0), 0);
         let rules = Rules {
             session: session("checker"),
             pure: parameters.scheme == Scheme::Pure,
@@ -232,14 +228,14 @@ impl World {
             clock: Clock::new(),
             log: Log::new(packer, options.record),
             network: Network::new(parameters.latency, Dice::new(seed, "network")),
-            hub: Part::new(HubCore::new(hub_config, session("hub"), options.tampering)),
-            store: Part::new(StoreCore::new(store)),
-            heart: Part::new(HeartCore::new(heart_config, Instant(0), options.tampering)),
-            task: Part::new(TaskCore::new(task_config, session("task"), options.tampering)),
-            mux: Part::new(Relay::new(relay::Channel::Mux, session("mux"))),
-            control: Part::new(Relay::new(relay::Channel::Control, session("control"))),
-            output: Part::new(OutputRelay::new(session("iopub"))),
-            broadcast: Part::new(BroadcastCore::new(session("broadcast"), options.tampering)),
+            hub,
+            store,
+            heart,
+            task,
+            mux,
+            control,
+            output,
+            broadcast,
             engines: Vec::new(),
             by_identity: BTreeMap::new(),
             registered: BTreeSet::new(),
@@ -249,6 +245,10 @@ impl World {
             broadcasts: BroadcastBook::new(session("checker")),
             to_repeat: BTreeMap::new(),
             sent: ClientBook::new(session("checker")),
+            journal: Journal::default(),
+            commits: false,
+            life: 0,
+            saved: EngineState::default(),
             dice: DiceBox {
                 workload: Dice::new(seed, "workload"),
                 faults: Dice::new(seed, "faults"),
@@ -267,6 +267,9 @@ impl World {
             parameters,
             options,
         };
+        if world.parameters.durability == Durability::Sync {
+            world.broadcasts.rest();
+        }
         world.begin();
         world
     }
@@ -345,6 +348,7 @@ impl World {
             Happening::FreshNews(client) => {
                 self.network.lag(Peer::Client(client), Channel::Notification, Duration::ZERO);
             }
+            Happening::Commit { life } => self.commit(life),
             Happening::Reads(client) => return self.client_reads(client),
             Happening::NannyTells(engine) => self.nanny_tells(engine),
             Happening::Act(client) => self.act(client),

@@ -21,7 +21,8 @@ impl World {
     /// Faults stop. Frozen engines go on, and fresh ones come that can run whatever there is to run.
     pub(super) fn calm(&mut self) {
         let parameters = &self.parameters;
-        let known = parameters.detection() * 2 + parameters.grace + parameters.registration_timeout;
+        let known =
+            parameters.detection() * 2 + parameters.grace + parameters.registration_timeout + parameters.reattach;
         // A task may be as long as four times the mean, and all may have to wait for the same engine.
         let waiting = u32::try_from(self.sent.waiting() + self.book.accepted()).unwrap_or(u32::MAX);
         let by = self.clock.instant() + known + parameters.task_time * 4 * waiting + PATIENCE;
@@ -111,7 +112,9 @@ impl World {
         let bodies: Vec<_> = self.questions.iter().filter_map(|question| self.sent.reply(question)).collect();
         let contents: Vec<Value> =
             bodies.iter().map(|body| packer.unpack(body.content()).unwrap_or_default()).collect();
-        hub::check_queues(&contents[0], &self.book, self.direct == 0)?;
+        if self.life == 0 {
+            hub::check_queues(&contents[0], &self.book, self.direct == 0)?;
+        }
         if let (Some(results), Some(body)) = (contents.get(1), bodies.get(1)) {
             hub::check_results(packer, &self.compared, results, body, &self.book, &self.sent)?;
         }
@@ -132,7 +135,7 @@ impl World {
     }
 
     /// How long an engine that can be heard by a controller that runs needs to be registered, at most.
-    fn time_to_register(&self) -> Duration {
+    pub(super) fn time_to_register(&self) -> Duration {
         self.parameters.heart_period * 5 + self.parameters.round_trip() * 4
     }
 

@@ -258,6 +258,9 @@ fn events(task: &TaskStory) -> Vec<(Date, String)> {
             AttemptEnd::Unmet => format!("{engine} could not run it (a dependency that it checks itself was not met)"),
             AttemptEnd::Died => format!("{engine} was gone, and no reply came in time"),
             AttemptEnd::Undelivered => format!("was not sent after all: {engine} does not read (--max-unread-bytes)"),
+            AttemptEnd::Lost => {
+                format!("was lost when the controller died: {engine} does not have it, or did not come back")
+            }
         };
         events.push((attempt.ended, end));
     }
@@ -329,6 +332,7 @@ fn reason(obstacle: &Obstacle, hwm: u32, need: &str) -> String {
         Why::NotATarget => format!("{is} not among the engines that it names"),
         Why::NotFollowed => format!("{is} not where the tasks ran that it has to follow"),
         Why::CannotRun => format!("cannot run it: it needs {need}"),
+        Why::Unheard => "of the earlier controller may have it and did not answer yet".to_owned(),
     };
     format!("{} {what}{names}", count(*engines, "engine"))
 }
@@ -340,6 +344,9 @@ fn advice(ready: &Ready) -> String {
         "process" => "an engine that runs programs (`remuda engine`)",
         _ => "an engine that registers this function",
     };
+    if has(Why::Unheard) {
+        return "wait until these have answered, or are given up after a minute".to_owned();
+    }
     if has(Why::NoRoom) {
         return "wait until one of these has done a task; more engines or a higher `--hwm` make the line shorter"
             .to_owned();

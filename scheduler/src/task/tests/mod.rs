@@ -3,9 +3,11 @@
 mod dependency;
 mod explain;
 mod placement;
+mod recorded;
 mod reply;
 mod stranded;
 mod submission;
+mod takeover;
 
 use std::time::Duration;
 

@@ -3,16 +3,28 @@
 //! Stock builds a tree of relays, so that no process has to send to all engines. In one compiled process a tree has no
 //! purpose: every engine is a leaf's neighbour here, and the payload is shared among all copies.
 
+mod takeover;
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use remuda_proto::message::metadata::ReplyEnvelope;
-use remuda_proto::monitor::{Monitor, Queue};
+use remuda_proto::monitor::{Durability, Monitor, Queue, Ticket};
+use remuda_proto::recovery::Recovery;
 use remuda_proto::{
     Body, EngineId, EngineUuid, Envelope, Header, Identity, Idents, Instant, Machine, Map, MsgId, Now, Refusal,
     RemoteError, SeenSignatures, Session, Set, Status,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+use self::takeover::question_to;
+use crate::owed::{Keep, Owed};
+use crate::probe::hub_identity;
+use crate::relay::REATTACH;
+use crate::ticket::Withheld;
 
 /// Most coalescing requests that are collected at a time. Beyond it the oldest is answered with an error.
 pub const MAX_COLLECTED: usize = 10_000;
@@ -44,6 +56,13 @@ pub enum BroadcastEvent {
         client: Identity,
         /// The engine's copy of the request.
         body: Body,
+    },
+    /// What an earlier controller left, before anything else.
+    Recover(Box<Recovery>),
+    /// All reports up to this one are on disk. Only with [`Durability::Sync`].
+    Committed {
+        /// The last of them that had a ticket.
+        ticket: Ticket,
     },
     /// An engine is there.
     Registered {
@@ -123,6 +142,10 @@ struct Collected {
 /// Where stock differs: a coalesced reply is an error if any engine failed (stock looks at the last reply only), a target
 /// that is not there gets an error reply (stock waits for ever), and so does a request without targets. And the hub is told: of each
 /// engine's copy, under the id that it has there.
+///
+/// After the controller died, another one takes over what is on record ([`BroadcastEvent::Recover`]) as the direct relay
+/// does. A request whose replies were to come as one is answered with an error at once: those that came before are not
+/// there any more.
 #[derive(Debug)]
 pub struct Broadcast {
     /// Verifies what comes, signs what is changed.
@@ -137,6 +160,12 @@ pub struct Broadcast {
     order: VecDeque<MsgId>,
     /// Largest message taken, in bytes.
     max_message_bytes: usize,
+    /// What waits until a report is on disk.
+    withheld: Withheld<BroadcastEffect>,
+    /// What engines of an earlier controller owe, until all of that is settled.
+    owed: Option<Box<Owed>>,
+    /// How long to wait for those that did not come back.
+    reattach: Duration,
 }
 
 impl Broadcast {
@@ -149,7 +178,22 @@ impl Broadcast {
             collected: Map::default(),
             order: VecDeque::new(),
             max_message_bytes: usize::MAX,
+            withheld: Withheld::new(Durability::None),
+            owed: None,
+            reattach: REATTACH,
         }
+    }
+
+    /// The same, with records that are to be relied on that far.
+    #[must_use]
+    pub fn with_durability(self, durability: Durability) -> Self {
+        Self { withheld: Withheld::new(durability), ..self }
+    }
+
+    /// The same, with another time than [`REATTACH`] to wait for the engines of an earlier controller.
+    #[must_use]
+    pub fn with_reattach(self, reattach: Duration) -> Self {
+        Self { reattach, ..self }
     }
 
     /// The same, but messages of more than `max_message_bytes` are not taken: an error takes their place.
@@ -176,7 +220,7 @@ impl Broadcast {
         let envelope = Envelope::read(packer, body)?;
         if let Err(refusal) = Refusal::check_size(body, self.max_message_bytes) {
             let reply = self.error(now, &envelope, body.header(), &json!({}), "ValueError", &refusal.to_string());
-            out.push(BroadcastEffect::ToClient { client: client.clone(), body: reply });
+            self.send(now, None, BroadcastEffect::ToClient { client: client.clone(), body: reply }, out);
             return Err(refusal);
         }
         let metadata: RequestMetadata = match packer.unpack(body.metadata()) {
@@ -184,14 +228,14 @@ impl Broadcast {
             Err(error) => {
                 let evalue = format!("metadata is not understood: {error}; `targets` is a list of [uuid, id]");
                 let reply = self.error(now, &envelope, body.header(), &json!({}), "ValueError", &evalue);
-                out.push(BroadcastEffect::ToClient { client: client.clone(), body: reply });
+                self.send(now, None, BroadcastEffect::ToClient { client: client.clone(), body: reply }, out);
                 return Err(error.into());
             }
         };
         if metadata.targets.is_empty() {
             let evalue = "a broadcast needs at least one target";
             let reply = self.error(now, &envelope, body.header(), &json!({}), "ValueError", evalue);
-            out.push(BroadcastEffect::ToClient { client: client.clone(), body: reply });
+            self.send(now, None, BroadcastEffect::ToClient { client: client.clone(), body: reply }, out);
             return Err(Refusal::NoTarget);
         }
         let header: Header = packer.unpack(body.header())?;
@@ -217,21 +261,23 @@ impl Broadcast {
                     "original_msg_id": envelope.msg_id,
                 });
                 let reply = self.error(now, &envelope, &copy, &said, "IndexError", &evalue);
-                self.reply(now, client, &uuid, &reply, out)?;
+                self.reply(now, client, &uuid, &reply, None, out)?;
                 continue;
             }
             let parts = [&copy[..], body.parent_header(), &packer.pack(&wire)?, body.content()];
             let buffers = (0..body.buffer_count()).filter_map(|index| body.buffer(index));
             let body = self.session.sign_parts(parts, buffers);
+            let ticket = self.withheld.take();
             out.push(BroadcastEffect::Monitor(Monitor::Request {
                 queue: Queue::Broadcast,
                 engine: Some(uuid.clone()),
                 client: Some(client.clone()),
                 envelope: Envelope { msg_id: copied, ..envelope.clone() },
                 body: body.clone(),
-                ticket: None,
+                ticket,
             }));
-            out.push(BroadcastEffect::ToEngine { engine: uuid.identity(), client: client.clone(), body });
+            let copy = BroadcastEffect::ToEngine { engine: uuid.identity(), client: client.clone(), body };
+            self.send(now, ticket, copy, out);
         }
         Ok(())
     }
@@ -251,7 +297,7 @@ impl Broadcast {
                 let evalue = format!("given up: more than {MAX_COLLECTED} coalescing requests wait for engines");
                 let request = Envelope { msg_id: oldest, ..envelope.clone() };
                 let reply = self.error(now, &request, &given_up.header, &json!({}), "RuntimeError", &evalue);
-                out.push(BroadcastEffect::ToClient { client: given_up.client, body: reply });
+                self.send(now, None, BroadcastEffect::ToClient { client: given_up.client, body: reply }, out);
             }
         }
         let replies: Map<_, _> = targets.iter().map(|(uuid, id)| (uuid.clone(), (*id, None))).collect();
@@ -278,19 +324,64 @@ impl Broadcast {
         reply.expect("an error is text, which every packer takes").1
     }
 
-    /// Takes the reply of one target: passes it on, or keeps it until the others are there.
+    /// Sends something once this report is on disk, and after all that waits already.
+    fn send(&mut self, now: Now, ticket: Option<Ticket>, effect: BroadcastEffect, out: &mut Vec<BroadcastEffect>) {
+        if let Some(effect) = self.withheld.hold(ticket, effect) {
+            self.send_now(now, effect, out);
+        }
+    }
+
+    /// Sends something, unless it is for an engine that is to answer first.
+    fn send_now(&mut self, now: Now, effect: BroadcastEffect, out: &mut Vec<BroadcastEffect>) {
+        let (Some(owed), BroadcastEffect::ToEngine { engine, client, body }) = (&mut self.owed, &effect) else {
+            return out.push(effect);
+        };
+        match owed.keep(engine, &Idents::from_iter([client.clone()]), body) {
+            Keep::Kept => {}
+            Keep::Send => out.push(effect),
+            // Whoever wrote the copy can read it.
+            Keep::Full => _ = self.undelivered(now, engine, client, body, out),
+        }
+    }
+
+    /// All reports up to this one are on disk: what waited for them is done.
+    fn committed(&mut self, now: Now, ticket: Ticket, out: &mut Vec<BroadcastEffect>) {
+        self.withheld.commit(ticket);
+        while let Some(effect) = self.withheld.pop() {
+            self.send_now(now, effect, out);
+        }
+    }
+
+    /// What was sent to an engine never reached it.
+    fn undelivered(
+        &mut self,
+        now: Now,
+        engine: &Identity,
+        client: &Identity,
+        body: &Body,
+        out: &mut Vec<BroadcastEffect>,
+    ) -> Result<(), Refusal> {
+        let error = crate::relay::unread(engine);
+        let uuid = engine.to_engine().ok_or_else(|| Refusal::UnknownEngine(engine.clone()))?;
+        self.fail(now, client, &uuid, (body.header(), body.metadata()), (&error.ename, &error.evalue), out)
+    }
+
+    /// Takes the reply of one target: passes it on, or keeps it until the others are there. It goes out once the report with
+    /// this ticket is on disk.
     fn reply(
         &mut self,
-        _now: Now,
+        now: Now,
         client: &Identity,
         engine: &EngineUuid,
         body: &Body,
+        ticket: Option<Ticket>,
         out: &mut Vec<BroadcastEffect>,
     ) -> Result<(), Refusal> {
         let packer = self.session.packer();
         let copied: CopiedMetadata = packer.unpack(body.metadata())?;
         if !copied.is_coalescing {
-            out.push(BroadcastEffect::ToClient { client: client.clone(), body: body.clone() });
+            let reply = BroadcastEffect::ToClient { client: client.clone(), body: body.clone() };
+            self.send(now, ticket, reply, out);
             return Ok(());
         }
         let original = copied.original_msg_id.ok_or(Refusal::NoParent)?;
@@ -309,7 +400,7 @@ impl Broadcast {
         if collected.missing == 0 {
             let collected = self.collected.swap_remove(&original).ok_or_else(unexpected)?;
             let body = self.coalesce(&collected, body)?;
-            out.push(BroadcastEffect::ToClient { client: collected.client, body });
+            self.send(now, ticket, BroadcastEffect::ToClient { client: collected.client, body }, out);
         }
         Ok(())
     }
@@ -339,18 +430,28 @@ impl Broadcast {
     ) -> Result<(), Refusal> {
         self.session.key().verify(body)?;
         let client = idents.first().ok_or(Refusal::NoTarget)?;
+        if self.settle(now, engine, body, out) {
+            return Ok(());
+        }
+        if *client == hub_identity() {
+            // What it was asked by an earlier controller, or had answered before.
+            return Err(Refusal::NoParent);
+        }
         let uuid = engine.to_engine().ok_or_else(|| Refusal::UnknownEngine(engine.clone()))?;
         if let Err(refusal) = Refusal::check_size(body, self.max_message_bytes) {
             let (ename, evalue) = ("ValueError", refusal.to_string());
             self.fail(now, client, &uuid, (body.parent_header(), body.metadata()), (ename, &evalue), out)?;
             return Err(refusal);
         }
-        let replied = self.reply(now, client, &uuid, body, out);
+        let said = crate::reply::read(self.session.packer(), body);
+        let is_told = said.as_ref().is_ok_and(|said| said.parent.is_some() && said.status.is_some());
+        let ticket = if is_told { self.withheld.take() } else { None };
+        let replied = self.reply(now, client, &uuid, body, ticket, out);
         // The hub knows what it expects, whatever becomes of the reply here: a coalesced one may be given up already.
-        let said = crate::reply::read(self.session.packer(), body)?;
+        let said = said?;
         if let (Some(msg_id), Some(status)) = (said.parent, said.status) {
             let (queue, engine, body) = (Queue::Broadcast, Some(uuid), body.clone());
-            let told = Monitor::Reply { queue, engine, msg_id, status, body, ticket: None };
+            let told = Monitor::Reply { queue, engine, msg_id, status, body, ticket };
             out.push(BroadcastEffect::Monitor(told));
         }
         replied
@@ -366,6 +467,22 @@ impl Broadcast {
         (ename, evalue): (&str, &str),
         out: &mut Vec<BroadcastEffect>,
     ) -> Result<(), Refusal> {
+        let (msg_id, reply) = self.failure(now, engine, (header, metadata), (ename, evalue))?;
+        let (queue, engine_uuid, ticket) = (Queue::Broadcast, Some(engine.clone()), self.withheld.take());
+        let (status, body) = (Status::Error, reply.clone());
+        let told = Monitor::Reply { queue, engine: engine_uuid, msg_id, status, body, ticket };
+        out.push(BroadcastEffect::Monitor(told));
+        self.reply(now, client, engine, &reply, ticket, out)
+    }
+
+    /// An error in the place of an engine's reply, and the id of its copy.
+    fn failure(
+        &mut self,
+        now: Now,
+        engine: &EngineUuid,
+        (header, metadata): (&[u8], &[u8]),
+        (ename, evalue): (&str, &str),
+    ) -> Result<(MsgId, Body), Refusal> {
         let packer = self.session.packer();
         let copied: CopiedMetadata = packer.unpack(metadata)?;
         let asked: Header = packer.unpack(header)?;
@@ -376,17 +493,14 @@ impl Broadcast {
         let error = RemoteError::new(ename, evalue);
         let reply = asked.msg_type.reply();
         let reply = self.session.message(now.date, reply, Some(header), &said, &error.content(), &[]);
-        let reply = reply.expect("an error is text, which every packer takes").1;
-        let (queue, engine_uuid, msg_id) = (Queue::Broadcast, Some(engine.clone()), asked.msg_id);
-        let (status, body) = (Status::Error, reply.clone());
-        let told = Monitor::Reply { queue, engine: engine_uuid, msg_id, status, body, ticket: None };
-        out.push(BroadcastEffect::Monitor(told));
-        self.reply(now, client, engine, &reply, out)
+        Ok((asked.msg_id, reply.expect("an error is text, which every packer takes").1))
     }
 
     /// Forgets the coalescing requests that wait for an engine which is gone: their clients have failed them already.
     fn gone(&mut self, uuid: &EngineUuid) {
         self.engines.swap_remove(uuid);
+        self.owed.iter_mut().for_each(|owed| owed.gone(uuid));
+        self.owed.take_if(|owed| owed.is_over());
         self.collected.retain(|_, collected| !matches!(collected.replies.get(uuid), Some((_, None))));
     }
 }
@@ -406,15 +520,13 @@ impl Machine for Broadcast {
                 (engine, done)
             }
             BroadcastEvent::Undelivered { engine, client, body } => {
-                let error = crate::relay::unread(&engine);
-                let parts = (body.header(), body.metadata());
-                let done = match engine.to_engine() {
-                    Some(uuid) => self.fail(now, &client, &uuid, parts, (&error.ename, &error.evalue), out),
-                    None => Err(Refusal::UnknownEngine(engine.clone())),
-                };
+                let done = self.undelivered(now, &engine, &client, &body, out);
                 (engine, done)
             }
+            BroadcastEvent::Recover(recovery) => return self.recover(now, *recovery, out),
+            BroadcastEvent::Committed { ticket } => return self.committed(now, ticket, out),
             BroadcastEvent::Registered { uuid } => {
+                self.ask(now, &uuid, out);
                 self.engines.insert(uuid);
                 return;
             }
@@ -426,12 +538,21 @@ impl Machine for Broadcast {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        None
+        self.owed.as_ref()?.deadline()
     }
 
-    fn on_deadline(&mut self, _now: Now, _out: &mut Vec<BroadcastEffect>) {}
+    fn on_deadline(&mut self, now: Now, out: &mut Vec<BroadcastEffect>) {
+        let Some(owed) = &mut self.owed else { return };
+        let questions = owed.ask_again(&mut self.session, now);
+        out.extend(questions.into_iter().map(|(engine, body)| question_to(engine, body)));
+        for (uuid, request) in owed.give_up(now) {
+            self.lose(now, &uuid, &request, out);
+        }
+    }
 
     fn check(&self) {
+        self.withheld.check();
+        self.owed.iter().for_each(|owed| owed.check());
         assert!(self.collected.len() <= MAX_COLLECTED && self.order.len() <= 2 * MAX_COLLECTED);
         for (id, collected) in &self.collected {
             let missing = collected.replies.values().filter(|(_, reply)| reply.is_none()).count();
@@ -439,197 +560,5 @@ impl Machine for Broadcast {
             assert!(missing > 0, "{id} has all its replies");
             assert!(self.order.contains(id), "{id}");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use bytes::Bytes;
-    use remuda_proto::message::parent_msg_id;
-    use remuda_proto::{Date, Key, MsgType, Packer, SessionId};
-
-    fn session(id: &str) -> Session {
-        Session::new(SessionId::from(id), "u", Key::new("k"), Packer::Json, 1)
-    }
-
-    /// A scheduler with engines `e0` and `e1`, and a client.
-    struct World {
-        broadcast: Broadcast,
-        client: Session,
-    }
-
-    impl World {
-        fn new() -> Self {
-            let mut world = Self { broadcast: Broadcast::new(session("b")), client: session("c") };
-            for uuid in ["e0", "e1"] {
-                world.handle(BroadcastEvent::Registered { uuid: uuid.into() });
-            }
-            world
-        }
-
-        fn handle(&mut self, event: BroadcastEvent) -> Vec<BroadcastEffect> {
-            let mut out = Vec::new();
-            self.broadcast.handle(Now::default(), event, &mut out);
-            self.broadcast.check();
-            out
-        }
-
-        fn send(&mut self, coalescing: bool, targets: &Value) -> (MsgId, Vec<BroadcastEffect>) {
-            let metadata = json!({"targets": targets, "is_broadcast": true, "is_coalescing": coalescing});
-            let buffers = [Bytes::from_static(b"payload")];
-            let message = self.client.message(Date(0), MsgType::ApplyRequest, None, &metadata, &json!({}), &buffers);
-            let (id, body) = message.unwrap();
-            (id, self.handle(BroadcastEvent::FromClient { client: Identity::from(&b"c"[..]), body }))
-        }
-
-        /// Answers a copy as a stock engine does.
-        fn answer(&mut self, engine: &str, copy: &Body, status: &str, result: &'static str) -> Vec<BroadcastEffect> {
-            let request: Value = serde_json::from_slice(copy.metadata()).unwrap();
-            let metadata = json!({
-                "engine": engine, "status": status, "dependencies_met": true, "is_broadcast": true,
-                "is_coalescing": request["is_coalescing"], "original_msg_id": request["original_msg_id"],
-            });
-            let content = json!({"status": status});
-            let buffers = [Bytes::from_static(result.as_bytes())];
-            let parent = Some(copy.header());
-            let mut engines = session(engine);
-            let body = engines.message(Date(0), MsgType::ApplyReply, parent, &metadata, &content, &buffers).unwrap().1;
-            self.handle(BroadcastEvent::FromEngine {
-                engine: Identity::from(engine.as_bytes()),
-                idents: [Identity::from(&b"c"[..])].into_iter().collect(),
-                body,
-            })
-        }
-    }
-
-    fn copies(effects: &[BroadcastEffect]) -> Vec<Body> {
-        let mut copies = Vec::new();
-        for effect in effects {
-            if let BroadcastEffect::ToEngine { body, .. } = effect {
-                assert_eq!(Key::new("k").verify(body), Ok(()));
-                copies.push(body.clone());
-            }
-        }
-        copies
-    }
-
-    fn replies(effects: &[BroadcastEffect]) -> Vec<Body> {
-        let bodies = effects.iter().filter_map(|effect| match effect {
-            BroadcastEffect::ToClient { body, .. } => Some(body.clone()),
-            _ => None,
-        });
-        bodies.inspect(|body| assert_eq!(Key::new("k").verify(body), Ok(()))).collect()
-    }
-
-    fn both() -> Value {
-        json!([["e0", 0], ["e1", 1]])
-    }
-
-    #[test]
-    fn each_target_gets_a_copy_under_an_id_of_its_own() {
-        let mut world = World::new();
-        let (id, effects) = world.send(false, &both());
-        let copies = copies(&effects);
-        assert_eq!(copies.len(), 2);
-        for (copy, uuid) in copies.iter().zip(["e0", "e1"]) {
-            assert_eq!(Envelope::read(Packer::Json, copy).unwrap().msg_id.as_str(), format!("{id}_{uuid}"));
-            let metadata: Value = serde_json::from_slice(copy.metadata()).unwrap();
-            assert_eq!(metadata["original_msg_id"], id.as_str());
-            assert_eq!(copy.buffer(0).unwrap(), "payload");
-        }
-        let replies = replies(&world.answer("e1", &copies[1], "ok", "one"));
-        assert_eq!(parent_msg_id(Packer::Json, &replies[0]).unwrap().unwrap().as_str(), format!("{id}_e1"));
-    }
-
-    #[test]
-    fn coalesced_replies_come_as_one_in_the_order_of_the_targets() {
-        let mut world = World::new();
-        let (id, effects) = world.send(true, &both());
-        let copies = copies(&effects);
-        assert!(replies(&world.answer("e1", &copies[1], "ok", "one")).is_empty());
-        let replies = replies(&world.answer("e0", &copies[0], "ok", "zero"));
-        let buffers: Vec<&[u8]> = replies[0].buffers().collect();
-        assert_eq!(buffers, [&b"zero"[..], b"one"]);
-        let metadata: Value = serde_json::from_slice(replies[0].metadata()).unwrap();
-        assert_eq!((&metadata["broadcast_targets"], &metadata["original_msg_id"]), (&both(), &json!(id)));
-        assert_eq!(world.broadcast.outstanding(), 0);
-    }
-
-    #[test]
-    fn a_failure_is_seen_whichever_reply_comes_last() {
-        let mut world = World::new();
-        let (_, effects) = world.send(true, &both());
-        let copies = copies(&effects);
-        world.answer("e0", &copies[0], "error", "");
-        let replies = replies(&world.answer("e1", &copies[1], "ok", "one"));
-        let content: Value = serde_json::from_slice(replies[0].content()).unwrap();
-        assert_eq!(content["status"], "error");
-    }
-
-    #[test]
-    fn a_second_reply_of_the_same_engine_counts_for_nothing() {
-        let mut world = World::new();
-        let (_, effects) = world.send(true, &both());
-        let copies = copies(&effects);
-        world.answer("e0", &copies[0], "ok", "zero");
-        let again = world.answer("e0", &copies[0], "ok", "zero");
-        let refused = matches!(again.last(), Some(BroadcastEffect::Refused { refusal: Refusal::Unexpected(_), .. }));
-        assert!(refused && replies(&again).is_empty(), "{again:?}");
-    }
-
-    #[test]
-    fn the_hub_hears_of_each_copy_before_its_engine_and_of_each_reply() {
-        let told = |effects: &[BroadcastEffect]| -> Vec<String> {
-            let tell = |effect: &BroadcastEffect| match effect {
-                BroadcastEffect::Monitor(Monitor::Request {
-                    queue: Queue::Broadcast, engine, envelope, body, ..
-                }) => {
-                    assert_eq!(Envelope::read(Packer::Json, body).unwrap(), *envelope);
-                    format!("request {} for {engine:?}", envelope.msg_id)
-                }
-                BroadcastEffect::Monitor(Monitor::Reply {
-                    queue: Queue::Broadcast, engine, msg_id, status, ..
-                }) => {
-                    format!("{msg_id} {status:?} from {engine:?}")
-                }
-                BroadcastEffect::ToEngine { engine, .. } => format!("to {engine}"),
-                BroadcastEffect::ToClient { .. } => "to client".to_owned(),
-                other => panic!("{other:?}"),
-            };
-            effects.iter().map(tell).collect()
-        };
-        for coalescing in [false, true] {
-            let mut world = World::new();
-            let (id, effects) = world.send(coalescing, &both());
-            let expected = ["e0", "e1"]
-                .map(|engine| [format!("request {id}_{engine} for Some(\"{engine}\")"), format!("to {engine}")]);
-            assert_eq!(told(&effects), expected.concat());
-            let copies = copies(&effects);
-            let mut seen = told(&world.answer("e0", &copies[0], "error", ""));
-            seen.retain(|what| what != "to client");
-            assert_eq!(seen, [format!("{id}_e0 Error from Some(\"e0\")")]);
-        }
-    }
-
-    #[test]
-    fn a_target_that_is_not_there_is_an_error_and_not_silence() {
-        let mut world = World::new();
-        let (id, effects) = world.send(false, &json!([["e9", 9]]));
-        let replies = replies(&effects);
-        assert_eq!(parent_msg_id(Packer::Json, &replies[0]).unwrap().unwrap().as_str(), format!("{id}_e9"));
-        for targets in [json!([]), json!(5), json!([["e0"]])] {
-            let (_, effects) = world.send(true, &targets);
-            assert!(matches!(effects[..], [BroadcastEffect::ToClient { .. }, BroadcastEffect::Refused { .. }]));
-        }
-    }
-
-    #[test]
-    fn what_waits_for_an_engine_that_is_gone_is_forgotten() {
-        let mut world = World::new();
-        world.send(true, &both());
-        assert_eq!(world.broadcast.outstanding(), 1);
-        world.handle(BroadcastEvent::Unregistered { uuid: "e0".into() });
-        assert_eq!(world.broadcast.outstanding(), 0);
     }
 }

@@ -1,0 +1,217 @@
+//! Direct requests of an earlier controller that engines may still answer.
+//!
+//! An engine that comes back is asked what it has, on the queue that the requests went by. What it does not have was lost
+//! with the earlier controller: its client is told so, and nothing is run again. Until it answers, its connection may not
+//! be there: what is for it is kept.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use remuda_proto::monitor::Queue;
+use remuda_proto::recovery::Recovery;
+use remuda_proto::{Body, EngineUuid, Identity, Idents, Instant, Map, MsgId, Now, RemoteError, Session};
+
+use crate::probe::{self, FIRST_PAUSE, MAX_PAUSE};
+
+/// Most messages kept for an engine that has not answered.
+pub(crate) const MAX_KEPT: usize = 10_000;
+/// Most bytes kept for one.
+pub(crate) const MAX_KEPT_BYTES: usize = 64 << 20;
+
+/// A request that has no reply on record.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// Who gets the reply.
+    pub(crate) client: Identity,
+    /// Its id.
+    pub(crate) msg_id: MsgId,
+    /// The request.
+    pub(crate) body: Body,
+}
+
+impl Request {
+    /// What its client is told.
+    pub(crate) fn lost(&self, engine: Option<&EngineUuid>) -> RemoteError {
+        let Self { msg_id, .. } = self;
+        let engine = engine.map_or("?", |uuid| uuid.as_str());
+        let evalue =
+            format!("request '{msg_id}' to engine '{engine}' was lost when the controller died; it may have run");
+        RemoteError::new("EngineError", evalue)
+    }
+}
+
+/// An engine of the earlier controller.
+#[derive(Debug, Default)]
+struct Debtor {
+    /// What it owes, by id, in the order in which it came.
+    requests: Map<MsgId, Request>,
+    /// What it was asked; `None`: it did not come back.
+    question: Option<Question>,
+    /// What is for it, in order, with the routing frames behind its own. At most [`MAX_KEPT`]. Empty unless it was asked.
+    kept: VecDeque<(Idents, Body)>,
+    /// The size of `kept`, at most [`MAX_KEPT_BYTES`].
+    kept_bytes: usize,
+}
+
+/// A question that has no answer.
+#[derive(Debug)]
+struct Question {
+    /// Its id, the same each time.
+    msg_id: MsgId,
+    /// When it is asked again.
+    again_at: Instant,
+    /// How long to wait after that.
+    pause: Duration,
+}
+
+/// What becomes of a message for an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// It waits for the engine's answer.
+    Kept,
+    /// It is to be sent.
+    Send,
+    /// Too much waits already.
+    Full,
+}
+
+/// What became of an engine that answered.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    /// What it does not have.
+    pub(crate) lost: Vec<Request>,
+    /// What was kept for it.
+    pub(crate) kept: VecDeque<(Idents, Body)>,
+}
+
+/// What is owed by the engines of an earlier controller.
+#[derive(Debug)]
+pub(crate) struct Owed {
+    /// The engines that did not answer yet.
+    engines: BTreeMap<EngineUuid, Debtor>,
+    /// When those that did not come back are given up; `None`: they were.
+    until: Option<Instant>,
+}
+
+impl Owed {
+    /// What is on record of a queue. Those that do not come back within `reattach` are given up.
+    pub(crate) fn new(recovery: Recovery, queue: Queue, until: Instant) -> Self {
+        let mut engines: BTreeMap<EngineUuid, Debtor> = BTreeMap::new();
+        for uuid in recovery.engines {
+            engines.entry(uuid).or_default();
+        }
+        for task in recovery.tasks {
+            assert_eq!(task.queue, queue, "`{}` is for another scheduler", task.msg_id);
+            // One that nobody waits for is the hub's business.
+            if let (Some(uuid), Some(client)) = (task.engine, task.client) {
+                let request = Request { client, msg_id: task.msg_id.clone(), body: task.body };
+                engines.entry(uuid).or_default().requests.insert(task.msg_id, request);
+            }
+        }
+        Self { engines, until: Some(until) }
+    }
+
+    /// Whether nothing is left to settle.
+    pub(crate) fn is_over(&self) -> bool {
+        self.engines.is_empty()
+    }
+
+    /// An engine is registered: the question that it is to be asked, unless it was asked, or is a new one.
+    pub(crate) fn ask(&mut self, session: &mut Session, now: Now, uuid: &EngineUuid) -> Option<Body> {
+        let debtor = self.engines.get_mut(uuid)?;
+        if debtor.question.is_some() {
+            return None;
+        }
+        let (msg_id, body) = probe::question(session, now.date, None, debtor.requests.keys().cloned().collect());
+        debtor.question = Some(Question { msg_id, again_at: now.instant + FIRST_PAUSE, pause: FIRST_PAUSE });
+        Some(body)
+    }
+
+    /// Keeps a message for an engine that was asked and did not answer.
+    pub(crate) fn keep(&mut self, engine: &Identity, idents: &Idents, body: &Body) -> Keep {
+        let debtor = engine.to_engine().and_then(|uuid| self.engines.get_mut(&uuid));
+        let Some(debtor) = debtor.filter(|debtor| debtor.question.is_some()) else { return Keep::Send };
+        let size_bytes = body.size_bytes();
+        if debtor.kept.len() >= MAX_KEPT || debtor.kept_bytes + size_bytes > MAX_KEPT_BYTES {
+            return Keep::Full;
+        }
+        debtor.kept_bytes += size_bytes;
+        debtor.kept.push_back((idents.clone(), body.clone()));
+        Keep::Kept
+    }
+
+    /// An engine sent a reply. If it answers what the engine was asked: what came of it.
+    pub(crate) fn reply(
+        &mut self,
+        session: &Session,
+        engine: &Identity,
+        parent: &MsgId,
+        body: &Body,
+    ) -> Option<Settled> {
+        let uuid = engine.to_engine()?;
+        let debtor = self.engines.get_mut(&uuid)?;
+        if debtor.question.as_ref().is_none_or(|question| question.msg_id != *parent) {
+            debtor.requests.shift_remove(parent);
+            return None;
+        }
+        let Debtor { mut requests, kept, .. } = self.engines.remove(&uuid)?;
+        for msg_id in probe::answer(session.packer(), body).into_iter().flatten() {
+            requests.shift_remove(&msg_id);
+        }
+        Some(Settled { lost: requests.into_values().collect(), kept })
+    }
+
+    /// An engine is gone. Clients fail what it had by themselves, and what it was to get.
+    pub(crate) fn gone(&mut self, uuid: &EngineUuid) {
+        self.engines.remove(uuid);
+    }
+
+    /// When there is something to do next.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let again = self.engines.values().filter_map(|debtor| debtor.question.as_ref());
+        let again = again.map(|question| question.again_at).min();
+        self.until.into_iter().chain(again).min()
+    }
+
+    /// The engines to ask once more by now, and what they are asked.
+    pub(crate) fn ask_again(&mut self, session: &mut Session, now: Now) -> Vec<(Identity, Body)> {
+        let mut questions = Vec::new();
+        for (uuid, Debtor { requests, question, .. }) in &mut self.engines {
+            let Some(question) = question.as_mut().filter(|question| question.again_at <= now.instant) else {
+                continue;
+            };
+            let named = requests.keys().cloned().collect();
+            let (_, body) = probe::question(session, now.date, Some(&question.msg_id), named);
+            question.pause = (question.pause * 2).min(MAX_PAUSE);
+            question.again_at = now.instant + question.pause;
+            questions.push((uuid.identity(), body));
+        }
+        questions
+    }
+
+    /// What engines owed that did not come back in time, once that is over.
+    pub(crate) fn give_up(&mut self, now: Now) -> Vec<(EngineUuid, Request)> {
+        if self.until.take_if(|until| *until <= now.instant).is_none() {
+            return Vec::new();
+        }
+        let mut lost = Vec::new();
+        for (uuid, debtor) in self.engines.iter_mut().filter(|(_, debtor)| debtor.question.is_none()) {
+            lost.extend(debtor.requests.drain(..).map(|(_, request)| (uuid.clone(), request)));
+        }
+        lost
+    }
+
+    /// Panics if something is kept that nobody will send.
+    pub(crate) fn check(&self) {
+        for (uuid, Debtor { requests, question, kept, kept_bytes }) in &self.engines {
+            assert!(question.is_some() || kept.is_empty(), "{} messages are kept for `{uuid}`", kept.len());
+            assert_eq!(*kept_bytes, kept.iter().map(|(_, body)| body.size_bytes()).sum::<usize>(), "`{uuid}`");
+            assert!(kept.len() <= MAX_KEPT && *kept_bytes <= MAX_KEPT_BYTES, "`{uuid}`");
+            assert!(
+                self.until.is_some() || question.is_some() || requests.is_empty(),
+                "`{uuid}` owes {} for ever",
+                requests.len()
+            );
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What engines of an earlier controller are asked, and how what they were sent before is sent once more.
+
+use std::time::Duration;
+
+use remuda_proto::message::probe::{Has, Probe, ProbeContent, ProbeReplyContent};
+use remuda_proto::{Body, Date, Identity, MsgId, MsgType, Packer, Session};
+use serde_json::{Map, Value, json};
+
+/// How soon a question is asked again that has no answer: the connection that it went into may not have been there yet.
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Most time between two times that it is asked. An engine may be busy for hours before it answers.
+pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(60);
+
+/// Who an engine believes it answers when the controller itself asks, or repeats a task. No message goes to that name.
+pub(crate) fn hub_identity() -> Identity {
+    Identity::from(&b"hub"[..])
+}
+
+/// The question what an engine has, and its id; under the id that it was asked by before, if it was.
+pub(crate) fn question(
+    session: &mut Session,
+    date: Date,
+    asked: Option<&MsgId>,
+    assigned: Vec<MsgId>,
+) -> (MsgId, Body) {
+    let mut header = session.header(date, MsgType::KernelInfoRequest);
+    if let Some(msg_id) = asked {
+        header.msg_id = msg_id.clone();
+    }
+    let content = ProbeContent { remuda: Some(Probe { assigned }) };
+    let body = session.assemble(&header, None, &json!({}), &content, &[]);
+    (header.msg_id, body.expect("a list of text has a packed form"))
+}
+
+/// What a native engine answers that it has; `None` from a stock one.
+pub(crate) fn answer(packer: Packer, body: &Body) -> Option<Vec<MsgId>> {
+    let reply: ProbeReplyContent = packer.unpack(body.content()).ok()?;
+    let Has { has } = reply.remuda?;
+    Some(has)
+}
+
+/// The same request in other bytes: an engine drops what it has had already, by its signature. The metadata has a mark that
+/// is used once, and that nobody reads.
+pub(crate) fn again(session: &mut Session, date: Date, body: &Body) -> Body {
+    let packer = session.packer();
+    let Ok(Value::Object(mut metadata)) = packer.unpack(body.metadata()) else {
+        // What engines cannot read they refuse, once or twice.
+        return body.clone();
+    };
+    let ours = metadata.entry("remuda").or_insert_with(|| Value::Object(Map::new()));
+    if let Value::Object(ours) = ours {
+        let mark = session.header(date, MsgType::KernelInfoRequest).msg_id;
+        ours.insert("sent_again".to_owned(), json!(mark));
+    }
+    let metadata = packer.pack(&metadata).expect("what was unpacked can be packed");
+    let buffers = (0..body.buffer_count()).filter_map(|index| body.buffer(index));
+    session.sign_parts([body.header(), body.parent_header(), &metadata, body.content()], buffers)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use remuda_proto::{Envelope, Key, SessionId};
+
+    use super::*;
+
+    #[test]
+    fn what_is_sent_again_differs_in_its_signature_and_in_nothing_that_is_read() {
+        for packer in [Packer::Json, Packer::Msgpack] {
+            let mut session = Session::new(SessionId::from("s"), "u", Key::new("k"), packer, 1);
+            let metadata = json!({"retries": 2, "remuda": {"priority": 5}});
+            let buffers = [Bytes::from_static(b"b")];
+            let made = session.message(Date(0), MsgType::ApplyRequest, None, &metadata, &json!({"a": 1}), &buffers);
+            let (msg_id, body) = made.unwrap();
+            let once = again(&mut session, Date(1), &body);
+            let twice = again(&mut session, Date(1), &once);
+            for sent in [&once, &twice] {
+                session.key().verify(sent).unwrap();
+                assert_eq!(Envelope::read(packer, sent).unwrap().msg_id, msg_id);
+                assert_eq!((sent.content(), sent.buffer(0)), (body.content(), body.buffer(0)));
+                let metadata: Value = packer.unpack(sent.metadata()).unwrap();
+                assert_eq!((&metadata["retries"], &metadata["remuda"]["priority"]), (&json!(2), &json!(5)));
+            }
+            assert_ne!(body.signature(), once.signature());
+            assert_ne!(once.signature(), twice.signature());
+        }
+    }
+
+    #[test]
+    fn a_question_that_is_asked_again_keeps_its_id() {
+        let mut session = Session::new(SessionId::from("s"), "u", Key::new("k"), Packer::Json, 1);
+        let (id, first) = question(&mut session, Date(0), None, vec!["t".into()]);
+        let (same, second) = question(&mut session, Date(1), Some(&id), Vec::new());
+        assert_eq!(id, same);
+        assert_ne!(first.signature(), second.signature());
+        assert_eq!(answer(Packer::Json, &first), None, "a question is no answer");
+    }
+}
