@@ -21,6 +21,7 @@ use remuda_net::{
 use remuda_proto::connection::Common;
 use remuda_proto::message::content::ControllerInfo;
 use remuda_proto::message::story::{DriverState, Refused};
+use remuda_proto::monitor::Queue;
 use remuda_proto::{ClientConnection, EngineConnection, Key, Machine, Packer};
 use remuda_scheduler::broadcast::{Broadcast, BroadcastEvent};
 use remuda_scheduler::relay::{Channel, OutputRelay, Relay, RelayEvent};
@@ -30,7 +31,7 @@ use serde_json::{Value, json};
 
 use crate::in_effect::in_effect;
 use crate::ports::{Binder, For, Interface, Ports};
-use crate::records::{Opened, committed};
+use crate::records::{Opened, TakenOver, durability};
 use crate::reuse::{Known, Resolved, SocketFiles};
 
 /// Largest [`ControllerConfig::broadcast_depth`]: 1,024 ports.
@@ -47,6 +48,10 @@ pub const MAX_STORE_LAG: usize = 200_000;
 
 /// By default, most bytes of such changes.
 pub const MAX_STORE_LAG_BYTES: usize = 256 << 20;
+
+/// Most tasks that ended of which a controller that takes over reads from the database, for those that depend on them. (A
+/// million take some seconds.)
+const MAX_RECOVERED_IDS: usize = 100_000;
 
 /// The connections that an engine takes: registration, control, mux, task, iopub, heartbeat (two) and broadcast.
 const ENGINE_CONNECTIONS: u64 = 8;
@@ -208,7 +213,7 @@ impl Controller {
     pub fn start(config: &ControllerConfig) -> Result<Self, StartError> {
         let profile = &config.profile;
         profile.create().map_err(|source| StartError::Profile { path: profile.dir().to_owned(), source })?;
-        let opened = Opened::open(&config.store)?;
+        let mut opened = Opened::open(&config.store)?;
         let known = config.reuse.then(|| Known::read(&config.client_file, &config.engine_file)).flatten();
         let clock = Clock::new();
         let security = config.curve.clone().map_or(Security::Plain, Security::Server);
@@ -313,8 +318,29 @@ impl Controller {
         );
         let engine_state_file = profile.engine_state_file();
         let refusals = RefusalCounts::default();
+        let committed = {
+            let (task, mux, broadcast) = (task_sender.clone(), mux_sender.clone(), broadcast.clone());
+            move |queue, ticket| match queue {
+                Queue::Task => task.send(TaskEvent::Committed { ticket }),
+                Queue::Mux => mux.send(RelayEvent::Committed { ticket }),
+                Queue::Broadcast => broadcast.send(BroadcastEvent::Committed { ticket }),
+            }
+        };
+        let state = config.restore || known.is_some() && opened.lasts();
+        let state = state.then(|| read_engines(&engine_state_file)).flatten();
+        let engines = state.iter().flat_map(|state| state.engines.values().cloned()).collect();
+        let finished = config.task.max_finished_ids.min(MAX_RECOVERED_IDS);
+        let taken = opened.take_over(known.is_some(), &session(), (finished, engines), started.date)?;
+        if let Some(TakenOver { all, task, mux, broadcast: to_broadcast }) = taken {
+            // Before anything else, and before anybody can send anything.
+            hub_sender.send(hub::Event::Recover(all));
+            task_sender.send(TaskEvent::Recover(Box::new(task)));
+            mux_sender.send(RelayEvent::Recover(Box::new(mux)));
+            broadcast.send(BroadcastEvent::Recover(Box::new(to_broadcast)));
+        }
         let tell = {
             let (task, mux, control) = (task_sender.clone(), mux_sender, control_sender);
+            let committed = committed.clone();
             let (hub, refusals, max_hub_lag) = (hub_sender.clone(), refusals.clone(), config.max_hub_lag);
             // Held so that the output relay, which gets no mail, ends together with the others.
             let output = output_sender;
@@ -359,11 +385,11 @@ impl Controller {
         let to_hub = hub_sender.clone();
         let abort = move |msg_ids| task_sender.send(TaskEvent::Abort { msg_ids });
 
-        if config.restore
-            && let Some(state) = read_engines(&profile.engine_state_file())
-        {
+        if let Some(state) = state {
             hub_sender.send(hub::Event::Restore(state));
         }
+        let durability = durability(&config.store);
+        let task_config = TaskConfig { durability, ..config.task.clone() };
         let (records, store_thread) = opened.start(&hub_sender, backlog, committed, clock)?;
         let mut threads = vec![
             spawn(
@@ -383,13 +409,16 @@ impl Controller {
             )?,
             spawn(
                 "task",
-                TaskScheduler::new(config.task.clone(), session()),
+                TaskScheduler::new(task_config, session()),
                 TaskDriver::new(client_task, engine_task, monitor(), unsent).counted_in(&refusals),
                 task_mailbox,
                 clock,
             )?,
         ];
-        let relay = |channel| Relay::new(channel, session()).with_message_limit(max_message_bytes);
+        let relay = |channel| {
+            let relay = Relay::new(channel, session()).with_message_limit(max_message_bytes);
+            relay.with_durability(durability).with_reattach(config.task.reattach)
+        };
         let names = ["mux", "mux (engines)"];
         let mux = RelayDriver::new(client_mux, engine_mux, names, monitor(), unsent, |_| ());
         let names = ["control", "control (engines)"];
@@ -404,6 +433,7 @@ impl Controller {
         let driver = BroadcastDriver::new(client_broadcast, engine_broadcast, monitor(), unsent);
         let driver = driver.counted_in(&refusals);
         let broadcast = Broadcast::new(session()).with_message_limit(max_message_bytes);
+        let broadcast = broadcast.with_durability(durability).with_reattach(config.task.reattach);
         threads.push(spawn("broadcast", broadcast, driver, broadcast_mailbox, clock)?);
         drop(link);
         threads.extend(store_thread);

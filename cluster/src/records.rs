@@ -2,14 +2,29 @@
 
 use std::thread::JoinHandle;
 
-use remuda_hub::StoreKind;
 use remuda_hub::hub;
 use remuda_hub::run::{Records, StoreThread};
 use remuda_hub::store::{MemoryStore, NoStore, SqliteStore, TaskStore};
+use remuda_hub::{StoreKind, recovered};
 use remuda_net::{Backlog, Clock, NetError, Sender, mailbox};
-use remuda_proto::monitor::{Queue, Ticket};
+use remuda_proto::monitor::{Durability, Queue, Ticket};
+use remuda_proto::recovery::{Recovered, Recovery};
+use remuda_proto::{Date, EngineUuid, Session};
 
 use crate::controller::{StartError, start_thread};
+
+/// What the parts of a controller take over of an earlier one.
+#[derive(Default)]
+pub(crate) struct TakenOver {
+    /// Everything, for the hub.
+    pub(crate) all: Vec<Recovered>,
+    /// For the task scheduler.
+    pub(crate) task: Recovery,
+    /// For the direct relay.
+    pub(crate) mux: Recovery,
+    /// For the broadcast scheduler.
+    pub(crate) broadcast: Recovery,
+}
 
 /// Task records that nobody writes yet.
 pub(crate) enum Opened {
@@ -24,17 +39,57 @@ impl Opened {
     pub(crate) fn open(kind: &StoreKind) -> Result<Self, StartError> {
         Ok(match kind {
             StoreKind::Memory(limits) => Self::Inline(Records::Inline(Box::new(MemoryStore::new(*limits)))),
-            StoreKind::Sqlite(config) => {
-                let mut store = SqliteStore::open(config)?;
-                let lost =
-                    store.abandon().and_then(|lost| store.commit().map(|_| lost)).map_err(StartError::Records)?;
-                if lost > 0 {
-                    tracing::info!(lost, "requests of an earlier controller have no reply on record: they are lost");
-                }
-                Self::Database(Box::new(store))
-            }
+            StoreKind::Sqlite(config) => Self::Database(Box::new(SqliteStore::open(config)?)),
             _ => Self::Inline(Records::Inline(Box::new(NoStore::default()))),
         })
+    }
+
+    /// Whether there may be something of an earlier controller.
+    pub(crate) fn lasts(&self) -> bool {
+        matches!(self, Self::Database(_))
+    }
+
+    /// What is on record of an earlier controller that nobody answered. With its connection files it is taken over, for
+    /// engines and clients of it find this controller; without, it is lost, for nobody could be told.
+    pub(crate) fn take_over(
+        &mut self,
+        known: bool,
+        session: &Session,
+        (finished, engines): (usize, Vec<EngineUuid>),
+        now: Date,
+    ) -> Result<Option<TakenOver>, StartError> {
+        let Self::Database(store) = self else { return Ok(None) };
+        if !known {
+            let lost = store.abandon().and_then(|lost| store.commit().map(|_| lost)).map_err(StartError::Records)?;
+            if lost > 0 {
+                tracing::info!(lost, "requests of an earlier controller have no reply on record: they are lost");
+            }
+            return Ok(None);
+        }
+        let records = store.unfinished().map_err(StartError::Records)?;
+        let finished = store.finished(finished).map_err(StartError::Records)?;
+        let mut taken = TakenOver::default();
+        taken.task.finished = finished;
+        for record in &records {
+            let Some(request) = recovered(session, record, now) else { continue };
+            taken.all.push(request.clone());
+            let of = match request.queue {
+                Queue::Task => &mut taken.task,
+                Queue::Mux => &mut taken.mux,
+                Queue::Broadcast => &mut taken.broadcast,
+            };
+            of.tasks.push(request);
+        }
+        for of in [&mut taken.task, &mut taken.mux, &mut taken.broadcast] {
+            of.engines.clone_from(&engines);
+        }
+        tracing::info!(
+            requests = taken.all.len(),
+            finished = taken.task.finished.len(),
+            engines = engines.len(),
+            "taking over from an earlier controller: requests without a reply, tasks that others may depend on, engines to wait for"
+        );
+        Ok(Some(taken))
     }
 
     /// What the hub's driver is given, and the thread of a database.
@@ -58,7 +113,7 @@ impl Opened {
     }
 }
 
-/// Tells a scheduler that what it waits for is on record.
-pub(crate) fn committed(queue: Queue, ticket: Ticket) {
-    panic!("{queue:?} waits for {ticket:?}, and was not told to wait");
+/// What the schedulers have to wait for.
+pub(crate) fn durability(kind: &StoreKind) -> Durability {
+    if let StoreKind::Sqlite(config) = kind { config.durability } else { Durability::None }
 }

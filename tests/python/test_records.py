@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sqlite3
 
 import pytest
 import tasks
@@ -40,3 +41,29 @@ def test_a_full_disk_costs_no_task_and_no_record(start_cluster):
     assert cluster.controller.wait() == 0
     cluster.start_controller("--sqlitedb")
     assert cluster.client().hub_history() == ids
+
+
+@pytest.mark.parametrize("durability", ["async", "sync"])
+def test_a_controller_that_is_killed_is_taken_over_from(start_cluster, durability):
+    options = ["--sqlitedb", f"--durability={durability}", "--reuse"]
+    cluster = start_cluster(*options, engines=2)
+    rc = cluster.client()
+    view = rc.load_balanced_view()
+    done = [view.apply_async(tasks.double, number) for number in range(20)]
+    assert [result.get(60) for result in done] == [2 * number for number in range(20)]
+    slow = [view.apply_async(tasks.nap, 0.2) for _ in range(40)]
+    with view.temp_flags(after=[slow[-1], done[0]]):
+        last = view.apply_async(tasks.double, 100)
+    # What is not on disk yet may be lost: nothing of that is tried here.
+    database = sqlite3.connect(f"file:{cluster.profile_dir / 'tasks.db'}?mode=ro", uri=True)
+    count = 'SELECT count(*) FROM "ipython-tasks"'
+    wait_for(lambda: database.execute(count).fetchone() == (61,), "all to be on disk")
+    database.close()
+    cluster.controller.signal(9)
+    cluster.controller.wait()
+    cluster.start_controller(*options)
+    for result in slow:
+        result.get(120)
+    assert last.get(60) == 200
+    assert rc.queue_status()["unassigned"] == 0
+    assert len(cluster.client().db_query({"state": "ok"}, keys=["msg_id"])) == 61

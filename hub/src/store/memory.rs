@@ -137,11 +137,11 @@ impl MemoryStore {
 
 impl TaskStore for MemoryStore {
     fn write(&mut self, write: Write) {
-        self.written.note(&write);
+        let bytes = self.written.note(&write);
         match write {
             Write::Add(record) => {
                 if let Entry::Vacant(vacant) = self.records.entry(record.msg_id.clone()) {
-                    self.size_bytes += record.size_bytes();
+                    self.size_bytes += bytes;
                     vacant.insert(*record);
                     self.cull();
                 }
@@ -156,7 +156,13 @@ impl TaskStore for MemoryStore {
                     record.requeue(retries);
                 }
             }
-            Write::Finish { msg_id, outcome } => self.change(&msg_id, |record| record.outcome = Some(outcome)),
+            Write::Finish { msg_id, outcome } => {
+                if let Some(record) = self.records.get_mut(&msg_id) {
+                    let before = record.outcome.replace(outcome).map_or(0, |before| before.body.size_bytes());
+                    self.size_bytes = self.size_bytes - before + bytes;
+                    self.cull();
+                }
+            }
             Write::Output { msg_id, piece } => self.change(&msg_id, |record| record.add_output(piece)),
             Write::Resubmit { msg_id, again } => {
                 if let Some(record) = self.records.get_mut(&msg_id) {

@@ -247,13 +247,15 @@ pub struct Committed {
 }
 
 impl Committed {
-    /// Takes note of a change that is dealt with.
-    pub fn note(&mut self, write: &Write) {
+    /// Takes note of a change that is dealt with. Returns its size in bytes.
+    pub fn note(&mut self, write: &Write) -> usize {
+        let bytes = write.size_bytes();
         self.changes += 1;
-        self.bytes += write.size_bytes();
+        self.bytes += bytes;
         if let Write::Mark { queue, ticket } = write {
             self.marks.note(*queue, *ticket);
         }
+        bytes
     }
 }
 

@@ -396,7 +396,9 @@ impl TaskStore for SqliteStore {
             return Err(failed(&error));
         }
         let mut committed = Committed { refused: std::mem::take(&mut self.refused), ..Committed::default() };
-        self.written.drain(..self.applied).for_each(|write| committed.note(&write));
+        for write in self.written.drain(..self.applied) {
+            committed.note(&write);
+        }
         self.applied = 0;
         Ok(committed)
     }
