@@ -108,7 +108,12 @@ enum Phase {
     /// Work and faults.
     Busy,
     /// Everything has to settle by then.
-    Settling { by: Instant },
+    Settling {
+        /// By then, or the run does not settle.
+        by: Instant,
+        /// How many tasks had been accepted when that was reckoned.
+        accepted: usize,
+    },
     /// The hub was asked for all that it knows, by these messages.
     Asking { by: Instant },
     /// Everything is as it should be.

@@ -26,7 +26,7 @@ impl World {
         // A task may be as long as four times the mean, and all may have to wait for the same engine.
         let waiting = u32::try_from(self.sent.waiting() + self.book.accepted()).unwrap_or(u32::MAX);
         let by = self.clock.instant() + known + parameters.task_time * 4 * waiting + PATIENCE;
-        self.phase = Phase::Settling { by };
+        self.phase = Phase::Settling { by, accepted: self.book.accepted() };
         self.log.note(self.clock.instant(), "all is calm");
         self.network.calm();
         self.release_threads();
@@ -48,7 +48,11 @@ impl World {
         let now = self.clock.instant();
         match self.phase {
             Phase::Busy | Phase::Settled => return Ok(()),
-            Phase::Settling { by } => {
+            Phase::Settling { by, accepted } => {
+                // A scheduler that stood still has more to read: each of those tasks takes its time, too.
+                let more = u32::try_from(self.book.accepted() - accepted).unwrap_or(u32::MAX);
+                let by = by + self.parameters.task_time * 4 * more;
+                self.phase = Phase::Settling { by, accepted: accepted + more as usize };
                 let live = self.book.live().next();
                 let live = live.or_else(|| self.broadcasts.open().next());
                 let heard = now.since(self.runs_since) > self.time_to_register();
