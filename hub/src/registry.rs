@@ -139,10 +139,16 @@ impl Registry {
     /// What the next controller has to know.
     pub(crate) fn state(&self) -> EngineState {
         let announced = |engine: &Engine| Some((engine.id, engine.announcement.clone()?));
+        // Those of an earlier controller that did not answer yet: this one may be killed before they do.
+        let awaited = || self.pending.iter().filter(|(_, pending)| pending.since == Instant(0));
+        let engines = self.engines.values().map(|engine| (engine.id, engine.uuid.clone()));
+        let announcements = self.engines.values().filter_map(announced);
         EngineState {
-            engines: self.engines.values().map(|engine| (engine.id, engine.uuid.clone())).collect(),
+            engines: engines.chain(awaited().map(|(uuid, pending)| (pending.id, uuid.clone()))).collect(),
             next_id: self.next_id,
-            announcements: self.engines.values().filter_map(announced).collect(),
+            announcements: announcements
+                .chain(awaited().filter_map(|(_, pending)| Some((pending.id, pending.announcement.clone()?))))
+                .collect(),
         }
     }
 

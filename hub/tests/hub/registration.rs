@@ -49,6 +49,18 @@ fn the_hearts_of_engines_that_were_granted_a_registration_or_are_restored_are_ex
 }
 
 #[test]
+fn engines_that_are_restored_and_did_not_answer_yet_are_saved_for_the_next_controller() {
+    let mut story = Story::new();
+    let state = serde_json::from_value(json!({"engines": {"0": "a", "1": "b"}, "next_id": 2})).unwrap();
+    assert_eq!(story.event(Event::Restore(state)), []);
+    story.ask("registration_request", &json!({"uuid": "new"}));
+    story.beat(&["a"]);
+    story.pass(Duration::from_secs(1));
+    let saved = serde_json::to_value(story.saved.last().unwrap()).unwrap();
+    assert_eq!(saved["engines"], json!({"0": "a", "1": "b"}), "one that has only asked is none of them");
+}
+
+#[test]
 fn all_schedulers_hear_of_all_engines_before_anybody_is_notified() {
     let mut story = Story::new();
     for uuid in ["a", "b"] {
