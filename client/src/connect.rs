@@ -205,9 +205,10 @@ fn open(options: &ConnectOptions, path: &Path, start: &str) -> Result<(Inner, St
     })?;
     let session = remuda_net::session(None, key, packer);
     let names = Names::new(&session, std::process::id());
+    let name = session.id().clone();
     let machine = Outstanding::new(session, options.output_limit_bytes);
     let net = |source: NetError| ConnectError::Net { path: path.to_owned(), source };
-    let (sender, shared) = run::start(&connection, &interface, security, machine).map_err(net)?;
+    let (sender, shared) = run::start(&connection, &interface, security, &name, machine).map_err(net)?;
     let address = address::url(&interface, connection.common.registration);
     let is_pure = connection.task_scheme == "pure";
     let inner = Inner::new(sender, shared, names, packer, options.query_timeout, is_pure);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use remuda_net::{
     Clock, Context, Driver, Input, Kind, NetError, Received, Refusals, Security, Sender, Socket, address,
 };
-use remuda_proto::{ClientConnection, EngineId, EngineUuid, Map, MsgId, Now, Refusal};
+use remuda_proto::{ClientConnection, EngineId, EngineUuid, Map, MsgId, Now, Refusal, SessionId};
 use tokio::sync::watch;
 
 use crate::outstanding::{Channel, Effect, Event, Outstanding};
@@ -204,6 +204,7 @@ pub(crate) fn start(
     connection: &ClientConnection,
     interface: &str,
     security: Security,
+    name: &SessionId,
     mut machine: Outstanding,
 ) -> Result<(Sender<Event>, Arc<Shared>), NetError> {
     let context = Context::new().secured(security);
@@ -217,7 +218,12 @@ pub(crate) fn start(
             Channel::Control => (Kind::Dealer, connection.control),
             Channel::Iopub => (Kind::Sub, connection.iopub),
         };
-        sockets.push(Socket::builder(&context, kind)?.connect([address::url(interface, port)])?);
+        let mut socket = Socket::builder(&context, kind)?;
+        if kind == Kind::Dealer {
+            // By this name a controller that takes over from one that died knows whose replies it has.
+            socket = socket.identity(name.as_str().as_bytes())?;
+        }
+        sockets.push(socket.connect([address::url(interface, port)])?);
     }
     let refusals = CHANNELS.iter().map(|(_, name)| Refusals::new(name)).collect();
     let shared = Arc::new(Shared::new());
