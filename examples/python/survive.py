@@ -6,7 +6,11 @@
 The script that works is `work` below: plain ipyparallel, as anybody would write it. What is around it starts a controller and stock
 engines in a folder of their own, kills the controller (SIGKILL) at random moments, and starts the same command again each time.
 
-The exit status is 0 if every result came and was right, no dependency was violated, and no task was answered twice.
+The exit status is 0 if every result came and was right and no dependency was violated. `stale` counts the replies that came once more,
+since the controller died before it could note that they had gone out; the client drops them ("got stale result").
+
+Tasks that are on their way to the controller when it dies are lost, and their client does not know: so it is killed once all
+were sent, unless --from-start is given.
 """
 
 from __future__ import annotations
@@ -14,12 +18,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import queue
 import random
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -45,7 +51,7 @@ def work(profile_dir, count, seed, notes):
     import ipyparallel
 
     rc = ipyparallel.Client(profile_dir=profile_dir, timeout=60)
-    rc.wait_for_engines(timeout=60)
+    rc.wait_for_engines(1, timeout=60)
     answers = {}
     counted = rc._queue_handlers["apply_reply"]
 
@@ -83,7 +89,7 @@ def work(profile_dir, count, seed, notes):
         if any(results[number].started < results[other].completed for other in others)
     ]
     twice = sum(number > 1 for number in answers.values())
-    say("done", wrong=wrong, failed=failed, early=early, twice=twice, answered=len(answers))
+    say("done", wrong=wrong, failed=failed, early=early, stale=twice, answered=len(answers))
 
 
 def say(event, **what):
@@ -98,7 +104,7 @@ class Cluster:
         self.folder = folder
         self.log = open(folder / "log.txt", "ab")
         self.command = [
-            options.remuda, "controller", "--profile-dir", folder, "--durability", options.durability, *options.controller_arg,
+            options.remuda, "controller", "--profile-dir", folder, "--db=sqlite", "--durability", options.durability, *options.controller_arg,
         ]  # fmt: skip
         self.controller = None
         self.start_controller()
@@ -149,16 +155,21 @@ def survive(options, folder):
     script = subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, text=True)
     kills, said = 0, None
     try:
-        os.set_blocking(script.stdout.fileno(), False)
+        told = queue.SimpleQueue()
+        threading.Thread(target=lambda: [told.put(line) for line in script.stdout], daemon=True).start()
         next_kill = None
         while said is None:
             if time.monotonic() - started > options.patience:
                 break
-            for line in iter(script.stdout.readline, ""):
-                event = json.loads(line) if line.startswith("{") else {"event": line}
+            while not told.empty():
+                line = told.get()
+                if not line.startswith('{"event"'):
+                    print(line, end="", file=sys.stderr)
+                    continue
+                event = json.loads(line)
                 if event["event"] == "submitted" or (options.from_start and next_kill is None):
                     print(f"{time.monotonic() - started:6.1f} s  {event['event']}", file=sys.stderr)
-                    next_kill = time.monotonic()
+                    next_kill = time.monotonic() + dice.uniform(0.1, options.pause)
                 elif event["event"] == "done":
                     said = event
             if script.poll() is not None and said is None:
@@ -205,7 +216,7 @@ def main():
         print(json.dumps({**summary, "hung": True, "folder": str(folder)}))
         return 1
     print(json.dumps({**summary, **{key: value for key, value in said.items() if key != "event"}}))
-    good = not (said["wrong"] or said["failed"] or said["early"] or said["twice"])
+    good = not (said["wrong"] or said["failed"] or said["early"]) and said["answered"] == options.tasks
     if good:
         shutil.rmtree(folder)
     else:
