@@ -21,7 +21,7 @@ use remuda_net::{
 use remuda_proto::connection::Common;
 use remuda_proto::message::content::ControllerInfo;
 use remuda_proto::message::story::{DriverState, Refused};
-use remuda_proto::monitor::Queue;
+use remuda_proto::monitor::{Durability, Queue};
 use remuda_proto::{ClientConnection, EngineConnection, Key, Machine, Packer};
 use remuda_scheduler::broadcast::{Broadcast, BroadcastEvent};
 use remuda_scheduler::relay::{Channel, OutputRelay, Relay, RelayEvent};
@@ -214,7 +214,11 @@ impl Controller {
         let profile = &config.profile;
         profile.create().map_err(|source| StartError::Profile { path: profile.dir().to_owned(), source })?;
         let mut opened = Opened::open(&config.store)?;
-        let known = config.reuse.then(|| Known::read(&config.client_file, &config.engine_file)).flatten();
+        // Connection files are removed at the end. Where they are there, the controller that wrote them was killed, and with a
+        // database there is something to take over.
+        let files = [&config.client_file, &config.engine_file];
+        let reuse = config.reuse || (opened.lasts() && files.iter().all(|path| path.exists()));
+        let known = reuse.then(|| Known::read(&config.client_file, &config.engine_file)).flatten();
         let clock = Clock::new();
         let security = config.curve.clone().map_or(Security::Plain, Security::Server);
         let context = Context::new().secured(security);
@@ -391,6 +395,9 @@ impl Controller {
         let durability = durability(&config.store);
         let task_config = TaskConfig { durability, ..config.task.clone() };
         let (records, store_thread) = opened.start(&hub_sender, backlog, committed, clock)?;
+        // Where records outlive this controller, they tell which replies went out.
+        let tells = (durability != Durability::None).then_some(packer);
+        let task_driver = TaskDriver::new(client_task, engine_task, monitor(), unsent);
         let mut threads = vec![
             spawn(
                 "hub",
@@ -410,7 +417,7 @@ impl Controller {
             spawn(
                 "task",
                 TaskScheduler::new(task_config, session()),
-                TaskDriver::new(client_task, engine_task, monitor(), unsent).counted_in(&refusals),
+                tells.iter().fold(task_driver, |driver, packer| driver.telling(*packer)).counted_in(&refusals),
                 task_mailbox,
                 clock,
             )?,
@@ -421,6 +428,7 @@ impl Controller {
         };
         let names = ["mux", "mux (engines)"];
         let mux = RelayDriver::new(client_mux, engine_mux, names, monitor(), unsent, |_| ());
+        let mux = tells.iter().fold(mux, |driver, packer| driver.telling(*packer));
         let names = ["control", "control (engines)"];
         let control = RelayDriver::new(client_control, engine_control, names, monitor(), unsent, abort);
         let (mux, control) = (mux.counted_in(&refusals), control.counted_in(&refusals));

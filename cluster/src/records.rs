@@ -3,13 +3,14 @@
 use std::thread::JoinHandle;
 
 use remuda_hub::hub;
+use remuda_hub::record::TaskRecord;
 use remuda_hub::run::{Records, StoreThread};
 use remuda_hub::store::{MemoryStore, NoStore, SqliteStore, TaskStore};
-use remuda_hub::{StoreKind, recovered};
-use remuda_net::{Backlog, Clock, NetError, Sender, mailbox};
+use remuda_hub::{StoreKind, recovered, undelivered};
+use remuda_net::{Backlog, Clock, NetError, Sender, former_client, mailbox};
 use remuda_proto::monitor::{Durability, Queue, Ticket};
 use remuda_proto::recovery::{Recovered, Recovery};
-use remuda_proto::{Date, EngineUuid, Session};
+use remuda_proto::{Date, EngineUuid, Identity, Session};
 
 use crate::controller::{StartError, start_thread};
 
@@ -25,6 +26,9 @@ pub(crate) struct TakenOver {
     /// For the broadcast scheduler.
     pub(crate) broadcast: Recovery,
 }
+
+/// Most replies that a controller which takes over sends once more: the last ones.
+const MAX_RECOVERED_REPLIES: usize = 100_000;
 
 /// Task records that nobody writes yet.
 pub(crate) enum Opened {
@@ -71,7 +75,8 @@ impl Opened {
         let mut taken = TakenOver::default();
         taken.task.finished = finished;
         for record in &records {
-            let Some(request) = recovered(session, record, now) else { continue };
+            let Some(mut request) = recovered(session, record, now) else { continue };
+            request.client = request.client.map(|client| name_now(&client, record));
             taken.all.push(request.clone());
             let of = match request.queue {
                 Queue::Task => &mut taken.task,
@@ -80,6 +85,15 @@ impl Opened {
             };
             of.tasks.push(request);
         }
+        let replies = store.undelivered(MAX_RECOVERED_REPLIES).map_err(StartError::Records)?;
+        for record in &replies {
+            let Some(mut reply) = undelivered(session, record) else { continue };
+            reply.client = name_now(&reply.client, record);
+            match reply.queue {
+                Queue::Task => taken.task.replies.push(reply),
+                Queue::Mux | Queue::Broadcast => taken.mux.replies.push(reply),
+            }
+        }
         for of in [&mut taken.task, &mut taken.mux, &mut taken.broadcast] {
             of.engines.clone_from(&engines);
         }
@@ -87,7 +101,9 @@ impl Opened {
             requests = taken.all.len(),
             finished = taken.task.finished.len(),
             engines = engines.len(),
-            "taking over from an earlier controller: requests without a reply, tasks that others may depend on, engines to wait for"
+            replies = taken.task.replies.len() + taken.mux.replies.len(),
+            "taking over from an earlier controller: requests without a reply, tasks that others may depend on, engines to wait \
+             for, replies that may not have reached their clients"
         );
         Ok(Some(taken))
     }
@@ -111,6 +127,11 @@ impl Opened {
         let thread = start_thread("store", move || thread.run(&mailbox, clock))?;
         Ok((records, Some(thread)))
     }
+}
+
+/// How a client is called that was connected to an earlier controller under this name.
+fn name_now(client: &Identity, record: &TaskRecord) -> Identity {
+    former_client(client, record.client().as_deref().unwrap_or_default())
 }
 
 /// What the schedulers have to wait for.

@@ -404,6 +404,10 @@ impl Hub {
                 seen
             }
             Monitor::Requeued { msg_id, retries } => self.requeued(msg_id, retries, out),
+            Monitor::Delivered { msg_id } => {
+                out.push(Effect::Store(Write::Delivered { msg_id }));
+                Ok(())
+            }
             Monitor::Intake(paused) => {
                 self.paused = paused;
                 Ok(())

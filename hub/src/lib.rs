@@ -29,7 +29,7 @@ pub use engine_state::EngineState;
 pub use heart::HeartMonitor;
 pub use hub::{Config, Effect, Event, Hub};
 pub use question::{ANSWER_WITHIN, MAX_QUESTIONS};
-pub use recover::recovered;
+pub use recover::{recovered, undelivered};
 pub use registry::{MAX_ENGINES, MAX_REQUESTED_ID, MAX_UUID_BYTES};
 pub use store::Limits;
 #[cfg(feature = "sqlite")]

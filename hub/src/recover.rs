@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use remuda_proto::message::metadata::TaskMetadata;
-use remuda_proto::recovery::Recovered;
+use remuda_proto::recovery::{Recovered, UndeliveredReply};
 use remuda_proto::{Date, Session};
 
 use crate::record::{TaskRecord, all_buffers};
@@ -33,4 +33,16 @@ pub fn recovered(session: &Session, record: &TaskRecord, now: Date) -> Option<Re
         retries,
         waited: Duration::from_micros(waited),
     })
+}
+
+/// A reply that is to be sent to its client, signed anew. `None` if there is none, nobody is to get it, or it is packed in
+/// another way than messages of this session are.
+pub fn undelivered(session: &Session, record: &TaskRecord) -> Option<UndeliveredReply> {
+    if record.packer != session.packer() {
+        return None;
+    }
+    let (client, reply) = (record.reply_to.clone()?, &record.outcome.as_ref()?.body);
+    let parts = [reply.header(), record.request.header(), reply.metadata(), reply.content()];
+    let body = session.sign_parts(parts, all_buffers(reply));
+    Some(UndeliveredReply { queue: record.queue, client, engine: record.engine.clone(), body })
 }

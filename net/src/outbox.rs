@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use remuda_proto::{Body, Identity, Idents, LARGE_FRAME_BYTES, Map};
 
+use crate::former::Formers;
 use crate::socket::{Sent, Socket};
 
 /// Messages of this size or more are weighed while libzmq has them. Smaller ones are bounded well enough by their number.
@@ -23,6 +24,8 @@ const MAX_IN_FLIGHT_BYTES: usize = 64 << 20;
 const OVERHEAD_BYTES: usize = 256;
 /// How soon to look again whether a peer reads: libzmq tells nobody.
 const PATIENCE: Duration = Duration::from_millis(10);
+/// How soon to tell what was sent, where nothing else calls for a turn.
+const TELL_AFTER: Duration = Duration::from_millis(1);
 /// How soon to look again whether a peer that was away is back.
 const ABSENCE_PATIENCE: Duration = Duration::from_millis(50);
 /// Most peers that are looked at in one turn.
@@ -66,6 +69,12 @@ pub struct Outbox {
     look_at: Instant,
     /// Where to begin to look in `away` next: anywhere.
     next_away: usize,
+    /// Clients of an earlier controller, whose connections are not known.
+    formers: Formers,
+    /// Whether what is done with is told by [`Self::take_done`].
+    tells: bool,
+    /// What libzmq took, or what was given up since its peer stayed away, and not yet told; empty unless `tells`.
+    done: Vec<Body>,
     /// What was lost and not yet taken; empty unless `hands_back`.
     lost: VecDeque<(Idents, Body)>,
 }
@@ -106,6 +115,9 @@ impl Outbox {
             away: Map::default(),
             look_at: Instant::now(),
             next_away: 0,
+            formers: Formers::default(),
+            tells: false,
+            done: Vec::new(),
             lost: VecDeque::new(),
         }
     }
@@ -116,9 +128,26 @@ impl Outbox {
         Self { hands_back: true, ..self }
     }
 
+    /// The same, but [`Self::take_done`] tells what is sent, or given up for good.
+    #[must_use]
+    pub fn telling(self) -> Self {
+        Self { tells: true, ..self }
+    }
+
+    /// What was handed to libzmq since the last time, and what was for peers that stayed away too long.
+    pub fn take_done(&mut self) -> Vec<Body> {
+        std::mem::take(&mut self.done)
+    }
+
     /// Sends a message to the peer that is the first of `idents`, or lets it wait.
     pub fn send<'a>(&mut self, socket: &Socket, idents: impl Iterator<Item = &'a Identity> + Clone, body: &Body) {
         let Some(peer) = idents.clone().next() else { return };
+        if Formers::is_one(peer) {
+            if self.waiting_bytes + self.formers.bytes() + size_of(body) <= self.limits.max_bytes {
+                self.formers.put(Instant::now(), peer.clone(), idents.cloned().collect(), body.clone());
+            }
+            return;
+        }
         if !self.away.is_empty() && self.away.contains_key(peer) {
             return self.wait_for_absent(peer.clone(), idents.cloned().collect(), body.clone());
         }
@@ -126,7 +155,7 @@ impl Outbox {
             return self.wait(peer.clone(), idents.cloned().collect(), body.clone());
         }
         match self.offer(socket, peer, idents.clone(), body) {
-            Sent::Taken => {}
+            Sent::Taken => self.note_done(body),
             Sent::Full => self.wait(peer.clone(), idents.cloned().collect(), body.clone()),
             Sent::NoPeer => self.wait_for_absent(peer.clone(), idents.cloned().collect(), body.clone()),
         }
@@ -143,15 +172,28 @@ impl Outbox {
         if !self.away.is_empty() {
             self.look_who_is_back(socket, Instant::now());
         }
+        if self.formers.patience().is_some() {
+            let done = self.formers.look(Instant::now(), self.limits.keep, |peer, idents, body| {
+                socket.offer(std::iter::once(peer).chain(idents.iter().skip(1)), body, None)
+            });
+            done.iter().for_each(|body| self.note_done(body));
+        }
+    }
+
+    /// A request came over this connection that is signed by this session: what is for that, as a client of an earlier
+    /// controller, goes here.
+    pub fn meet(&mut self, peer: &Identity, session: &str) {
+        self.formers.meet(peer, session);
     }
 
     /// How soon to call [`Self::flush`] again, if anything waits.
     pub fn patience(&self) -> Option<Duration> {
-        match (self.waiting.is_empty(), self.away.is_empty()) {
-            (false, _) => Some(PATIENCE),
-            (true, false) => Some(ABSENCE_PATIENCE),
-            (true, true) => None,
+        if !self.done.is_empty() {
+            return Some(TELL_AFTER);
         }
+        let waiting = (!self.waiting.is_empty()).then_some(PATIENCE);
+        let away = (!self.away.is_empty()).then_some(ABSENCE_PATIENCE);
+        waiting.into_iter().chain(away).chain(self.formers.patience()).min()
     }
 
     /// The bytes that wait, and for how many peers.
@@ -173,6 +215,7 @@ impl Outbox {
             match self.offer(socket, &peer, idents.iter(), &body) {
                 Sent::Full => break,
                 Sent::Taken => {
+                    self.note_done(&body);
                     let waiting = &mut self.waiting[at];
                     waiting.messages.pop_front();
                     let size = size_of(&body);
@@ -272,6 +315,9 @@ impl Outbox {
                 self.give_up(&peer, away);
                 continue;
             }
+            if sent == Sent::Taken {
+                self.note_done(&body);
+            }
             tracing::debug!(socket = self.name, %peer, messages = away.messages.len(), "this peer is back");
             // The rest takes the way of what a peer does not read at once, in order.
             for (idents, body) in away.messages.into_iter().skip(usize::from(sent == Sent::Taken)) {
@@ -284,8 +330,15 @@ impl Outbox {
         let (socket, messages) = (self.name, away.messages.len());
         let seconds = self.limits.keep.as_secs();
         tracing::info!(socket, %peer, messages, seconds, "this peer did not come back: what was for it is not delivered");
+        away.messages.iter().for_each(|(_, body)| self.note_done(body));
         if self.hands_back {
             self.lost.extend(away.messages);
+        }
+    }
+
+    fn note_done(&mut self, body: &Body) {
+        if self.tells {
+            self.done.push(body.clone());
         }
     }
 
@@ -340,7 +393,7 @@ impl Outbox {
 }
 
 /// What a message takes while it waits.
-fn size_of(body: &Body) -> usize {
+pub(crate) fn size_of(body: &Body) -> usize {
     body.size_bytes() + OVERHEAD_BYTES
 }
 
@@ -538,7 +591,7 @@ mod tests {
         let context = Context::new();
         let (mut router, url) = router(&context);
         let to = Identity::from(&b"back"[..]);
-        let mut outbox = Outbox::new("test", unsent(1 << 30, Duration::from_secs(600)));
+        let mut outbox = Outbox::new("test", unsent(1 << 30, Duration::from_secs(600))).telling();
         drop(pair(&context, &mut router, &url, "back"));
         // What is sent before its leaving is noticed goes with the connection.
         let mut first = 0;
@@ -555,6 +608,9 @@ mod tests {
         outbox.send(&router, [&to].into_iter(), &body(first + 500, 10));
         let read = numbers(&mut back, &mut outbox, &router, 501);
         assert!(read.iter().copied().eq(first..=first + 500), "{read:?}");
+        let done = outbox.take_done().into_iter();
+        let done: Vec<u32> = done.map(|body| std::str::from_utf8(body.header()).unwrap().parse().unwrap()).collect();
+        assert!(done.iter().copied().eq(1..=first + 500), "told when it is sent, not before: {done:?}");
         assert_eq!((outbox.waiting(), outbox.patience()), ((0, 0), None));
     }
 

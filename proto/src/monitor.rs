@@ -138,6 +138,12 @@ pub enum Monitor {
         /// How often it may be tried again after the next attempt.
         retries: u32,
     },
+    /// The reply to a request went out on the connection of its client, or is given up since that stayed away: another
+    /// controller need not send it. Only told where records outlive the controller.
+    Delivered {
+        /// The request.
+        msg_id: MsgId,
+    },
     /// The reply that the client gets (topics `out` and `outtask`).
     Reply {
         /// Where.

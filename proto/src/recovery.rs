@@ -38,7 +38,20 @@ pub struct FinishedTask {
     pub engine: Option<EngineUuid>,
 }
 
-/// What the task scheduler takes over.
+/// A reply on record that may not have reached its client.
+#[derive(Clone, Debug)]
+pub struct UndeliveredReply {
+    /// Which scheduler is to send it.
+    pub queue: Queue,
+    /// Who gets it.
+    pub client: Identity,
+    /// The engine that it comes from; `None`: the scheduler made it.
+    pub engine: Option<EngineUuid>,
+    /// The reply, signed anew.
+    pub body: Body,
+}
+
+/// What a scheduler takes over.
 #[derive(Clone, Debug, Default)]
 pub struct Recovery {
     /// The tasks without a reply, in the order in which they came.
@@ -47,4 +60,6 @@ pub struct Recovery {
     pub finished: Vec<FinishedTask>,
     /// The engines that were registered with the earlier controller.
     pub engines: Vec<EngineUuid>,
+    /// Replies that are to be sent, oldest first. None of the broadcast scheduler, which puts replies together.
+    pub replies: Vec<UndeliveredReply>,
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use remuda_net::{
     Backlog, Driver, Input, Outbox, Publisher, Received, RefusalCounts, Refusals, Sender, Socket, Unsent,
 };
+use remuda_proto::message::parent_msg_id;
 use remuda_proto::monitor::Monitor;
-use remuda_proto::{Body, Frames, Identity, Idents, MsgId, Now, Refusal};
+use remuda_proto::{Body, Frames, Identity, Idents, MsgId, Now, Packer, Refusal};
 
 use crate::broadcast::{Broadcast, BroadcastEffect, BroadcastEvent};
 use crate::relay::{OutputEffect, OutputEvent, OutputRelay, Relay, RelayEffect, RelayEvent};
@@ -169,6 +170,27 @@ impl Sides {
         }
     }
 
+    /// Replies are told of once they are out of our hands.
+    fn telling(mut self) -> Self {
+        let [to_clients, to_engines] = self.outboxes;
+        self.outboxes = [to_clients.telling(), to_engines];
+        self
+    }
+
+    /// A request tells whose connection it came over.
+    fn meet(&mut self, seen: &Monitor) {
+        if let Monitor::Request { client: Some(client), envelope, .. } = seen {
+            self.outboxes[CLIENTS].meet(client, envelope.session.as_str());
+        }
+    }
+
+    /// The requests whose replies are out of our hands since the last turn. Told a turn later, so that libzmq had some time.
+    fn take_delivered(&mut self, packer: Packer) -> impl Iterator<Item = Monitor> {
+        let done = self.outboxes[CLIENTS].take_done().into_iter();
+        done.filter_map(move |reply| parent_msg_id(packer, &reply).ok().flatten())
+            .map(|msg_id| Monitor::Delivered { msg_id })
+    }
+
     fn refuse(&mut self, side: usize, from: Option<&Identity>, refusal: &Refusal) {
         self.refusals[side].note(from, refusal);
     }
@@ -180,12 +202,21 @@ pub struct TaskDriver<E> {
     monitor: MonitorLink<E>,
     /// Whether the machine wants nothing from clients for now.
     paused: bool,
+    /// How replies are packed, if the hub is told which are out of our hands.
+    tells: Option<Packer>,
 }
 
 impl<E: From<Monitor>> TaskDriver<E> {
     /// A driver over ROUTERs that are bound.
     pub fn new(clients: Socket, engines: Socket, monitor: MonitorLink<E>, unsent: Unsent) -> Self {
-        Self { sides: Sides::new(clients, engines, ["task", "task (engines)"], unsent), monitor, paused: false }
+        let sides = Sides::new(clients, engines, ["task", "task (engines)"], unsent);
+        Self { sides, monitor, paused: false, tells: None }
+    }
+
+    /// The same, and the hub is told which replies, in messages packed so, are out of our hands.
+    #[must_use]
+    pub fn telling(self, packer: Packer) -> Self {
+        Self { sides: self.sides.telling(), tells: Some(packer), ..self }
     }
 
     /// The same, with its refusals counted for others to see.
@@ -259,6 +290,14 @@ impl<E: From<Monitor>> Driver for TaskDriver<E> {
     }
 
     fn before_perform(&mut self, effects: &mut Vec<TaskEffect>) {
+        if let Some(packer) = self.tells {
+            effects.iter().for_each(|effect| {
+                if let TaskEffect::Monitor(seen) = effect {
+                    self.sides.meet(seen);
+                }
+            });
+            effects.extend(self.sides.take_delivered(packer).map(TaskEffect::Monitor));
+        }
         self.sides.flush();
         self.monitor.tell(effects, |effect| match effect {
             TaskEffect::Monitor(seen) => For::Hub(seen),
@@ -273,6 +312,8 @@ pub struct RelayDriver<E, A> {
     monitor: MonitorLink<E>,
     /// Takes the ids of tasks that a client wants aborted to the task scheduler.
     abort: A,
+    /// How replies are packed, if the hub is told which are out of our hands.
+    tells: Option<Packer>,
 }
 
 impl<E: From<Monitor>, A: FnMut(Vec<MsgId>)> RelayDriver<E, A> {
@@ -285,7 +326,13 @@ impl<E: From<Monitor>, A: FnMut(Vec<MsgId>)> RelayDriver<E, A> {
         unsent: Unsent,
         abort: A,
     ) -> Self {
-        Self { sides: Sides::new(clients, engines, names, unsent), monitor, abort }
+        Self { sides: Sides::new(clients, engines, names, unsent), monitor, abort, tells: None }
+    }
+
+    /// The same, and the hub is told which replies, in messages packed so, are out of our hands.
+    #[must_use]
+    pub fn telling(self, packer: Packer) -> Self {
+        Self { sides: self.sides.telling(), tells: Some(packer), ..self }
     }
 
     /// The same, with its refusals counted for others to see.
@@ -342,6 +389,14 @@ impl<E: From<Monitor>, A: FnMut(Vec<MsgId>)> Driver for RelayDriver<E, A> {
     }
 
     fn before_perform(&mut self, effects: &mut Vec<RelayEffect>) {
+        if let Some(packer) = self.tells {
+            effects.iter().for_each(|effect| {
+                if let RelayEffect::Monitor(seen) = effect {
+                    self.sides.meet(seen);
+                }
+            });
+            effects.extend(self.sides.take_delivered(packer).map(RelayEffect::Monitor));
+        }
         self.sides.flush();
         self.monitor.tell(effects, |effect| match effect {
             RelayEffect::Monitor(seen) => For::Hub(seen),

@@ -340,7 +340,7 @@ impl Cluster {
             }
         }
         let engines = (0..ENGINES).filter(|at| self.engines[*at].on_record).map(uuid).collect();
-        Recovery { tasks, finished, engines }
+        Recovery { tasks, finished, engines, replies: Vec::new() }
     }
 
     /// The controller dies, and another one starts that knows of so many reports. Returns the tasks that it took over.

@@ -163,6 +163,11 @@ impl TaskStore for MemoryStore {
                     self.cull();
                 }
             }
+            Write::Delivered { msg_id } => {
+                if let Some(record) = self.records.get_mut(&msg_id) {
+                    record.reply_to = None;
+                }
+            }
             Write::Output { msg_id, piece } => self.change(&msg_id, |record| record.add_output(piece)),
             Write::Resubmit { msg_id, again } => {
                 if let Some(record) = self.records.get_mut(&msg_id) {

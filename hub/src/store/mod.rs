@@ -68,6 +68,11 @@ pub enum Write {
         /// The reply.
         outcome: Outcome,
     },
+    /// The reply went out to the client, who is owed nothing any more.
+    Delivered {
+        /// The request.
+        msg_id: MsgId,
+    },
     /// An engine published something for the request.
     Output {
         /// The request.
@@ -100,9 +105,12 @@ impl Write {
             Self::Add(record) => record.size_bytes(),
             Self::Finish { outcome, .. } => outcome.body.size_bytes(),
             Self::Output { piece, .. } => piece.size_bytes(),
-            Self::Assign { .. } | Self::Requeue { .. } | Self::Resubmit { .. } | Self::Purge(_) | Self::Mark { .. } => {
-                0
-            }
+            Self::Assign { .. }
+            | Self::Requeue { .. }
+            | Self::Delivered { .. }
+            | Self::Resubmit { .. }
+            | Self::Purge(_)
+            | Self::Mark { .. } => 0,
         }
     }
 }

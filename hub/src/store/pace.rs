@@ -28,8 +28,10 @@ pub struct Pace {
     bytes: usize,
     /// Since when something is not committed: set while `changes` is not 0.
     since: Option<Instant>,
-    /// Whether a scheduler may wait for one of these changes.
+    /// Whether one of these changes should be on disk as soon as possible.
     awaited: bool,
+    /// Whether schedulers wait for changes at all.
+    is_waited_for: bool,
     /// When to try again, and how long that pause is: set while the last commit failed.
     retry: Option<(Instant, Duration)>,
 }
@@ -40,7 +42,9 @@ impl Pace {
         self.changes += 1;
         self.bytes += write.size_bytes();
         self.since.get_or_insert(now);
-        self.awaited |= matches!(write, Write::Mark { .. });
+        self.is_waited_for |= matches!(write, Write::Mark { .. });
+        // Where schedulers wait, what was delivered is noted as soon: a reply that may not have been is sent again.
+        self.awaited |= self.is_waited_for && matches!(write, Write::Mark { .. } | Write::Delivered { .. });
     }
 
     /// Whether to commit now. `idle`: whether there is nothing else to do.
@@ -123,6 +127,12 @@ mod tests {
         pace.committed(&all(2));
         pace.wrote(at(1), &change());
         assert!(!pace.is_due(at(2), true), "nobody waits for that");
+        let delivered = Write::Delivered { msg_id: "m".into() };
+        pace.wrote(at(2), &delivered);
+        assert!(pace.is_due(at(2), true));
+        let mut pace = Pace::default();
+        pace.wrote(at(0), &delivered);
+        assert!(!pace.is_due(at(1), true), "nobody waits for anything");
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use remuda_hub::record::TaskRecord;
+use remuda_hub::record::{Outcome, TaskRecord};
 use remuda_hub::store::{MemoryStore, TaskStore, Write};
-use remuda_hub::{Config, Effect, Event, Limits, recovered};
+use remuda_hub::{Config, Effect, Event, Limits, recovered, undelivered};
 use remuda_proto::message::Status;
 use remuda_proto::monitor::Queue;
 use remuda_proto::recovery::Recovered;
@@ -54,6 +54,22 @@ fn what_was_taken_over_is_pending_and_ends_like_any_other() {
         assert_eq!(story.status_of(id), "completed");
     }
     assert_eq!(story.hub.waiting_and_running(), (0, 0));
+}
+
+#[test]
+fn a_reply_is_sent_anew_with_its_request_as_its_parent_to_who_is_still_owed_it() {
+    let mut story = Story::new();
+    let open = record(&mut story, "t", Queue::Task, Some("e"), &json!({}));
+    assert!(undelivered(&session(Packer::Json), &open).is_none(), "there is no reply");
+    let body = open.request.clone();
+    let outcome = Outcome { body, received: Date(6_000_000), status: Status::Ok };
+    let done = TaskRecord { outcome: Some(outcome), ..open };
+    let reply = undelivered(&session(Packer::Json), &done).unwrap();
+    session(Packer::Json).key().verify(&reply.body).unwrap();
+    assert_eq!(reply.body.parent_header(), done.request.header());
+    assert_eq!((reply.queue, reply.client.as_bytes(), reply.engine), (Queue::Task, &b"c"[..], Some("e".into())));
+    assert!(undelivered(&session(Packer::Msgpack), &done).is_none(), "it is from another cluster");
+    assert!(undelivered(&session(Packer::Json), &TaskRecord { reply_to: None, ..done }).is_none(), "it was delivered");
 }
 
 #[test]

@@ -12,14 +12,14 @@ use remuda_proto::message::content::AbortRequest;
 use remuda_proto::message::native::Capability;
 use remuda_proto::message::parent_msg_id;
 use remuda_proto::monitor::{Durability, Monitor, Queue, Ticket};
-use remuda_proto::recovery::Recovery;
+use remuda_proto::recovery::{Recovery, UndeliveredReply};
 use remuda_proto::{
     Body, EngineId, EngineUuid, Envelope, Frames, Identity, Idents, Instant, Machine, MsgId, MsgType, Now, Refusal,
     RemoteError, SeenSignatures, Session, Set, Status,
 };
 
 use crate::owed::{Keep, Owed, Request};
-use crate::probe::hub_identity;
+use crate::probe::{self, hub_identity};
 use crate::ticket::Withheld;
 
 /// How long a relay waits for the engines of an earlier controller that owe replies, unless it is told otherwise.
@@ -473,8 +473,15 @@ impl Machine for Relay {
                 let done = self.undelivered(now, &engine, &idents, &body, out);
                 (engine, done)
             }
-            RelayEvent::Recover(recovery) => {
+            RelayEvent::Recover(mut recovery) => {
                 if self.channel == Channel::Mux {
+                    for UndeliveredReply { client, engine, body, .. } in std::mem::take(&mut recovery.replies) {
+                        let idents = engine.into_iter().map(|uuid| uuid.identity()).collect();
+                        // In other bytes than the first time: a stock client that sees a signature twice stops reading for a
+                        // while.
+                        let body = probe::again(&mut self.session, now.date, &body);
+                        out.push(RelayEffect::ToClient { client, idents, body });
+                    }
                     let owed = Owed::new(*recovery, Queue::Mux, now.instant + self.reattach);
                     self.owed = Some(Box::new(owed)).filter(|owed| !owed.is_over());
                 }

@@ -520,7 +520,7 @@ impl TaskBook {
                 // Nobody asks here.
                 Monitor::Explained(_) => false,
                 // It says no more than what follows from the reply that came, or from the time.
-                Monitor::Requeued { .. } => true,
+                Monitor::Requeued { .. } | Monitor::Delivered { .. } => true,
                 Monitor::Request { .. } | Monitor::Reply { .. } | Monitor::Output { .. } => false,
             };
             if !right {

@@ -173,6 +173,7 @@ impl World {
             tasks: self.journal.open(back_at, queue),
             finished: if queue == Queue::Task { self.journal.finished() } else { Vec::new() },
             engines: engines.clone(),
+            replies: Vec::new(),
         };
         let [task, mux, broadcast] = [Queue::Task, Queue::Mux, Queue::Broadcast].map(recovery);
         for recovered in &task.tasks {

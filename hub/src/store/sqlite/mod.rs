@@ -82,6 +82,7 @@ struct Statements {
     assign: String,
     requeue: String,
     finish: String,
+    delivered: String,
     resubmit: String,
     history: String,
     alike: String,
@@ -273,6 +274,10 @@ impl Batch<'_> {
                     self.update(&self.sql.finish, params_from_iter(values.into_iter().chain([row::text(msg_id)])))?;
                 }
             }
+            Write::Delivered { msg_id } => match self.fresh.get_mut(msg_id) {
+                Some(record) => record.reply_to = None,
+                None => self.update(&self.sql.delivered, [msg_id.as_str()])?,
+            },
             Write::Output { msg_id, piece } => {
                 if let Some(record) = self.fresh.get_mut(msg_id) {
                     record.add_output(piece.clone());
@@ -428,6 +433,7 @@ impl Statements {
                 "UPDATE {table} SET engine_uuid = ?, retries = ?, \
                  state = CASE WHEN received IS NULL THEN 'running' ELSE state END WHERE msg_id = ?"
             ),
+            delivered: format!("UPDATE {table} SET reply_to = NULL WHERE msg_id = ?"),
             requeue: format!(
                 "UPDATE {table} SET retries = ?, \
                  tried = CASE WHEN engine_uuid IS NULL THEN tried \

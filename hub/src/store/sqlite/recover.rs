@@ -54,6 +54,30 @@ impl SqliteStore {
         Ok(finished)
     }
 
+    /// The requests to the task scheduler and the direct queue whose replies may not have reached their clients, oldest first:
+    /// no more than `most` of the last.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn undelivered(&mut self, most: usize) -> Result<Vec<TaskRecord>, StoreError> {
+        self.apply(self.written.len())?;
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let read = || -> rusqlite::Result<Vec<TaskRecord>> {
+            let columns = row::columns(Buffers { requests: false, results: true });
+            let table = &self.statements.table;
+            let sql = format!(
+                "SELECT {columns} FROM {table} WHERE reply_to IS NOT NULL AND received IS NOT NULL \
+                 AND queue IN ('task', 'mux') ORDER BY seq DESC LIMIT ?"
+            );
+            let mut statement = self.connection.prepare(&sql)?;
+            let rows = statement.query_map([most], row::read)?;
+            rows.collect()
+        };
+        let mut records = read().map_err(|error| failed(&error))?;
+        records.reverse();
+        Ok(records)
+    }
+
     /// Requests without a reply are lost: nobody will answer them any more. Returns how many there were. Lasts with the next
     /// commit.
     ///

@@ -304,5 +304,8 @@ fn indexes(name: &str) -> String {
         format!("CREATE INDEX {index} ON {table} ({column}, submitted){condition};")
     };
     let all = ["state", "client_uuid", "engine_uuid"].map(|column| index(column, ""));
-    all.concat() + &index("label", " WHERE label IS NOT NULL")
+    // Those that a controller which takes over has to send: few, however many records there are.
+    let owed = quoted(&format!("{name}_reply_to"));
+    let owed = format!("CREATE INDEX {owed} ON {table} (seq) WHERE reply_to IS NOT NULL AND received IS NOT NULL;");
+    all.concat() + &index("label", " WHERE label IS NOT NULL") + &owed
 }

@@ -217,6 +217,37 @@ fn what_has_no_reply_is_taken_over_or_lost() {
 }
 
 #[test]
+fn replies_that_may_not_have_reached_their_clients_are_found_until_they_are_delivered() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tasks.db");
+    let mut store = open(&file);
+    for number in 0..6 {
+        add(&mut store, number, 10);
+    }
+    let whom = Query::everything();
+    let find = Find::all(whom, Buffers { requests: true, results: true });
+    let Ok(Answer::Records(records)) = store.ask(&Ask::Find(find)) else { panic!("they cannot be read") };
+    store.write(Write::Purge(Query::everything()));
+    for record in records {
+        store.write(Write::Add(Box::new(TaskRecord { reply_to: Some(b"c"[..].into()), ..record })));
+    }
+    // The first three have a reply; one was delivered in the same batch, one in a later one.
+    (0..3).for_each(|number| finish(&mut store, number, 7));
+    store.write(Write::Delivered { msg_id: "m1".into() });
+    store.commit().unwrap();
+    let ids = |store: &mut SqliteStore, most| {
+        let records = store.undelivered(most).unwrap().into_iter();
+        records.map(|record| record.msg_id.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&mut store, 9), ["m0", "m2"]);
+    assert_eq!(ids(&mut store, 1), ["m2"], "the last ones");
+    store.write(Write::Delivered { msg_id: "m0".into() });
+    store.commit().unwrap();
+    drop(store);
+    assert_eq!(ids(&mut open(&file), 9), ["m2"]);
+}
+
+#[test]
 fn records_go_by_age_number_or_size_and_those_of_tasks_that_run_stay() {
     let second = 1_000_000;
     for (keep, left) in [

@@ -1,0 +1,291 @@
+//! Clients of an earlier controller whose sockets have no name.
+//!
+//! libzmq numbers such connections in the order in which they come. When they come back to another controller they have
+//! other numbers, or each other's, and nothing tells which is whose before it sends something. So what is for such a client
+//! goes to each connection that may be its own: a client drops what it did not ask for. Once a request tells whose
+//! connection it is, only that one is served.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use remuda_proto::{Body, Identity, Idents, Map};
+
+use crate::outbox::size_of;
+use crate::socket::Sent;
+
+/// How far the number of a connection may be from the one that it had: one is used up each time that a client connects.
+const REACH: u32 = 32;
+/// Length of a number as an identity: a zero and four bytes. libzmq lets nobody choose a name that begins with a zero.
+const NUMBER_BYTES: usize = 5;
+/// Most connections that are remembered to have told whose they are.
+const MAX_MET: usize = 10_000;
+/// How soon to look again for connections, while something waits.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// How soon to send what came since.
+const SOON: Duration = Duration::from_millis(5);
+
+/// The name by which an [`Outbox`](crate::Outbox) knows a client of an earlier controller, whose connection had this identity
+/// there. `session` is that of its requests. One with a name of its own keeps it.
+#[must_use]
+pub fn former_client(identity: &Identity, session: &str) -> Identity {
+    match number_of(identity) {
+        None => identity.clone(),
+        Some(number) => {
+            let mut name = vec![0, b'f'];
+            name.extend_from_slice(&number.to_be_bytes());
+            name.extend_from_slice(session.as_bytes());
+            Identity::from(&name[..])
+        }
+    }
+}
+
+/// The number that libzmq gave a connection without a name.
+fn number_of(identity: &Identity) -> Option<u32> {
+    let bytes: [u8; NUMBER_BYTES] = identity.as_bytes().try_into().ok()?;
+    let [0, number @ ..] = bytes else { return None };
+    Some(u32::from_be_bytes(number))
+}
+
+fn identity_of(number: u32) -> Identity {
+    let [a, b, c, d] = number.to_be_bytes();
+    Identity::from(&[0, a, b, c, d][..])
+}
+
+/// The number that a former client had, and its session.
+fn read(name: &Identity) -> Option<(u32, &str)> {
+    let [0, b'f', a, b, c, d, session @ ..] = name.as_bytes() else { return None };
+    Some((u32::from_be_bytes([*a, *b, *c, *d]), std::str::from_utf8(session).ok()?))
+}
+
+/// What is for clients of an earlier controller.
+#[derive(Default)]
+pub(crate) struct Formers {
+    /// The clients to whom something was sent, by name.
+    clients: Map<Identity, Client>,
+    /// The connections that told whose they are, by session; at most [`MAX_MET`].
+    met: Map<Box<str>, Identity>,
+    /// Whether something came since the last look.
+    is_new: bool,
+    /// When that was.
+    looked_at: Option<Instant>,
+    /// The size of all that is kept.
+    bytes: usize,
+}
+
+#[derive(Default)]
+struct Client {
+    /// What is for it, oldest first.
+    messages: VecDeque<Held>,
+    /// The place of the first of `messages` among all that ever was for it.
+    first: u64,
+    /// The connections that something was sent to, and the place of the next one for each.
+    sent: Map<Identity, u64>,
+}
+
+struct Held {
+    since: Instant,
+    idents: Idents,
+    body: Body,
+    /// Whether it was said to be done with.
+    told: bool,
+}
+
+impl Formers {
+    /// Whether this is the name of a former client.
+    pub(crate) fn is_one(name: &Identity) -> bool {
+        read(name).is_some()
+    }
+
+    /// The bytes that are kept.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// A request came over this connection that is signed by this session.
+    pub(crate) fn meet(&mut self, identity: &Identity, session: &str) {
+        if number_of(identity).is_some() && self.met.get(session) != Some(identity) {
+            self.met.insert(session.into(), identity.clone());
+            if self.met.len() > MAX_MET {
+                self.met.shift_remove_index(0);
+            }
+            self.is_new = true;
+        }
+    }
+
+    /// Something is for a former client.
+    pub(crate) fn put(&mut self, now: Instant, name: Identity, idents: Idents, body: Body) {
+        self.bytes += size_of(&body);
+        let client = self.clients.entry(name).or_default();
+        client.messages.push_back(Held { since: now, idents, body, told: false });
+        self.is_new = true;
+    }
+
+    /// How soon to look.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        let waits = self.clients.values().any(|client| !client.messages.is_empty());
+        waits.then_some(if self.is_new { SOON } else { PATIENCE })
+    }
+
+    /// Sends what can be sent, and gives up what is older than `keep`. Returns what is done with.
+    pub(crate) fn look(
+        &mut self,
+        now: Instant,
+        keep: Duration,
+        mut offer: impl FnMut(&Identity, &Idents, &Body) -> Sent,
+    ) -> Vec<Body> {
+        let pause = if self.is_new { SOON } else { PATIENCE };
+        if self.looked_at.is_some_and(|at| now.duration_since(at) < pause) {
+            return Vec::new();
+        }
+        (self.looked_at, self.is_new) = (Some(now), false);
+        let known: Vec<Identity> = self.met.values().cloned().collect();
+        let is_met = |name: &Identity| read(name).and_then(|(_, session)| self.met.get(session)).cloned();
+        let strangers = self.clients.keys().filter(|name| is_met(name).is_none()).count();
+        let mut done = Vec::new();
+        for (name, client) in &mut self.clients {
+            let Some((number, _)) = read(name) else { continue };
+            let own = is_met(name);
+            let targets: Vec<Identity> = match &own {
+                Some(own) => vec![own.clone()],
+                None => (number.saturating_sub(REACH)..=number.saturating_add(REACH))
+                    .map(identity_of)
+                    .filter(|target| !known.contains(target))
+                    .collect(),
+            };
+            client.sent.retain(|target, _| targets.contains(target));
+            for target in targets {
+                client.send(target, &mut offer);
+            }
+            // Each connection may be any of those that are missed: with as many as there are clients, all were served.
+            let is_served = own.is_some() || client.sent.len() >= strangers;
+            let until = client.sent.values().copied().min().filter(|_| is_served).unwrap_or(client.first);
+            let served = usize::try_from(until.saturating_sub(client.first)).unwrap_or(usize::MAX);
+            for held in client.messages.iter_mut().take(served).filter(|held| !held.told) {
+                held.told = true;
+                done.push(held.body.clone());
+            }
+            let certain = if own.is_some() { served } else { 0 };
+            let old = client.messages.iter().take_while(|held| now.duration_since(held.since) >= keep).count();
+            for held in client.messages.drain(..certain.max(old)) {
+                self.bytes -= size_of(&held.body);
+                client.first += 1;
+                if !held.told {
+                    done.push(held.body);
+                }
+            }
+        }
+        done
+    }
+}
+
+impl Client {
+    /// Sends a connection what it was not sent yet, if it is there.
+    fn send(&mut self, target: Identity, offer: &mut impl FnMut(&Identity, &Idents, &Body) -> Sent) {
+        let mut next = self.sent.get(&target).copied().unwrap_or(self.first).max(self.first);
+        let from = usize::try_from(next - self.first).unwrap_or(usize::MAX);
+        for held in self.messages.iter().skip(from) {
+            match offer(&target, &held.idents, &held.body) {
+                Sent::Taken => next += 1,
+                Sent::Full => break,
+                Sent::NoPeer => {
+                    self.sent.swap_remove(&target);
+                    return;
+                }
+            }
+        }
+        if next > self.first || self.sent.contains_key(&target) {
+            self.sent.insert(target, next);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use remuda_proto::{DELIMITER, Frames};
+
+    const KEEP: Duration = Duration::from_secs(60);
+
+    fn body(number: u8) -> Body {
+        let number = [number];
+        let parts: [&[u8]; 6] = [DELIMITER, b"", &number, b"{}", b"{}", b"{}"];
+        Frames::from_parts(parts).unwrap().body
+    }
+
+    /// The numbers of the connections that are there, and what each of them got.
+    struct Wire(Map<u32, Vec<u8>>);
+
+    impl Wire {
+        fn look(&mut self, formers: &mut Formers, now: Instant) -> Vec<u8> {
+            let done = formers.look(now, KEEP, |target, _, body| match self.0.get_mut(&number_of(target).unwrap()) {
+                None => Sent::NoPeer,
+                Some(got) => {
+                    got.push(body.header()[0]);
+                    Sent::Taken
+                }
+            });
+            done.iter().map(|body| body.header()[0]).collect()
+        }
+    }
+
+    fn name(number: u32, session: &str) -> Identity {
+        former_client(&identity_of(number), session)
+    }
+
+    #[test]
+    fn one_that_has_a_name_keeps_it() {
+        let named = Identity::from(&b"ann"[..]);
+        assert_eq!(former_client(&named, "s"), named);
+        assert!(!Formers::is_one(&named) && !Formers::is_one(&identity_of(7)) && Formers::is_one(&name(7, "s")));
+    }
+
+    #[test]
+    fn a_lone_client_gets_each_message_once_whatever_its_number_is_now() {
+        let (mut formers, start) = (Formers::default(), Instant::now());
+        let at = |step: u32| start + PATIENCE * step;
+        let mut wire = Wire(Map::default());
+        formers.put(at(0), name(7, "s"), Idents::new(), body(1));
+        assert_eq!(wire.look(&mut formers, at(1)), [0; 0], "it is not back");
+        wire.0.insert(9, Vec::new());
+        formers.put(at(1), name(7, "s"), Idents::new(), body(2));
+        assert_eq!(wire.look(&mut formers, at(2)), [1, 2]);
+        formers.put(at(2), name(7, "s"), Idents::new(), body(3));
+        assert_eq!(wire.look(&mut formers, at(3)), [3]);
+        assert_eq!(wire.look(&mut formers, at(4)), [0; 0]);
+        assert_eq!(wire.0[&9], [1, 2, 3]);
+        assert_eq!(wire.look(&mut formers, at(4) + KEEP), [0; 0], "all of it was told");
+        assert_eq!((formers.bytes(), formers.patience()), (0, None));
+    }
+
+    #[test]
+    fn of_several_clients_each_gets_what_may_be_its_own_until_it_says_who_it_is() {
+        let (mut formers, start) = (Formers::default(), Instant::now());
+        let at = |step: u32| start + PATIENCE * step;
+        let mut wire = Wire(Map::default());
+        formers.put(at(0), name(7, "a"), Idents::new(), body(1));
+        formers.put(at(0), name(8, "b"), Idents::new(), body(2));
+        wire.0.insert(8, Vec::new());
+        assert_eq!(wire.look(&mut formers, at(1)), [0; 0], "it may be the other's");
+        wire.0.insert(7, Vec::new());
+        assert_eq!(wire.look(&mut formers, at(2)), [1, 2]);
+        assert_eq!((&wire.0[&7][..], &wire.0[&8][..]), (&[1, 2][..], &[1, 2][..]));
+        // They changed places.
+        formers.meet(&identity_of(8), "a");
+        formers.put(at(2), name(7, "a"), Idents::new(), body(3));
+        formers.put(at(2), name(8, "b"), Idents::new(), body(4));
+        assert_eq!(wire.look(&mut formers, at(3)), [3, 4]);
+        assert_eq!((&wire.0[&7][..], &wire.0[&8][..]), (&[1, 2, 4][..], &[1, 2, 3][..]));
+    }
+
+    #[test]
+    fn what_is_for_one_that_stays_away_is_given_up() {
+        let (mut formers, start) = (Formers::default(), Instant::now());
+        let mut wire = Wire(Map::default());
+        formers.put(start, name(7, "s"), Idents::new(), body(1));
+        assert_eq!(formers.patience(), Some(SOON));
+        assert_eq!(wire.look(&mut formers, start + PATIENCE), [0; 0]);
+        assert_eq!(formers.patience(), Some(PATIENCE));
+        assert_eq!(wire.look(&mut formers, start + KEEP), [1]);
+        assert_eq!((formers.bytes(), formers.patience()), (0, None));
+    }
+}
