@@ -99,6 +99,8 @@ pub struct Network {
     peers: BTreeMap<Channel, BTreeSet<Peer>>,
     latency: Latency,
     dice: Dice,
+    /// Before this the controller is not there.
+    back_at: Instant,
     /// How many messages were lost.
     pub lost: u64,
 }
@@ -106,12 +108,12 @@ pub struct Network {
 impl Network {
     /// No connections yet.
     pub fn new(latency: Latency, dice: Dice) -> Self {
-        Self { connections: BTreeMap::new(), peers: BTreeMap::new(), latency, dice, lost: 0 }
+        Self { connections: BTreeMap::new(), peers: BTreeMap::new(), latency, dice, back_at: Instant(0), lost: 0 }
     }
 
     /// A peer connects to a socket; it takes a moment until the socket knows of it. Returns when that is.
     pub fn connect(&mut self, now: Instant, peer: Peer, channel: Channel) -> Instant {
-        let up_at = now + self.delay() + self.delay();
+        let up_at = now.max(self.back_at) + self.delay() + self.delay();
         let connection = Connection {
             up_at,
             last: [up_at; 2],
@@ -133,7 +135,7 @@ impl Network {
         if connection.cut_at != [None; 2] {
             return None;
         }
-        let up_at = now.max(connection.up_at) + after;
+        let up_at = now.max(connection.up_at).max(self.back_at) + after;
         (connection.up_at, connection.broke_at) = (up_at, [Some(now); 2]);
         connection.last = connection.last.map(|last| last.max(up_at));
         Some(up_at)
@@ -142,6 +144,7 @@ impl Network {
     /// The controller is killed, and another one is there at `back_at`. What was on its way to it is lost; what it sent is
     /// with the system, and reaches clients. Of engines, some lose that too.
     pub fn controller_dies(&mut self, now: Instant, back_at: Instant) {
+        self.back_at = back_at;
         let keys: Vec<_> = self.connections.keys().copied().collect();
         for key in keys {
             let after = self.delay() + self.delay();

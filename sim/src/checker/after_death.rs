@@ -54,7 +54,13 @@ impl TaskBook {
     }
 
     /// The controller died, and another one takes over this.
-    pub(crate) fn die(&mut self, journal: &Journal, recovery: &Recovery) {
+    pub(crate) fn die(&mut self, now: Now, journal: &Journal, recovery: &Recovery) {
+        // What the hub repeats is on record before the scheduler hears of it.
+        let unknown = recovery.tasks.iter().filter(|task| !self.tasks.contains_key(&task.msg_id));
+        let unknown: Vec<_> = unknown.map(|task| (task.client.clone(), task.body.clone())).collect();
+        for (client, body) in unknown {
+            self.submit(now, client.as_ref(), &body);
+        }
         self.is_after_death = true;
         self.tasks.retain(|msg_id, _| journal.has(msg_id));
         self.live.clear();

@@ -145,9 +145,10 @@ impl ClientBook {
         let mut released = Vec::new();
         for (msg_id, sent) in &mut self.sent {
             let is_open = journal.has(msg_id) && !journal.has_reply(msg_id);
-            // One reply for many may have been sent while the record of one of them was not there yet.
-            let is_whole = sent.channel == Channel::Broadcast && !journal.has(msg_id);
-            sent.spare += u32::from(may_lose && (is_open || is_whole));
+            // What is not on record at all may have been answered, and may be sent again, byte for byte; and one reply for
+            // many may have been sent while the record of one of them was not there yet.
+            let is_unknown = matches!(sent.channel, Channel::Task | Channel::Broadcast) && !journal.has(msg_id);
+            sent.spare += u32::from(may_lose && (is_open || is_unknown));
             if !is_open && sent.reply.is_none() {
                 released.push(msg_id.clone());
             }

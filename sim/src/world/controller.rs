@@ -286,7 +286,10 @@ impl World {
                     self.send(peer, Channel::Ping, Way::Out, Payload::Raw(payload.clone()));
                 }
             }
-            heart::Effect::NewHearts(hearts) => self.tell_hub(hub::Event::NewHearts(hearts)),
+            heart::Effect::NewHearts(hearts) => {
+                self.log.note(self.clock.instant(), format_args!("the heart monitor hears these: {hearts:?}"));
+                self.tell_hub(hub::Event::NewHearts(hearts));
+            }
             heart::Effect::StoppedHearts(hearts) => {
                 self.log
                     .note(self.clock.instant(), format_args!("the heart monitor says that these stopped: {hearts:?}"));

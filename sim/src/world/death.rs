@@ -187,7 +187,7 @@ impl World {
             );
         }
         let all = [&task, &mux, &broadcast].into_iter().flat_map(|recovery| recovery.tasks.clone()).collect();
-        self.book.die(&self.journal, &task);
+        self.book.die(self.clock.now(), &self.journal, &task);
         self.broadcasts.rest();
         self.sent.controller_died(&self.journal, self.parameters.durability == Durability::Async);
         self.replace_threads(back_at);
