@@ -1,5 +1,6 @@
 //! What names a message, an engine, a client or a session.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -39,7 +40,7 @@ macro_rules! text_id {
                 write!(f, "{:?}", &*self.0)
             }
         }
-        impl std::borrow::Borrow<str> for $name {
+        impl Borrow<str> for $name {
             fn borrow(&self) -> &str {
                 &self.0
             }
@@ -84,8 +85,15 @@ impl fmt::Debug for EngineId {
 }
 
 /// A routing frame: any bytes. That of a client is five bytes made by its ROUTER and means something only there.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity(SmallVec<[u8; 40]>);
+
+impl Clone for Identity {
+    /// Copies all bytes at once; what is derived goes byte by byte.
+    fn clone(&self) -> Self {
+        Self(SmallVec::from_slice(&self.0))
+    }
+}
 
 impl Identity {
     /// The bytes of the frame.

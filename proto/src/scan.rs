@@ -8,29 +8,29 @@
 /// not plain enough for this, or is none.
 pub(crate) fn pick<'a, const N: usize>(map: &'a [u8], keys: [&str; N]) -> Option<[Option<&'a [u8]>; N]> {
     let mut picked = [None; N];
-    let mut scan = Scan { bytes: map, at: 0 };
+    let mut scan = Scan::new(map);
     scan.blank();
     scan.take(b'{')?;
     scan.blank();
-    if scan.peek()? == b'}' {
-        scan.at += 1;
+    if let [b'}', rest @ ..] = scan.rest {
+        scan.rest = rest;
         return scan.at_end().then_some(picked);
     }
+    // Keys mostly come in the order in which they are wanted.
+    let mut likely = 0;
     loop {
-        let key = scan.string()?;
-        scan.blank();
-        scan.take(b':')?;
-        scan.blank();
-        let start = scan.at;
-        scan.value()?;
-        let value = &map[start..scan.at];
-        if let Some(index) = keys.iter().position(|wanted| wanted.as_bytes() == key) {
+        let (key, value) = scan.entry()?;
+        let wanted = |index: &usize| keys[*index].as_bytes() == key;
+        if let Some(index) = (likely..N).chain(0..likely).find(wanted) {
             picked[index] = Some(value);
-        } else if key.contains(&b'\\') {
+            likely = index + 1;
+        } else if scan.escaped {
             return None;
         }
         scan.blank();
-        match scan.next()? {
+        let (next, rest) = scan.rest.split_first()?;
+        scan.rest = rest;
+        match next {
             b',' => scan.blank(),
             b'}' => return scan.at_end().then_some(picked),
             _ => return None,
@@ -41,21 +41,16 @@ pub(crate) fn pick<'a, const N: usize>(map: &'a [u8], keys: [&str; N]) -> Option
 /// The value of this key, as it stands in `map`; the first where it comes twice. What follows it is not looked at. `None` if
 /// it is not there, or not found by plain looking.
 pub(crate) fn first<'a>(map: &'a [u8], key: &str) -> Option<&'a [u8]> {
-    let mut scan = Scan { bytes: map, at: 0 };
+    let mut scan = Scan::new(map);
     scan.blank();
     scan.take(b'{')?;
     loop {
         scan.blank();
-        let found = scan.string()?;
-        scan.blank();
-        scan.take(b':')?;
-        scan.blank();
-        let start = scan.at;
-        scan.value()?;
+        let (found, value) = scan.entry()?;
         if found == key.as_bytes() {
-            return Some(&map[start..scan.at]);
+            return Some(value);
         }
-        if found.contains(&b'\\') {
+        if scan.escaped {
             return None;
         }
         scan.blank();
@@ -65,71 +60,102 @@ pub(crate) fn first<'a>(map: &'a [u8], key: &str) -> Option<&'a [u8]> {
 
 /// The text that a picked value is, if it is one without escapes.
 pub(crate) fn text(value: &[u8]) -> Option<&str> {
-    let [b'"', inner @ .., b'"'] = value else { return None };
-    if inner.contains(&b'\\') {
-        return None;
-    }
-    std::str::from_utf8(inner).ok()
+    let mut scan = Scan::new(value);
+    let inner = scan.string()?;
+    let plain = !scan.escaped && scan.rest.is_empty();
+    std::str::from_utf8(inner).ok().filter(|_| plain)
 }
 
 struct Scan<'a> {
-    bytes: &'a [u8],
-    at: usize,
+    /// What was not looked at yet.
+    rest: &'a [u8],
+    /// Whether there was a backslash in a key, or in the text that is all there is.
+    escaped: bool,
 }
 
 impl<'a> Scan<'a> {
-    fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
-    }
-
-    fn next(&mut self) -> Option<u8> {
-        let byte = self.peek()?;
-        self.at += 1;
-        Some(byte)
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes, escaped: false }
     }
 
     fn take(&mut self, expected: u8) -> Option<()> {
-        (self.next()? == expected).then_some(())
+        let (first, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        (*first == expected).then_some(())
     }
 
     fn blank(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
-            self.at += 1;
+        while let [b' ' | b'\t' | b'\n' | b'\r', rest @ ..] = self.rest {
+            self.rest = rest;
         }
     }
 
     fn at_end(&mut self) -> bool {
         self.blank();
-        self.at == self.bytes.len()
+        self.rest.is_empty()
+    }
+
+    /// A key and its value, as they stand; what is between the quotes of the key.
+    #[inline]
+    fn entry(&mut self) -> Option<(&'a [u8], &'a [u8])> {
+        let key = self.string()?;
+        self.blank();
+        self.take(b':')?;
+        self.blank();
+        let begin = self.rest;
+        self.value()?;
+        Some((key, &begin[..begin.len() - self.rest.len()]))
     }
 
     /// A text; what is between its quotes, escapes as they stand.
+    #[inline]
     fn string(&mut self) -> Option<&'a [u8]> {
-        self.take(b'"')?;
-        let start = self.at;
+        let [b'"', inside @ ..] = self.rest else { return None };
+        let (inner, tail) = inside.split_at_checked(first_special(inside)?)?;
+        if let [b'"', rest @ ..] = tail {
+            self.rest = rest;
+            return Some(inner);
+        }
+        self.escaped = true;
+        self.rest = inside;
+        self.escaped_string()
+    }
+
+    /// [`Self::string`], once the first quote is passed and there is an escape.
+    #[cold]
+    fn escaped_string(&mut self) -> Option<&'a [u8]> {
+        let inside = self.rest;
+        let mut at = 0;
         loop {
-            let rest = &self.bytes[self.at..];
-            let special = memchr::memchr2(b'"', b'\\', rest)?;
-            self.at += special + 1;
-            if rest[special] == b'"' {
-                return Some(&self.bytes[start..self.at - 1]);
+            at += first_special(inside.get(at..)?)?;
+            if inside[at] == b'"' {
+                self.rest = &inside[at + 1..];
+                return Some(&inside[..at]);
             }
             // Whatever is escaped is not the end.
-            self.next()?;
+            at += 2;
         }
     }
 
     /// Goes past one value.
+    #[inline]
     fn value(&mut self) -> Option<()> {
-        match self.peek()? {
-            b'"' => self.string().map(drop),
+        match self.rest.first()? {
+            b'"' => {
+                let before = self.escaped;
+                self.string()?;
+                self.escaped = before;
+                Some(())
+            }
             b'{' | b'[' => self.nested(),
             _ => {
-                let start = self.at;
-                while matches!(self.peek(), Some(b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'+' | b'-' | b'.')) {
-                    self.at += 1;
-                }
-                (self.at > start).then_some(())
+                let length = self
+                    .rest
+                    .iter()
+                    .position(|byte| !matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'+' | b'-' | b'.'));
+                let length = length.unwrap_or(self.rest.len());
+                self.rest = &self.rest[length..];
+                (length > 0).then_some(())
             }
         }
     }
@@ -138,21 +164,44 @@ impl<'a> Scan<'a> {
     fn nested(&mut self) -> Option<()> {
         let mut depth = 0_usize;
         loop {
-            match self.peek()? {
+            match self.rest.first()? {
                 b'"' => {
-                    self.string()?;
+                    self.value()?;
                     continue;
                 }
                 b'{' | b'[' => depth += 1,
                 b'}' | b']' => depth -= 1,
                 _ => {}
             }
-            self.at += 1;
+            self.rest = &self.rest[1..];
             if depth == 0 {
                 return Some(());
             }
         }
     }
+}
+
+/// Where the first quote or backslash is. Most texts are short, so that a look at eight bytes at a time, in line, costs less
+/// than the call of a search that is made for long ones.
+#[inline]
+fn first_special(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGHS: u64 = ONES << 7;
+    const QUOTES: u64 = ONES * b'"' as u64;
+    const BACKSLASHES: u64 = ONES * b'\\' as u64;
+    let mut rest = bytes;
+    while let Some((word, behind)) = rest.split_first_chunk() {
+        let word = u64::from_le_bytes(*word);
+        // Has the highest bit of each byte that is zero, and perhaps of some behind the first of these.
+        let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
+        let found = zeros(word ^ QUOTES) | zeros(word ^ BACKSLASHES);
+        if found != 0 {
+            return Some(bytes.len() - rest.len() + found.trailing_zeros() as usize / 8);
+        }
+        rest = behind;
+    }
+    let tail = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+    Some(bytes.len() - rest.len() + tail)
 }
 
 #[cfg(test)]

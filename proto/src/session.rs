@@ -83,6 +83,9 @@ impl Key {
 
     /// Checks the signature of a message, in constant time.
     pub fn verify(&self, body: &Body) -> Result<(), VerifyError> {
+        if !self.signs() {
+            return Ok(());
+        }
         let parts = [body.header(), body.parent_header(), body.metadata(), body.content()];
         let Some(mac) = self.mac(parts) else { return Ok(()) };
         if body.signature().is_empty() {

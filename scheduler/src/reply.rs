@@ -12,6 +12,6 @@ use remuda_proto::{Body, PackError, Packer, Status};
 pub(crate) fn read(packer: Packer, body: &Body) -> Result<ReplyEnvelope, PackError> {
     ReplyEnvelope::read(packer, body).or_else(|_| {
         let parent = parent_msg_id(packer, body)?;
-        Ok(ReplyEnvelope { parent, status: Some(Status::Error), dependencies_met: true, engine: None })
+        Ok(ReplyEnvelope { parent, status: Some(Status::Error), dependencies_met: true })
     })
 }

@@ -1,6 +1,5 @@
 //! What metadata says of a task and of its reply.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -127,18 +126,14 @@ pub struct ReplyEnvelope {
     pub status: Option<Status>,
     /// Whether the engine could run it at all; false sends it to another engine.
     pub dependencies_met: bool,
-    /// The engine that says it ran it.
-    pub engine: Option<EngineUuid>,
 }
 
 #[derive(Deserialize)]
-struct RawReply<'a> {
+struct RawReply {
     #[serde(default)]
     status: Option<Status>,
     #[serde(default)]
     dependencies_met: Option<bool>,
-    #[serde(borrow, default)]
-    engine: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -152,32 +147,27 @@ impl ReplyEnvelope {
     pub fn read(packer: Packer, body: &Body) -> Result<Self, PackError> {
         let parent = parent_msg_id(packer, body)?;
         if packer == Packer::Json
-            && let Some((status, dependencies_met, engine)) = Self::scan(body.metadata())
+            && let Some((status, dependencies_met)) = Self::scan(body.metadata())
         {
-            return Ok(Self { parent, status: Some(status), dependencies_met, engine });
+            return Ok(Self { parent, status: Some(status), dependencies_met });
         }
-        let raw: RawReply<'_> = packer.unpack(body.metadata())?;
+        let raw: RawReply = packer.unpack(body.metadata())?;
         let status = match raw.status {
             Some(status) => Some(status),
             None => packer.unpack::<RawStatus>(body.content())?.status,
         };
-        Ok(Self {
-            parent,
-            status,
-            dependencies_met: raw.dependencies_met.unwrap_or(true),
-            engine: raw.engine.map(|engine| EngineUuid::from(&*engine)),
-        })
+        Ok(Self { parent, status, dependencies_met: raw.dependencies_met.unwrap_or(true) })
     }
 }
 
 impl ReplyEnvelope {
-    /// Reads status, `dependencies_met` and engine of what engines commonly write; `None` leaves it to the full parser.
-    fn scan(metadata: &[u8]) -> Option<(Status, bool, Option<EngineUuid>)> {
-        let [status, met, engine] = scan::pick(metadata, ["status", "dependencies_met", "engine"])?;
-        let status = match scan::text(status?)? {
-            "ok" => Status::Ok,
-            "error" => Status::Error,
-            "aborted" => Status::Aborted,
+    /// Reads status and `dependencies_met` of what engines commonly write; `None` leaves it to the full parser.
+    fn scan(metadata: &[u8]) -> Option<(Status, bool)> {
+        let [met, status] = scan::pick(metadata, ["dependencies_met", "status"])?;
+        let status = match status? {
+            br#""ok""# => Status::Ok,
+            br#""error""# => Status::Error,
+            br#""aborted""# => Status::Aborted,
             _ => return None,
         };
         let met = match met {
@@ -185,11 +175,7 @@ impl ReplyEnvelope {
             Some(b"false") => false,
             Some(_) => return None,
         };
-        let engine = match engine {
-            None => None,
-            Some(engine) => Some(EngineUuid::from(scan::text(engine)?)),
-        };
-        Some((status, met, engine))
+        Some((status, met))
     }
 }
 

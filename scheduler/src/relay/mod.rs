@@ -14,8 +14,8 @@ use remuda_proto::message::parent_msg_id;
 use remuda_proto::monitor::{Durability, Monitor, Queue, Ticket};
 use remuda_proto::recovery::{Recovery, UndeliveredReply};
 use remuda_proto::{
-    Body, EngineId, EngineUuid, Envelope, Frames, Identity, Idents, Instant, Machine, MsgId, MsgType, Now, Refusal,
-    RemoteError, SeenSignatures, Session, Set, Status,
+    Body, EngineId, EngineUuid, Envelope, Frames, Identity, Idents, Instant, Machine, Map, MsgId, MsgType, Now,
+    Refusal, RemoteError, SeenSignatures, Session, Status,
 };
 
 use crate::owed::{Keep, Owed, Request};
@@ -135,8 +135,8 @@ pub struct Relay {
     channel: Channel,
     /// Verifies what passes, signs the errors.
     session: Session,
-    /// The engines that are registered.
-    engines: Set<EngineUuid>,
+    /// The engines that are registered, by their identity.
+    engines: Map<Identity, EngineUuid>,
     /// The signatures of requests that were relayed or answered.
     seen: SeenSignatures,
     /// Largest message relayed, in bytes.
@@ -152,7 +152,7 @@ pub struct Relay {
 impl Relay {
     /// A relay that knows no engine yet.
     pub fn new(channel: Channel, session: Session) -> Self {
-        let (engines, seen) = (Set::default(), SeenSignatures::default());
+        let (engines, seen) = (Map::default(), SeenSignatures::default());
         Self {
             channel,
             session,
@@ -186,7 +186,7 @@ impl Relay {
 
     /// The engines that are registered.
     pub fn engines(&self) -> impl Iterator<Item = &EngineUuid> {
-        self.engines.iter()
+        self.engines.values()
     }
 
     fn client_sent(
@@ -210,8 +210,7 @@ impl Relay {
             return Err(Refusal::NoTarget);
         }
         let engine = std::mem::replace(&mut idents[0], client.clone());
-        let known = std::str::from_utf8(engine.as_bytes()).ok().and_then(|uuid| self.engines.get(uuid)).cloned();
-        let Some(uuid) = known else {
+        let Some(uuid) = self.engines.get(&engine).cloned() else {
             let evalue = format!("No Such Engine: `{engine}`; it may have left: choose one of the client's `ids`");
             self.answer(now, client, &envelope, &body, &RemoteError::new("IndexError", evalue), out);
             return Err(Refusal::UnknownEngine(engine));
@@ -429,8 +428,7 @@ impl Relay {
     fn reply_record(&mut self, engine: &Identity, body: &Body) -> Option<Monitor> {
         let reply = crate::reply::read(self.session.packer(), body).ok()?;
         let (msg_id, status) = (reply.parent?, reply.status?);
-        let engine = std::str::from_utf8(engine.as_bytes()).ok();
-        let engine = engine.map(|uuid| self.engines.get(uuid).cloned().unwrap_or_else(|| EngineUuid::from(uuid)));
+        let engine = self.engines.get(engine).cloned().or_else(|| engine.to_engine());
         let (queue, body, ticket) = (Queue::Mux, body.clone(), self.withheld.take());
         Some(Monitor::Reply { queue, engine, msg_id, status, body, ticket })
     }
@@ -490,11 +488,11 @@ impl Machine for Relay {
             RelayEvent::Committed { ticket } => return self.committed(now, ticket, out),
             RelayEvent::Registered { uuid, .. } => {
                 self.ask(now, &uuid, out);
-                self.engines.insert(uuid);
+                self.engines.insert(uuid.identity(), uuid);
                 return;
             }
             RelayEvent::Unregistered { uuid } => {
-                self.engines.swap_remove(&uuid);
+                self.engines.swap_remove(&uuid.identity());
                 self.owed.iter_mut().for_each(|owed| owed.gone(&uuid));
                 self.owed.take_if(|owed| owed.is_over());
                 return;
