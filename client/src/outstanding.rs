@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use remuda_proto::message::content::EngineNotification;
-use remuda_proto::message::metadata::ReplyEnvelope;
+use remuda_proto::message::metadata::{ReplyEnvelope, replying_engine};
 use remuda_proto::message::parent_msg_id;
 use remuda_proto::{
     Body, EngineId, EngineUuid, Envelope, Frames, Instant, Machine, Map, MsgId, MsgType, Now, Refusal, SeenSignatures,
@@ -253,8 +253,9 @@ impl Outstanding {
             return Err(Refusal::UnexpectedType(msg_type));
         }
         let (lists_engines, sent) = (request.lists_engines, request.sent);
-        let mut outcome = match ReplyEnvelope::read(packer, body) {
-            Ok(ReplyEnvelope { status: Some(status), engine, .. }) => {
+        let said = ReplyEnvelope::read(packer, body).and_then(|said| Ok((said.status, replying_engine(packer, body)?)));
+        let mut outcome = match said {
+            Ok((Some(status), engine)) => {
                 let engine_id = engine.as_ref().and_then(|uuid| self.engines.id(uuid));
                 Outcome::Reply(Reply { status, engine, engine_id, received: now.date, body: body.clone() })
             }

@@ -10,10 +10,11 @@ use std::path::PathBuf;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use remuda_proto::connection::{ClientConnection, EngineConnection};
-use remuda_proto::message::metadata::{ReplyEnvelope, TaskMetadata};
+use remuda_proto::message::metadata::{ReplyEnvelope, TaskMetadata, replying_engine};
 use remuda_proto::message::{self, content};
 use remuda_proto::{
-    Date, Envelope, Frames, Header, Key, KeyError, MsgType, Packer, RemoteError, SeenSignatures, Status, VerifyError,
+    Date, EngineUuid, Envelope, Frames, Header, Key, KeyError, MsgType, Packer, RemoteError, SeenSignatures, Status,
+    VerifyError,
 };
 use serde_json::Value;
 
@@ -178,6 +179,8 @@ fn replies_and_errors_of_stock_are_understood() {
         let reply = ReplyEnvelope::read(sample.packer, &sample.frames.body).unwrap();
         let status = reply.status.unwrap_or_else(|| panic!("{}: no status", sample.name));
         assert_eq!(serde_json::to_value(status).unwrap(), sample.readable["content"]["status"], "{}", sample.name);
+        let engine = replying_engine(sample.packer, &sample.frames.body).unwrap();
+        assert_eq!(engine.as_ref().map(EngineUuid::as_str), sample.readable["metadata"]["engine"].as_str());
         seen[status as usize] += 1;
         if status == Status::Error {
             let error: RemoteError = sample.packer.unpack(sample.frames.body.content()).unwrap();

@@ -1,5 +1,6 @@
 //! What metadata says of a task and of its reply.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -177,6 +178,21 @@ impl ReplyEnvelope {
         };
         Some((status, met))
     }
+}
+
+#[derive(Deserialize)]
+struct RawEngine<'a> {
+    #[serde(borrow, default)]
+    engine: Option<Cow<'a, str>>,
+}
+
+/// The engine that says it ran a task, in the metadata of its reply; for a client, which sees only the controller.
+///
+/// # Errors
+/// When the metadata is not a map, or its engine no text.
+pub fn replying_engine(packer: Packer, body: &Body) -> Result<Option<EngineUuid>, PackError> {
+    let raw: RawEngine<'_> = packer.unpack(body.metadata())?;
+    Ok(raw.engine.map(|engine| EngineUuid::from(&*engine)))
 }
 
 /// The metadata of a reply that an engine makes (`engine/kernel.py: init_metadata, finish_metadata`).
