@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use remuda_hub::heart::{self, HeartMonitor};
 use remuda_hub::hub::{self, Hub};
 use remuda_hub::run::{HeartDriver, HubDriver, News};
 use remuda_hub::store::{OpenError, StoreError};
-use remuda_hub::{EngineState, MAX_ENGINES, StoreKind};
+use remuda_hub::{MAX_ENGINES, StoreKind};
 use remuda_net::connection_file::{self, FileError};
 use remuda_net::curve::KeyPair;
 use remuda_net::{
@@ -29,6 +29,7 @@ use remuda_scheduler::run::{BroadcastDriver, MAX_HUB_LAG, MonitorLink, OutputDri
 use remuda_scheduler::task::{TaskConfig, TaskEvent, TaskScheduler};
 use serde_json::{Value, json};
 
+use crate::engines_file::EnginesFile;
 use crate::in_effect::in_effect;
 use crate::ports::{Binder, For, Interface, Ports};
 use crate::records::{Opened, TakenOver, durability};
@@ -320,7 +321,6 @@ impl Controller {
             },
             session(),
         );
-        let engine_state_file = profile.engine_state_file();
         let refusals = RefusalCounts::default();
         let committed = {
             let (task, mux, broadcast) = (task_sender.clone(), mux_sender.clone(), broadcast.clone());
@@ -331,7 +331,8 @@ impl Controller {
             }
         };
         let state = config.restore || known.is_some() && opened.lasts();
-        let state = state.then(|| read_engines(&engine_state_file)).flatten();
+        let mut engines_file = EnginesFile::of(profile);
+        let state = if state { engines_file.read() } else { engines_file.begin_anew() };
         let engines = state.iter().flat_map(|state| state.engines.values().cloned()).collect();
         let finished = config.task.max_finished_ids.min(MAX_RECOVERED_IDS);
         let taken = opened.take_over(known.is_some(), &session(), (finished, engines), started.date)?;
@@ -363,11 +364,8 @@ impl Controller {
                         broadcast.send(BroadcastEvent::Unregistered { uuid: uuid.clone() });
                         control.send(RelayEvent::Unregistered { uuid });
                     }
-                    News::Engines(state) => {
-                        if let Err(error) = connection_file::write(&engine_state_file, &state) {
-                            tracing::warn!("{error}: `--restore` will not know these engines");
-                        }
-                    }
+                    News::Granted(grant) => engines_file.grant(&grant),
+                    News::Engines(state) => engines_file.save(&state),
                     News::Resubmit { msg_id, body } => task.send(TaskEvent::Resubmit { msg_id, body }),
                     News::Explain { question, msg_ids, whole } => {
                         task.send(TaskEvent::Explain { question, msg_ids, whole });
@@ -522,21 +520,6 @@ fn engine_addresses(file: &EngineConnection) -> Value {
         "mux": file.mux, "task": file.task, "iopub": file.iopub, "hb_ping": file.hb_ping, "hb_pong": file.hb_pong,
         "broadcast": file.broadcast,
     })
-}
-
-/// The engines of an earlier controller. Where they cannot be read, the log says why, and none are restored.
-fn read_engines(path: &Path) -> Option<EngineState> {
-    match connection_file::read::<EngineState>(path) {
-        Ok(state) => {
-            tracing::info!("waiting for {} engines of an earlier controller", state.engines.len());
-            Some(state)
-        }
-        Err(FileError::Missing { .. }) => None,
-        Err(error) => {
-            tracing::warn!("{error}: no engine is restored");
-            None
-        }
-    }
 }
 
 /// Runs a machine on a thread of its own. A machine that panics ends the process: its state is not to be believed, and

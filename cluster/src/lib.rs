@@ -4,6 +4,7 @@
 //! ends threads and processes. Start with [`Controller`] and [`LocalCluster`].
 
 mod controller;
+mod engines_file;
 mod in_effect;
 mod launcher;
 mod ports;

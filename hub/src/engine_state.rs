@@ -17,3 +17,29 @@ pub struct EngineState {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", rename = "remuda")]
     pub announcements: BTreeMap<EngineId, Announcement>,
 }
+
+/// An id that was given to an engine: what the next controller has to know before the engine does, since nobody else may ever
+/// get it. A line of the file beside `engines.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Grant {
+    /// The id.
+    pub id: EngineId,
+    /// Who got it.
+    pub uuid: EngineUuid,
+    /// What a native engine says of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "remuda")]
+    pub announcement: Option<Announcement>,
+}
+
+impl EngineState {
+    /// Adds what was granted since. Whatever else was known of that id and of that uuid is older, and goes.
+    pub fn grant(&mut self, grant: Grant) {
+        let Grant { id, uuid, announcement } = grant;
+        self.engines.retain(|_, other| *other != uuid);
+        self.engines.insert(id, uuid);
+        self.announcements.remove(&id);
+        self.announcements.extend(announcement.map(|announcement| (id, announcement)));
+        self.announcements.retain(|id, _| self.engines.contains_key(id));
+        self.next_id = self.next_id.max(id.0.saturating_add(1));
+    }
+}

@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::asks::{Asks, Then};
-use crate::engine_state::EngineState;
+use crate::engine_state::{EngineState, Grant};
 use crate::query;
 use crate::question::{Question, Questions};
 use crate::record::{Outcome, OutputPiece, TaskRecord};
@@ -188,6 +188,9 @@ pub enum Effect {
         /// Whether everything is asked for.
         whole: bool,
     },
+    /// Keep this for the next controller, beside what was kept before, until [`Effect::SaveEngines`]: before the engine hears
+    /// of it.
+    KeepGrant(Grant),
     /// Answer a query.
     Reply {
         /// The routing frames of the query.

@@ -25,7 +25,7 @@ pub mod store;
 mod tracking;
 
 pub use asks::MAX_ASKS;
-pub use engine_state::EngineState;
+pub use engine_state::{EngineState, Grant};
 pub use heart::HeartMonitor;
 pub use hub::{Config, Effect, Event, Hub};
 pub use question::{ANSWER_WITHIN, MAX_QUESTIONS};

@@ -138,17 +138,14 @@ impl Registry {
 
     /// What the next controller has to know.
     pub(crate) fn state(&self) -> EngineState {
-        let announced = |engine: &Engine| Some((engine.id, engine.announcement.clone()?));
-        // Those of an earlier controller that did not answer yet: this one may be killed before they do.
-        let awaited = || self.pending.iter().filter(|(_, pending)| pending.since == Instant(0));
-        let engines = self.engines.values().map(|engine| (engine.id, engine.uuid.clone()));
-        let announcements = self.engines.values().filter_map(announced);
+        // Those that are pending, too: they know their ids.
+        let registered = self.engines.values().map(|engine| (engine.id, &engine.uuid, &engine.announcement));
+        let pending = self.pending.iter().map(|(uuid, pending)| (pending.id, uuid, &pending.announcement));
+        let all = || registered.clone().chain(pending.clone());
         EngineState {
-            engines: engines.chain(awaited().map(|(uuid, pending)| (pending.id, uuid.clone()))).collect(),
+            engines: all().map(|(id, uuid, _)| (id, uuid.clone())).collect(),
             next_id: self.next_id,
-            announcements: announcements
-                .chain(awaited().filter_map(|(_, pending)| Some((pending.id, pending.announcement.clone()?))))
-                .collect(),
+            announcements: all().filter_map(|(id, _, announcement)| Some((id, announcement.clone()?))).collect(),
         }
     }
 

@@ -12,7 +12,7 @@ use remuda_proto::message::native::Capability;
 use remuda_proto::monitor::{Monitor, Queue, Ticket};
 use remuda_proto::{Body, EngineId, EngineUuid, Identity, MsgId, Now};
 
-use crate::engine_state::EngineState;
+use crate::engine_state::{EngineState, Grant};
 use crate::heart::{self, HeartMonitor};
 use crate::hub::{self, Hub};
 
@@ -59,7 +59,9 @@ pub enum News {
         /// Whether all is asked for.
         whole: bool,
     },
-    /// Which engines are registered, to be kept for the next controller.
+    /// An id that is being given to an engine, to be kept for the next controller now.
+    Granted(Grant),
+    /// Which engines are registered, to be kept for the next controller in the place of all that was kept before.
     Engines(EngineState),
     /// This heart should beat soon.
     ExpectHeart(EngineUuid),
@@ -178,6 +180,7 @@ impl<F: FnMut(News)> Driver for HubDriver<F> {
             hub::Effect::Explain { question, msg_ids, whole } => {
                 (self.tell)(News::Explain { question, msg_ids, whole });
             }
+            hub::Effect::KeepGrant(grant) => (self.tell)(News::Granted(grant)),
             hub::Effect::SaveEngines(state) => (self.tell)(News::Engines(state)),
             hub::Effect::StoreFailed(error) => {
                 tracing::error!("{error}: requests that were given up have no reply on record");

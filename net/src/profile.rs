@@ -101,6 +101,10 @@ impl Profile {
     pub fn engine_state_file(&self) -> PathBuf {
         self.log().join(format!("engines{}.json", self.cluster_id))
     }
+    /// `log/engines-granted.jsonl`, with the cluster's id after `engines` if it has one: which engines got ids since that.
+    pub fn engine_grants_file(&self) -> PathBuf {
+        self.log().join(format!("engines{}-granted.jsonl", self.cluster_id))
+    }
     /// `ipcontroller-engine.json`, with the cluster's id if it has one.
     pub fn engine_file(&self) -> PathBuf {
         self.connection_file("engine")

@@ -7,6 +7,7 @@ use remuda_proto::{EngineId, EngineUuid, Now, Refusal, RemoteError};
 use serde_json::Value;
 
 use super::{Query, engine_id, key_error, send_error, type_error};
+use crate::engine_state::Grant;
 use crate::hub::{Effect, Hub, refuse};
 use crate::registry::RegistrationError;
 use crate::repr;
@@ -37,20 +38,21 @@ pub(super) fn register(hub: &mut Hub, now: Now, query: &Query, out: &mut Vec<Eff
     let begun = read(query).and_then(|request| {
         let Request { uuid, id, announcement } = request;
         hub.registry
-            .begin(&uuid, id, announcement, now.instant, stalls_at)
-            .map(|id| (id, uuid))
+            .begin(&uuid, id, announcement.clone(), now.instant, stalls_at)
+            .map(|id| Grant { id, uuid, announcement })
             .map_err(|error| Denied::Registration(to_remote(&error)))
     });
     let mut granted = None;
     let body = match begun {
-        Ok((id, uuid)) => {
-            granted = Some(uuid);
+        Ok(grant) => {
             let content = RegistrationReply {
-                id,
+                id: grant.id,
                 status: OkStatus::Ok,
                 hb_period: hub.config.heart_period_ms,
                 connection_info: hub.config.engine_connection.clone(),
             };
+            granted = Some(grant.uuid.clone());
+            out.push(Effect::KeepGrant(grant));
             hub.message(now, MsgType::RegistrationReply, None, &content)
         }
         Err(Denied::Registration(error)) => hub.message(now, MsgType::RegistrationReply, None, &error.content()),

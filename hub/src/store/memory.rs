@@ -15,8 +15,9 @@ use crate::record::TaskRecord;
 #[derive(Clone, Debug)]
 pub struct MemoryStore {
     limits: Limits,
-    /// The records in the order in which they came. No more than [`Limits::records`].
-    records: Map<MsgId, TaskRecord>,
+    /// The records in the order in which they came. No more than [`Limits::records`]. Boxed, since the others move up when
+    /// the oldest are dropped.
+    records: Map<MsgId, Box<TaskRecord>>,
     /// Sum of the sizes of all records; no more than [`Limits::size_bytes`].
     size_bytes: usize,
     /// What the next commit comes to: all that was written since the last.
@@ -107,7 +108,7 @@ impl MemoryStore {
         if find.descending {
             places.reverse();
         }
-        let records = places.into_iter().map(|place| &self.records[place]);
+        let records = places.into_iter().map(|place| &*self.records[place]);
         let found = records.filter(|record| find.query.matches(record));
         found.take(find.most.unwrap_or(usize::MAX)).cloned().collect()
     }
@@ -142,7 +143,7 @@ impl TaskStore for MemoryStore {
             Write::Add(record) => {
                 if let Entry::Vacant(vacant) = self.records.entry(record.msg_id.clone()) {
                     self.size_bytes += bytes;
-                    vacant.insert(*record);
+                    vacant.insert(record);
                     self.cull();
                 }
             }
@@ -195,7 +196,7 @@ impl TaskStore for MemoryStore {
     }
 
     fn check(&self) {
-        let size: usize = self.records.values().map(TaskRecord::size_bytes).sum();
+        let size: usize = self.records.values().map(|record| record.size_bytes()).sum();
         assert_eq!(self.size_bytes, size, "sizes do not add up");
         assert!(self.records.len() <= self.limits.records, "{} records", self.records.len());
         assert!(size <= self.limits.size_bytes, "{size} bytes of records");

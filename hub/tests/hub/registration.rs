@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use remuda_hub::{Config, Effect, Event, MAX_REQUESTED_ID};
+use remuda_hub::{Config, Effect, EngineState, Event, MAX_REQUESTED_ID};
 use remuda_proto::message::MsgType;
 use remuda_proto::message::native::Capability;
 use remuda_proto::{EngineId, Machine, Refusal};
@@ -49,7 +49,7 @@ fn the_hearts_of_engines_that_were_granted_a_registration_or_are_restored_are_ex
 }
 
 #[test]
-fn engines_that_are_restored_and_did_not_answer_yet_are_saved_for_the_next_controller() {
+fn engines_that_were_granted_an_id_and_were_not_heard_yet_are_saved_for_the_next_controller() {
     let mut story = Story::new();
     let state = serde_json::from_value(json!({"engines": {"0": "a", "1": "b"}, "next_id": 2})).unwrap();
     assert_eq!(story.event(Event::Restore(state)), []);
@@ -57,7 +57,7 @@ fn engines_that_are_restored_and_did_not_answer_yet_are_saved_for_the_next_contr
     story.beat(&["a"]);
     story.pass(Duration::from_secs(1));
     let saved = serde_json::to_value(story.saved.last().unwrap()).unwrap();
-    assert_eq!(saved["engines"], json!({"0": "a", "1": "b"}), "one that has only asked is none of them");
+    assert_eq!(saved["engines"], json!({"0": "a", "1": "b", "2": "new"}), "each of them knows its id");
 }
 
 #[test]
@@ -287,6 +287,27 @@ fn engines_are_saved_once_for_many_changes_and_before_the_end() {
     assert_eq!(serde_json::to_value(&story.saved[1]).unwrap()["engines"], json!({"1": "n"}));
     story.pass(LONG);
     assert_eq!(story.saved.len(), 2, "nothing changed");
+}
+
+#[test]
+fn an_id_is_kept_for_the_next_controller_before_its_engine_beats() {
+    let mut story = Story::new();
+    let native = json!({"version": "1", "functions": ["f"], "process": true});
+    story.query("registration_request", &json!({"uuid": "a", "id": 5}));
+    story.query("registration_request", &json!({"uuid": "n", "remuda": native}));
+    story.query("registration_request", &json!({"uuid": "a"}));
+    let mut state = EngineState::default();
+    story.granted.drain(..).for_each(|grant| state.grant(grant));
+    let mut next = Story::new();
+    next.event(Event::Restore(state));
+    assert_eq!(next.beat(&["a", "n"]).len(), 4, "both join");
+    assert_eq!(next.engines(), json!({"5": "a", "6": "n"}));
+    assert_eq!(next.engine("b"), EngineId(7));
+    next.query("registration_request", &json!({"uuid": "c"}));
+    next.pass(Duration::from_secs(1));
+    let saved = serde_json::to_value(next.saved.last().unwrap()).unwrap();
+    assert_eq!(saved["engines"], json!({"5": "a", "6": "n", "7": "b", "8": "c"}), "`c` knows its id");
+    assert_eq!(saved["remuda"]["6"]["functions"], json!(["f"]));
 }
 
 #[test]

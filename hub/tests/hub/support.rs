@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use remuda_hub::store::{MemoryStore, TaskStore};
-use remuda_hub::{Config, Effect, EngineState, Event, Hub, Limits};
+use remuda_hub::{Config, Effect, EngineState, Event, Grant, Hub, Limits};
 use remuda_proto::message::{Envelope, Header, MsgType, Status};
 use remuda_proto::monitor::{Monitor, Queue};
 use remuda_proto::{
@@ -26,6 +26,8 @@ pub(crate) struct Story {
     pub(crate) client: Session,
     /// What was to be saved of engines, the last at the end.
     pub(crate) saved: Vec<EngineState>,
+    /// The ids that were to be kept before their engines heard of them.
+    pub(crate) granted: Vec<Grant>,
     /// The hearts that were said to beat soon, the last at the end.
     pub(crate) expected: Vec<EngineUuid>,
     packer: Packer,
@@ -77,6 +79,7 @@ impl Story {
             now: Now { instant: Instant(1_000_000), date },
             client: session("client"),
             saved: Vec::new(),
+            granted: Vec::new(),
             expected: Vec::new(),
             packer,
         }
@@ -147,6 +150,10 @@ impl Story {
         for effect in effects {
             match effect {
                 Effect::SaveEngines(state) => self.saved.push(state),
+                Effect::KeepGrant(grant) => {
+                    assert!(others.is_empty(), "an id is kept before anybody hears of it: {others:?}");
+                    self.granted.push(grant);
+                }
                 Effect::ExpectHeart(uuid) => self.expected.push(uuid),
                 effect => others.push(effect),
             }

@@ -391,6 +391,7 @@ impl World {
                 self.task.mail(TaskEvent::Resubmit { msg_id, body });
                 self.plan(PartName::Task);
             }
+            hub::Effect::KeepGrant(grant) => self.saved.grant(grant),
             hub::Effect::SaveEngines(state) => self.saved = state,
             hub::Effect::Store(write) => {
                 self.store.mail(Job::Write(write));

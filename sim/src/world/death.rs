@@ -197,7 +197,7 @@ impl World {
         self.hub.mail(hub::Event::Recover(all));
         self.hub.mail(hub::Event::Restore(self.saved.clone()));
         self.network.controller_dies(now, back_at);
-        self.engines_reconnect(back_at, &engines);
+        self.engines_reconnect(back_at);
         PartName::ALL.into_iter().for_each(|part| self.plan(part));
         true
     }
@@ -213,9 +213,8 @@ impl World {
         self.runs_since = back_at;
     }
 
-    /// Engines can be heard again once their hearts are connected. One that was not registered yet stays unknown: it
-    /// believes that it is.
-    fn engines_reconnect(&mut self, back_at: Instant, saved: &[EngineUuid]) {
+    /// Engines can be heard again once their hearts are connected.
+    fn engines_reconnect(&mut self, back_at: Instant) {
         // The hub gives engines no more than the time of a registration, from its own start.
         let last = back_at + self.parameters.registration_timeout.saturating_sub(self.time_to_register());
         for (number, engine) in (0..).zip(&mut self.engines) {
@@ -228,7 +227,7 @@ impl World {
             engine.audible_since = engine.audible_since.and(up_at);
             // One that stands still now may be too late.
             let is_late = engine.life == Life::Frozen || up_at > Some(last);
-            engine.stood_still |= is_late || !saved.contains(&engine.uuid);
+            engine.stood_still |= is_late;
         }
     }
 }

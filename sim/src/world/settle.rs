@@ -153,11 +153,7 @@ impl World {
             let since = engine.audible_since.map(|since| since.max(self.runs_since));
             let heard = since.map_or(Duration::ZERO, |since| self.clock.instant().since(since));
             let is_last = self.number_of(&engine.uuid) == Some(number);
-            // A controller that is killed may have given out an id that was not saved yet, which the next one gives to another
-            // engine: who leaves by that id takes the other along (docs/records.md).
-            let is_shared = self.life > 0
-                && (0..).zip(&self.engines).any(|(other, another)| other != number && another.id == engine.id);
-            let is_due = engine.id.is_some() && is_last && !engine.stood_still && !is_shared && heard > needed;
+            let is_due = engine.id.is_some() && is_last && !engine.stood_still && heard > needed;
             if is_due && !self.registered.contains(&engine.uuid) && !self.left.contains(&engine.uuid) {
                 let reason =
                     format!("`{}` asked to be registered, could be heard for {heard:?}, and is not", engine.uuid);
