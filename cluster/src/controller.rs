@@ -305,6 +305,8 @@ impl Controller {
         let hub_machine = Hub::new(
             hub::Config {
                 registration_timeout: config.registration_timeout.unwrap_or(hub_defaults.registration_timeout),
+                // Longer than the schedulers wait for these engines.
+                recovery_timeout: config.task.reattach * 2,
                 max_engines,
                 max_message_bytes,
                 engine_connection: engine_addresses(&engine_file),

@@ -30,6 +30,9 @@ pub(crate) struct TakenOver {
 /// Most replies that a controller which takes over sends once more: the last ones.
 const MAX_RECOVERED_REPLIES: usize = 100_000;
 
+/// Among how many of the last requests those are looked for that were given up and whose engines may answer after all.
+const MAX_LATE_REPLIES: usize = 100_000;
+
 /// Task records that nobody writes yet.
 pub(crate) enum Opened {
     /// In memory, or nowhere.
@@ -74,6 +77,10 @@ impl Opened {
         let finished = store.finished(finished).map_err(StartError::Records)?;
         let mut taken = TakenOver::default();
         taken.task.finished = finished;
+        for (queue, failed) in store.failed_direct(MAX_LATE_REPLIES).map_err(StartError::Records)? {
+            let of = if queue == Queue::Mux { &mut taken.mux } else { &mut taken.broadcast };
+            of.finished.push(failed);
+        }
         for record in &records {
             let Some(mut request) = recovered(session, record, now) else { continue };
             request.client = request.client.map(|client| name_now(&client, record));

@@ -56,7 +56,7 @@ pub struct UndeliveredReply {
 pub struct Recovery {
     /// The tasks without a reply, in the order in which they came.
     pub tasks: Vec<Recovered>,
-    /// The last ones that ended, oldest first.
+    /// The last ones that ended, oldest first; of direct requests those alone that failed.
     pub finished: Vec<FinishedTask>,
     /// The engines that were registered with the earlier controller.
     pub engines: Vec<EngineUuid>,

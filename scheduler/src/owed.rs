@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use remuda_proto::monitor::Queue;
 use remuda_proto::recovery::Recovery;
-use remuda_proto::{Body, EngineUuid, Identity, Idents, Instant, Map, MsgId, Now, RemoteError, Session};
+use remuda_proto::{Body, EngineUuid, Identity, Idents, Instant, Map, MsgId, Now, RemoteError, Session, Set};
 
 use crate::probe::{self, FIRST_PAUSE, MAX_PAUSE};
 
@@ -75,6 +75,18 @@ pub(crate) enum Keep {
     Full,
 }
 
+/// What a reply of an engine is.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// To a request of this controller's time, or the first to one of before.
+    Other,
+    /// To a request of before that was answered already: an engine sends again what it holds, since it cannot know whether the
+    /// first time did arrive.
+    Repeated,
+    /// To what the engine was asked.
+    Settled(Settled),
+}
+
 /// What became of an engine that answered.
 #[derive(Debug)]
 pub(crate) struct Settled {
@@ -89,12 +101,16 @@ pub(crate) struct Settled {
 pub(crate) struct Owed {
     /// The engines that did not answer yet.
     engines: BTreeMap<EngineUuid, Debtor>,
+    /// The requests that were owed and have their reply, for as long as another can come.
+    answered: Set<MsgId>,
+    /// The requests that engines said they have, and have not answered, for as long. Disjoint from `answered`.
+    running: Set<MsgId>,
     /// When those that did not come back are given up; `None`: they were.
     until: Option<Instant>,
 }
 
 impl Owed {
-    /// What is on record of a queue. Those that do not come back within `reattach` are given up.
+    /// What is on record of a queue. Engines that do not come back until then are given up.
     pub(crate) fn new(recovery: Recovery, queue: Queue, until: Instant) -> Self {
         let mut engines: BTreeMap<EngineUuid, Debtor> = BTreeMap::new();
         for uuid in recovery.engines {
@@ -108,12 +124,16 @@ impl Owed {
                 engines.entry(uuid).or_default().requests.insert(task.msg_id, request);
             }
         }
-        Self { engines, until: Some(until) }
+        // One that was given up may still be answered.
+        let failed = recovery.finished.into_iter().filter(|task| !task.ok).map(|task| task.msg_id);
+        let answered = if engines.is_empty() { Set::default() } else { failed.collect() };
+        Self { engines, answered, running: Set::default(), until: Some(until) }
     }
 
     /// Whether nothing is left to settle.
     pub(crate) fn is_over(&self) -> bool {
-        self.engines.is_empty()
+        let nothing_comes_twice = self.answered.is_empty() && self.running.is_empty();
+        self.engines.is_empty() && (nothing_comes_twice || self.until.is_none())
     }
 
     /// An engine is registered: the question that it is to be asked, unless it was asked, or is a new one.
@@ -140,25 +160,31 @@ impl Owed {
         Keep::Kept
     }
 
-    /// An engine sent a reply. If it answers what the engine was asked: what came of it.
-    pub(crate) fn reply(
-        &mut self,
-        session: &Session,
-        engine: &Identity,
-        parent: &MsgId,
-        body: &Body,
-    ) -> Option<Settled> {
-        let uuid = engine.to_engine()?;
-        let debtor = self.engines.get_mut(&uuid)?;
+    /// An engine sent a reply.
+    pub(crate) fn reply(&mut self, session: &Session, engine: &Identity, parent: &MsgId, body: &Body) -> Reply {
+        if self.answered.contains(parent) {
+            return Reply::Repeated;
+        }
+        if self.running.swap_remove(parent) {
+            self.answered.insert(parent.clone());
+            return Reply::Other;
+        }
+        let Some(uuid) = engine.to_engine() else { return Reply::Other };
+        let Some(debtor) = self.engines.get_mut(&uuid) else { return Reply::Other };
         if debtor.question.as_ref().is_none_or(|question| question.msg_id != *parent) {
-            debtor.requests.shift_remove(parent);
-            return None;
+            if debtor.requests.shift_remove(parent).is_some() {
+                self.answered.insert(parent.clone());
+            }
+            return Reply::Other;
         }
-        let Debtor { mut requests, kept, .. } = self.engines.remove(&uuid)?;
+        let Some(Debtor { mut requests, kept, .. }) = self.engines.remove(&uuid) else { return Reply::Other };
         for msg_id in probe::answer(session.packer(), body).into_iter().flatten() {
-            requests.shift_remove(&msg_id);
+            if requests.shift_remove(&msg_id).is_some() {
+                self.running.insert(msg_id);
+            }
         }
-        Some(Settled { lost: requests.into_values().collect(), kept })
+        self.answered.extend(requests.keys().cloned());
+        Reply::Settled(Settled { lost: requests.into_values().collect(), kept })
     }
 
     /// An engine is gone. Clients fail what it had by themselves, and what it was to get.
@@ -198,14 +224,17 @@ impl Owed {
         for (uuid, debtor) in self.engines.iter_mut().filter(|(_, debtor)| debtor.question.is_none()) {
             lost.extend(debtor.requests.drain(..).map(|(_, request)| (uuid.clone(), request)));
         }
+        self.answered.extend(lost.iter().map(|(_, request)| request.msg_id.clone()));
         lost
     }
 
     /// Panics if something is kept that nobody will send.
     pub(crate) fn check(&self) {
+        assert!(self.running.is_disjoint(&self.answered), "{:?} and {:?}", self.running, self.answered);
         for (uuid, Debtor { requests, question, kept, kept_bytes }) in &self.engines {
             assert!(question.is_some() || kept.is_empty(), "{} messages are kept for `{uuid}`", kept.len());
             assert_eq!(*kept_bytes, kept.iter().map(|(_, body)| body.size_bytes()).sum::<usize>(), "`{uuid}`");
+            assert!(!requests.keys().any(|msg_id| self.answered.contains(msg_id)), "`{uuid}` owes what is answered");
             assert!(kept.len() <= MAX_KEPT && *kept_bytes <= MAX_KEPT_BYTES, "`{uuid}`");
             assert!(
                 self.until.is_some() || question.is_some() || requests.is_empty(),

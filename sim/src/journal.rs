@@ -21,8 +21,8 @@ pub(crate) struct Journal {
     pending: Vec<(Instant, Monitor)>,
     /// The requests on disk without a reply there, in order.
     open: Map<MsgId, Record>,
-    /// The tasks that have a reply on disk, in order.
-    finished: Vec<FinishedTask>,
+    /// The requests that have a reply on disk, in order; of direct ones those alone that failed.
+    finished: Vec<(Queue, FinishedTask)>,
     /// All requests that have a reply on disk.
     answered: BTreeSet<MsgId>,
 }
@@ -89,9 +89,9 @@ impl Journal {
                 }
             }
             Monitor::Reply { queue, msg_id, engine, status, .. } => {
-                if self.open.shift_remove(&msg_id).is_some() && queue == Queue::Task {
-                    let ok = status == Status::Ok;
-                    self.finished.push(FinishedTask { msg_id: msg_id.clone(), ok, engine });
+                let ok = status == Status::Ok;
+                if self.open.shift_remove(&msg_id).is_some() && (queue == Queue::Task || !ok) {
+                    self.finished.push((queue, FinishedTask { msg_id: msg_id.clone(), ok, engine }));
                 }
                 self.answered.insert(msg_id);
             }
@@ -125,8 +125,8 @@ impl Journal {
         open.map(|Record { came, task }| Recovered { waited: now.since(*came), ..task.clone() }).collect()
     }
 
-    /// The tasks that have one.
-    pub(crate) fn finished(&self) -> Vec<FinishedTask> {
-        self.finished.clone()
+    /// Those of a queue that have one.
+    pub(crate) fn finished(&self, queue: Queue) -> Vec<FinishedTask> {
+        self.finished.iter().filter(|(of, _)| *of == queue).map(|(_, task)| task.clone()).collect()
     }
 }

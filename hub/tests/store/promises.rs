@@ -258,6 +258,25 @@ kept_by!(memory, in_memory());
 kept_by!(sqlite, in_a_database());
 
 #[test]
+fn direct_requests_that_failed_are_found_among_the_last_requests() {
+    let mut shelf = in_a_database();
+    for id in ["old", "task", "good", "open", "mux", "all"] {
+        let queue = match id {
+            "task" => Queue::Task,
+            "all" => Queue::Broadcast,
+            _ => Queue::Mux,
+        };
+        shelf.add(id, queue, Some("e"), &json!({}));
+        if id != "open" {
+            shelf.finish(id, &json!({"status": if id == "good" { "ok" } else { "error" }}));
+        }
+    }
+    let found = shelf.store.failed_direct(5).unwrap();
+    let found: Vec<_> = found.iter().map(|(queue, task)| (*queue, task.msg_id.as_str(), task.ok)).collect();
+    assert_eq!(found, [(Queue::Mux, "mux", false), (Queue::Broadcast, "all", false)]);
+}
+
+#[test]
 fn a_store_that_keeps_nothing_says_so_and_keeps_nobody_waiting() {
     let mut store = NoStore::default();
     store.write(Write::Mark { queue: Queue::Broadcast, ticket: Ticket(7) });

@@ -430,7 +430,7 @@ impl Broadcast {
     ) -> Result<(), Refusal> {
         self.session.key().verify(body)?;
         let client = idents.first().ok_or(Refusal::NoTarget)?;
-        if self.settle(now, engine, body, out) {
+        if self.settle(now, engine, body, out)? {
             return Ok(());
         }
         if *client == hub_identity() {
@@ -548,6 +548,7 @@ impl Machine for Broadcast {
         for (uuid, request) in owed.give_up(now) {
             self.lose(now, &uuid, &request, out);
         }
+        self.owed.take_if(|owed| owed.is_over());
     }
 
     fn check(&self) {

@@ -3,10 +3,10 @@
 use remuda_proto::message::parent_msg_id;
 use remuda_proto::monitor::{Monitor, Queue};
 use remuda_proto::recovery::Recovery;
-use remuda_proto::{Body, EngineUuid, Identity, MsgId, Now, Set, Status};
+use remuda_proto::{Body, EngineUuid, Identity, MsgId, Now, Refusal, Set, Status};
 
 use super::{Broadcast, BroadcastEffect, CopiedMetadata};
-use crate::owed::{Owed, Request};
+use crate::owed::{Owed, Reply, Request};
 use crate::probe::hub_identity;
 
 impl Broadcast {
@@ -41,11 +41,24 @@ impl Broadcast {
     }
 
     /// An engine sent something to an earlier controller's client, or the answer to what it was asked. Returns whether it
-    /// was that.
-    pub(super) fn settle(&mut self, now: Now, engine: &Identity, body: &Body, out: &mut Vec<BroadcastEffect>) -> bool {
-        let Some(owed) = &mut self.owed else { return false };
-        let Ok(Some(parent)) = parent_msg_id(self.session.packer(), body) else { return false };
-        let Some(settled) = owed.reply(&self.session, engine, &parent, body) else { return false };
+    /// was the latter.
+    ///
+    /// # Errors
+    /// When it had sent that before.
+    pub(super) fn settle(
+        &mut self,
+        now: Now,
+        engine: &Identity,
+        body: &Body,
+        out: &mut Vec<BroadcastEffect>,
+    ) -> Result<bool, Refusal> {
+        let Some(owed) = &mut self.owed else { return Ok(false) };
+        let Ok(Some(parent)) = parent_msg_id(self.session.packer(), body) else { return Ok(false) };
+        let settled = match owed.reply(&self.session, engine, &parent, body) {
+            Reply::Other => return Ok(false),
+            Reply::Repeated => return Err(Refusal::Unexpected(parent)),
+            Reply::Settled(settled) => settled,
+        };
         self.owed.take_if(|owed| owed.is_over());
         if let Some(uuid) = engine.to_engine() {
             settled.lost.iter().for_each(|request| self.lose(now, &uuid, request, out));
@@ -53,7 +66,7 @@ impl Broadcast {
         for (mut idents, body) in settled.kept {
             out.push(BroadcastEffect::ToEngine { engine: engine.clone(), client: idents.remove(0), body });
         }
-        true
+        Ok(true)
     }
 
     /// A copy was lost with an earlier controller.

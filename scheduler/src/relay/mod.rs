@@ -18,7 +18,7 @@ use remuda_proto::{
     Refusal, RemoteError, SeenSignatures, Session, Status,
 };
 
-use crate::owed::{Keep, Owed, Request};
+use crate::owed::{Keep, Owed, Reply, Request};
 use crate::probe::{self, hub_identity};
 use crate::ticket::Withheld;
 
@@ -273,11 +273,24 @@ impl Relay {
     }
 
     /// An engine sent something to an earlier controller's client, or the answer to what it was asked. Returns whether it
-    /// was that.
-    fn settle(&mut self, now: Now, engine: &Identity, body: &Body, out: &mut Vec<RelayEffect>) -> bool {
-        let Some(owed) = &mut self.owed else { return false };
-        let Ok(Some(parent)) = parent_msg_id(self.session.packer(), body) else { return false };
-        let Some(settled) = owed.reply(&self.session, engine, &parent, body) else { return false };
+    /// was the latter.
+    ///
+    /// # Errors
+    /// When it had sent that before.
+    fn settle(
+        &mut self,
+        now: Now,
+        engine: &Identity,
+        body: &Body,
+        out: &mut Vec<RelayEffect>,
+    ) -> Result<bool, Refusal> {
+        let Some(owed) = &mut self.owed else { return Ok(false) };
+        let Ok(Some(parent)) = parent_msg_id(self.session.packer(), body) else { return Ok(false) };
+        let settled = match owed.reply(&self.session, engine, &parent, body) {
+            Reply::Other => return Ok(false),
+            Reply::Repeated => return Err(Refusal::Unexpected(parent)),
+            Reply::Settled(settled) => settled,
+        };
         self.owed.take_if(|owed| owed.is_over());
         for request in settled.lost {
             self.lose(now, engine.to_engine(), &request, out);
@@ -285,7 +298,7 @@ impl Relay {
         for (idents, body) in settled.kept {
             out.push(RelayEffect::ToEngine { engine: engine.clone(), idents, body });
         }
-        true
+        Ok(true)
     }
 
     /// A request was lost with an earlier controller.
@@ -401,7 +414,7 @@ impl Relay {
         if idents.is_empty() {
             return Err(Refusal::NoTarget);
         }
-        if self.settle(now, engine, &body, out) {
+        if self.settle(now, engine, &body, out)? {
             return Ok(());
         }
         let client = std::mem::replace(&mut idents[0], engine.clone());
@@ -514,6 +527,7 @@ impl Machine for Relay {
         for (uuid, request) in owed.give_up(now) {
             self.lose(now, Some(uuid), &request, out);
         }
+        self.owed.take_if(|owed| owed.is_over());
     }
 
     fn check(&self) {

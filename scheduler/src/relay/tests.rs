@@ -259,7 +259,7 @@ mod takeover {
     //! Records: nothing is seen that is not on disk, and what an earlier controller left.
 
     use remuda_proto::monitor::Durability;
-    use remuda_proto::recovery::Recovered;
+    use remuda_proto::recovery::{FinishedTask, Recovered};
 
     use super::*;
 
@@ -385,13 +385,44 @@ mod takeover {
         assert_eq!(words(&world.answer(&["c"], &ok(&one))), ["client", "reply"]);
         let question = world.join("e-1");
         // What is new waits: the connection may not be there yet.
-        let new = world.request("apply_request", &json!({}));
+        let new = client.request("apply_request", &json!({}));
         assert_eq!(words(&world.send(&["e-1"], &new)), ["request"]);
         let out = world.hear(&question, None);
         assert_eq!(words(&out), ["client", "reply", "engine"]);
         assert_eq!(told(&out), [(id(&two), "EngineError".to_owned())]);
         assert_eq!(words(&world.answer(&["c"], &ok(&new))), ["client", "reply"]);
-        assert_eq!(world.relay.deadline(), None);
+        world.pass(REATTACH);
+        assert_eq!(world.relay.deadline(), None, "nothing can come any more");
+    }
+
+    #[test]
+    fn what_an_engine_sends_again_is_not_delivered_twice() {
+        let mut client = World::new(Channel::Mux);
+        let requests: [Body; 3] = std::array::from_fn(|_| client.request("apply_request", &json!({})));
+        let [one, two, three] = &requests;
+        let mut world = World::inherits(&[one, two, three]);
+        assert_eq!(words(&world.answer(&["c"], &ok(one))), ["client", "reply"]);
+        let question = world.join("e-1");
+        assert_eq!(words(&world.answer(&["c"], &ok(one))), ["refused"], "it holds it, and was asked for it");
+        assert_eq!(told(&world.hear(&question, Some(&[id(two)]))), [(id(three), "EngineError".to_owned())]);
+        assert_eq!(words(&world.answer(&["c"], &ok(two))), ["client", "reply"], "it was running");
+        assert_eq!(words(&world.answer(&["c"], &ok(two))), ["refused"], "the question was asked a second time");
+        assert_eq!(words(&world.answer(&["c"], &ok(three))), ["refused"], "its client was told that it is lost");
+    }
+
+    #[test]
+    fn what_an_earlier_controller_gave_up_is_not_delivered_when_it_comes_after_all() {
+        let mut client = World::new(Channel::Mux);
+        let [given_up, new] = std::array::from_fn(|_| client.request("apply_request", &json!({})));
+        let mut world = World::new(Channel::Mux);
+        let failed = |body: &Body| FinishedTask { msg_id: id(body), ok: false, engine: Some("e-1".into()) };
+        let (finished, engines) = (vec![failed(&given_up)], vec!["e-1".into()]);
+        world.handle(RelayEvent::Recover(Box::new(Recovery { finished, engines, ..Recovery::default() })));
+        assert_eq!(words(&world.answer(&["c"], &ok(&given_up))), ["refused"]);
+        let question = world.join("e-1");
+        world.hear(&question, None);
+        world.send(&["e-1"], &new);
+        assert_eq!(words(&world.answer(&["c"], &ok(&new))), ["client", "reply"]);
     }
 
     #[test]

@@ -289,6 +289,7 @@ impl TaskScheduler {
             return;
         }
         self.join(engine, capability);
+        self.look_at_hopeful();
         self.settle(Some(engine), step);
     }
 

@@ -464,7 +464,7 @@ impl TaskScheduler {
     }
 
     /// Engines came or went: those that wait for one of them may have another prospect.
-    fn look_at_hopeful(&mut self) {
+    pub(super) fn look_at_hopeful(&mut self) {
         let Some(takeover) = self.takeover.as_mut() else { return };
         let hopeful = std::mem::take(&mut takeover.hopeful);
         for (_, key) in hopeful {

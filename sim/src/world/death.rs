@@ -50,6 +50,7 @@ impl Threads {
         let hub_config = hub::Config {
             registration_timeout: parameters.registration_timeout,
             controller: ControllerInfo { version: "sim".to_owned(), ..ControllerInfo::default() },
+            recovery_timeout: parameters.reattach * 2,
             ..hub::Config::with_heart_period(parameters.heart_period)
         };
         let store: Box<dyn TaskStore> = if parameters.records {
@@ -171,7 +172,7 @@ impl World {
         let engines: Vec<EngineUuid> = self.saved.engines.values().cloned().collect();
         let recovery = |queue| Recovery {
             tasks: self.journal.open(back_at, queue),
-            finished: if queue == Queue::Task { self.journal.finished() } else { Vec::new() },
+            finished: self.journal.finished(queue),
             engines: engines.clone(),
             replies: Vec::new(),
         };

@@ -1,5 +1,6 @@
 //! What a controller finds in the database when it starts.
 
+use remuda_proto::monitor::Queue;
 use remuda_proto::recovery::FinishedTask;
 use remuda_proto::{EngineUuid, MsgId};
 
@@ -52,6 +53,34 @@ impl SqliteStore {
         let mut finished = read().map_err(|error| failed(&error))?;
         finished.reverse();
         Ok(finished)
+    }
+
+    /// The direct requests among the last `most` requests that failed, oldest first: engines may still answer what was given
+    /// up.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn failed_direct(&mut self, most: usize) -> Result<Vec<(Queue, FinishedTask)>, StoreError> {
+        self.apply(self.written.len())?;
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let read = || -> rusqlite::Result<Vec<(Queue, FinishedTask)>> {
+            let table = &self.statements.table;
+            // By the order of arrival: an index on the state would find all that ever failed. (A plus hides a column from
+            // the choice of an index.)
+            let sql = format!(
+                "SELECT msg_id, queue, engine_uuid FROM {table} WHERE seq > (SELECT max(seq) FROM {table}) - ? \
+                 AND +queue IN ('mux', 'broadcast') AND +state = 'error' ORDER BY seq"
+            );
+            let mut statement = self.connection.prepare(&sql)?;
+            let rows = statement.query_map([most], |row| {
+                let queue = if row.get_ref(1)?.as_str()? == "mux" { Queue::Mux } else { Queue::Broadcast };
+                let msg_id = MsgId::from(row.get_ref(0)?.as_str()?);
+                let engine = row.get_ref(2)?.as_str_or_null()?.map(EngineUuid::from);
+                Ok((queue, FinishedTask { msg_id, ok: false, engine }))
+            })?;
+            rows.collect()
+        };
+        read().map_err(|error| failed(&error))
     }
 
     /// The requests to the task scheduler and the direct queue whose replies may not have reached their clients, oldest first:

@@ -348,6 +348,10 @@ fn a_new_task_for_an_engine_that_is_to_come_back_waits_for_it() {
     world.join("a");
     world.submit("1", &for_a);
     assert_eq!(errors(&world.leave("a")), pairs(&[("1", "ImpossibleDependency")]));
+    // Another that may run it is new, and asked for nothing.
+    let (mut world, _) = Records::of(&["a"]).take_over();
+    world.submit("1", &json!({"targets": ["a", "new"]}));
+    assert_eq!(sent(&world.join("new")), pairs(&[("1", "new")]));
 }
 
 #[test]
