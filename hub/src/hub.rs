@@ -1,30 +1,31 @@
 //! The machine that registers engines, tracks tasks and answers queries (`controller/hub.py`).
 
+mod departed;
+mod reports;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use remuda_proto::message::MsgType;
 use remuda_proto::message::content::{ControllerInfo, EngineNotification};
 use remuda_proto::message::native::Capability;
 use remuda_proto::message::story::{DriverState, HeartState};
-use remuda_proto::message::{Envelope, MsgType, Status};
-use remuda_proto::monitor::{IntakeLimit, Monitor, Queue, Ticket};
+use remuda_proto::monitor::{IntakeLimit, Monitor};
 use remuda_proto::recovery::Recovered;
 use remuda_proto::{
-    Body, EngineId, EngineUuid, Identity, Idents, Instant, Machine, Map, MsgId, Now, Refusal, RemoteError,
-    SeenSignatures, Session, Set,
+    Body, EngineId, EngineUuid, Identity, Idents, Instant, Machine, MsgId, Now, Refusal, SeenSignatures, Session,
 };
 use serde::Serialize;
 use serde_json::json;
 
+use self::departed::Departed;
 use crate::asks::{Asks, Then};
 use crate::engine_state::{EngineState, Grant};
 use crate::query;
 use crate::question::{Question, Questions};
-use crate::record::{Outcome, OutputPiece, TaskRecord};
 use crate::registry::{Engine, MAX_ENGINES, Registry};
-use crate::repr;
-use crate::store::{Answer, Ask, Find, StoreError, Write};
-use crate::tracking::{EngineKey, Tracking, Unexpected, Untracked};
+use crate::store::{Answer, Ask, StoreError, Write};
+use crate::tracking::Tracking;
 
 /// From the reply to a `shutdown_request` to the end of the process (`controller/hub.py: Hub.shutdown_request`).
 pub const SHUTDOWN_DELAY: Duration = Duration::from_secs(1);
@@ -252,17 +253,6 @@ pub struct Hub {
     pub(crate) exit_at: Option<Instant>,
 }
 
-/// An engine that left.
-#[derive(Debug)]
-struct Departed {
-    /// When its direct requests are given up.
-    give_up_at: Instant,
-    /// What people knew it by.
-    name: String,
-    uuid: EngineUuid,
-    key: EngineKey,
-}
-
 impl Hub {
     /// A hub without engines. `session` is its own: nobody else makes messages with it.
     pub fn new(config: Config, session: Session) -> Self {
@@ -390,236 +380,6 @@ impl Hub {
             query::answer_question(self, question, out);
         }
     }
-
-    fn monitor(&mut self, now: Now, seen: Monitor, out: &mut Vec<Effect>) {
-        let seen = match seen {
-            Monitor::Request { queue, engine, client, envelope, body, ticket } => {
-                let record = TaskRecord::new(envelope.msg_id, self.session.packer(), queue, body, now.date);
-                let seen = self.request(TaskRecord { engine, reply_to: client, ..record }, out);
-                mark(queue, ticket, out);
-                seen
-            }
-            Monitor::Destination { msg_id, engine, retries } => self.destination(msg_id, engine, retries, out),
-            Monitor::Reply { queue, engine, msg_id, status, body, ticket } => {
-                let outcome = Outcome { body, received: now.date, status };
-                let seen = self.reply(queue, engine, msg_id, outcome, out);
-                mark(queue, ticket, out);
-                seen
-            }
-            Monitor::Requeued { msg_id, retries } => self.requeued(msg_id, retries, out),
-            Monitor::Delivered { msg_id } => {
-                out.push(Effect::Store(Write::Delivered { msg_id }));
-                Ok(())
-            }
-            Monitor::Intake(paused) => {
-                self.paused = paused;
-                Ok(())
-            }
-            Monitor::Output { envelope, parent, body } => self.output(now, &envelope, parent, &body, out),
-            Monitor::Attempts { msg_id, attempts, tried } => {
-                self.tracking.note_attempts(msg_id, attempts, tried);
-                Ok(())
-            }
-            Monitor::Explained(explanation) => {
-                self.answered(explanation.question, out, |of| of.explanation = Some(*explanation));
-                Ok(())
-            }
-        };
-        if let Err((from, refusal)) = seen {
-            refuse(out, from, refusal);
-        }
-    }
-
-    fn request(&mut self, mut record: TaskRecord, out: &mut Vec<Effect>) -> Result<(), Denied> {
-        let TaskRecord { msg_id, queue, .. } = &record;
-        let tracked = match (queue, &record.engine) {
-            (Queue::Task, _) => self.tracking.task_request(msg_id),
-            (Queue::Mux | Queue::Broadcast, None) => return Err((None, Refusal::NoTarget)),
-            (Queue::Mux | Queue::Broadcast, Some(uuid)) => match self.registry.by_uuid(uuid.as_str()) {
-                Some(engine) => self.tracking.direct_request(msg_id, *queue, engine.key),
-                None => return Err((None, Refusal::UnknownEngine(uuid.identity()))),
-            },
-        };
-        match tracked {
-            Ok(()) => {
-                if !record.queue.is_direct() {
-                    record.engine = None;
-                }
-                out.push(Effect::Store(Write::Add(Box::new(record))));
-                Ok(())
-            }
-            Err(Untracked::Known) => Err((None, Refusal::Resubmitted(record.msg_id))),
-            Err(Untracked::Full) => Err((None, Refusal::Untracked(record.msg_id))),
-        }
-    }
-
-    fn destination(
-        &mut self,
-        msg_id: MsgId,
-        engine: EngineUuid,
-        retries: u32,
-        out: &mut Vec<Effect>,
-    ) -> Result<(), Denied> {
-        let key = self.registry.by_uuid(engine.as_str()).map(|engine| engine.key);
-        let unexpected = |_| (Some(engine.identity()), Refusal::Unexpected(msg_id.clone()));
-        self.tracking.task_sent(&msg_id, key).map_err(unexpected)?;
-        out.push(Effect::Store(Write::Assign { msg_id, engine, retries }));
-        Ok(())
-    }
-
-    fn requeued(&mut self, msg_id: MsgId, retries: u32, out: &mut Vec<Effect>) -> Result<(), Denied> {
-        if self.tracking.task_requeued(&msg_id).is_err() {
-            return Err((None, Refusal::Unexpected(msg_id)));
-        }
-        out.push(Effect::Store(Write::Requeue { msg_id, retries }));
-        Ok(())
-    }
-
-    fn reply(
-        &mut self,
-        queue: Queue,
-        engine: Option<EngineUuid>,
-        msg_id: MsgId,
-        outcome: Outcome,
-        out: &mut Vec<Effect>,
-    ) -> Result<(), Denied> {
-        let status = outcome.status;
-        let expected = match (queue, &engine) {
-            (Queue::Task, engine) => {
-                let engine = engine.as_ref().and_then(|uuid| self.registry.by_uuid(uuid.as_str()));
-                self.tracking.task_reply(&msg_id, engine.map(|engine| engine.key), status)
-            }
-            // Stock drops what an engine answers after it was unregistered. The client gets that answer, so here it
-            // counts until the request is given up.
-            (Queue::Mux | Queue::Broadcast, Some(uuid)) => self.tracking.direct_reply(&msg_id, queue, uuid, status),
-            (Queue::Mux | Queue::Broadcast, None) => Err(Unexpected),
-        };
-        if expected.is_err() {
-            return Err((engine.map(|uuid| uuid.identity()), Refusal::Unexpected(msg_id)));
-        }
-        out.push(Effect::Store(Write::Finish { msg_id, outcome }));
-        Ok(())
-    }
-
-    fn output(
-        &mut self,
-        now: Now,
-        envelope: &Envelope,
-        parent: Option<MsgId>,
-        body: &Body,
-        out: &mut Vec<Effect>,
-    ) -> Result<(), Denied> {
-        if envelope.msg_type == MsgType::ShutdownReply {
-            // An engine's session id is its uuid.
-            if let Some(id) = self.registry.by_uuid(envelope.session.as_str()).map(|engine| engine.id) {
-                self.unregister(now, &[id], false, out);
-            }
-            return Ok(());
-        }
-        let Some(parent) = parent else { return Ok(()) };
-        match OutputPiece::read(self.session.packer(), &envelope.msg_type, body) {
-            Some(Ok(piece)) => out.push(Effect::Store(Write::Output { msg_id: parent, piece })),
-            Some(Err(reason)) => {
-                let from = Identity::from(envelope.session.as_str().as_bytes());
-                return Err((Some(from), Refusal::Unpack(reason)));
-            }
-            None => {}
-        }
-        Ok(())
-    }
-
-    /// Takes over requests of an earlier controller.
-    fn recover(&mut self, now: Now, requests: Vec<Recovered>, out: &mut Vec<Effect>) {
-        let mut engines: Map<EngineUuid, EngineKey> = Map::default();
-        for Recovered { queue, msg_id, engine, .. } in requests {
-            let tracked = match (queue, engine) {
-                (Queue::Task, None) => self.tracking.task_request(&msg_id),
-                (Queue::Task, Some(_)) => self.tracking.task_request(&msg_id).inspect(|()| {
-                    // Its engine is not registered, for now.
-                    self.tracking.task_sent(&msg_id, None).expect("it was just added");
-                }),
-                (Queue::Mux | Queue::Broadcast, None) => {
-                    refuse(out, None, Refusal::NoTarget);
-                    continue;
-                }
-                (Queue::Mux | Queue::Broadcast, Some(uuid)) => {
-                    let key = engines.entry(uuid).or_insert_with_key(|uuid| self.tracking.engine_joined(uuid.clone()));
-                    let key = *key;
-                    self.tracking.direct_request(&msg_id, queue, key)
-                }
-            };
-            match tracked {
-                Ok(()) => {}
-                Err(Untracked::Known) => refuse(out, None, Refusal::Resubmitted(msg_id)),
-                Err(Untracked::Full) => refuse(out, None, Refusal::Untracked(msg_id)),
-            }
-        }
-        // As if these engines had left just now, but with the time that the schedulers give them to come back.
-        let give_up_at = now.instant + self.config.recovery_timeout;
-        let at = self.departed.partition_point(|departed| departed.give_up_at <= give_up_at);
-        let departed =
-            engines.into_iter().map(|(uuid, key)| Departed { give_up_at, name: uuid.to_string(), uuid, key });
-        let later = self.departed.split_off(at);
-        self.departed.extend(departed.chain(later));
-    }
-
-    /// Gives up the direct requests of the engines that left a while ago. Their clients gave them up long since, by
-    /// themselves; this is for the records (`controller/hub.py: Hub._handle_stranded_msgs`).
-    fn give_up(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let due = self.departed.iter().take_while(|departed| departed.give_up_at <= now.instant).count();
-        if due == 0 {
-            return;
-        }
-        let due = self.departed.drain(..due).map(|departed| (departed.key, (departed.name, departed.uuid)));
-        let engines: Map<_, _> = due.collect();
-        let keys: Set<_> = engines.keys().copied().collect();
-        let ids: Vec<_> = self.tracking.stranded(&keys).into_iter().map(|(msg_id, _)| msg_id).collect();
-        if ids.is_empty() {
-            self.tracking.give_up(&keys);
-            return;
-        }
-        // They count as pending until their replies are on record, so that nobody finds one ended and without a reply.
-        self.ask(Ask::Find(Find::tasks(&ids)), Then::GiveUp { engines }, out);
-    }
-
-    fn give_up_these(
-        &mut self,
-        now: Now,
-        engines: &Map<EngineKey, (String, EngineUuid)>,
-        answer: Result<Answer, StoreError>,
-        out: &mut Vec<Effect>,
-    ) {
-        let keys: Set<_> = engines.keys().copied().collect();
-        // Some may have had a reply since; none can have come.
-        let lost: Map<_, _> = self.tracking.give_up(&keys).into_iter().collect();
-        let records = match answer {
-            Ok(Answer::Records(records)) => records,
-            Ok(other) => panic!("asked for records, the store answers {other:?}"),
-            Err(StoreError::NoData) => return,
-            Err(error) => {
-                self.store_errors += lost.len() as u64;
-                return out.push(Effect::StoreFailed(error));
-            }
-        };
-        for record in records {
-            let Some(key) = lost.get(&record.msg_id) else { continue };
-            let (name, uuid) = &engines[key];
-            let msg_id = record.msg_id;
-            // A reply as the engine could have sent it, where stock leaves parts null that its own client then trips
-            // over.
-            let request = record.request;
-            let msg_type = Envelope::read(self.session.packer(), &request)
-                .map_or(MsgType::ApplyReply, |envelope| envelope.msg_type.reply());
-            let text = format!("Engine {name} died while running task {}", repr::text(msg_id.as_str()));
-            let error = RemoteError::new("EngineError", text);
-            let metadata = json!({"status": "error", "engine": uuid, "date": now.date});
-            let made =
-                self.session.message(now.date, msg_type, Some(request.header()), &metadata, &error.content(), &[]);
-            let body = made.expect("contents of our own can be packed").1;
-            let outcome = Outcome { body, received: now.date, status: Status::Error };
-            out.push(Effect::Store(Write::Finish { msg_id, outcome }));
-        }
-    }
 }
 
 impl Hub {
@@ -652,14 +412,6 @@ impl Hub {
         self.save_engines(out);
         out.push(Effect::Exit);
     }
-}
-
-/// Who sent what had no effect, if that is known, and why it had none.
-type Denied = (Option<Identity>, Refusal);
-
-/// A scheduler waits for what was just told of its queue to be on record, whatever became of it here.
-fn mark(queue: Queue, ticket: Option<Ticket>, out: &mut Vec<Effect>) {
-    out.extend(ticket.map(|ticket| Effect::Store(Write::Mark { queue, ticket })));
 }
 
 /// Says that something had no effect.
