@@ -22,7 +22,7 @@ impl TaskScheduler {
             self.check_job(key, job);
         }
         for (engine, known) in self.engines.iter() {
-            for (at, key) in known.running.iter().enumerate() {
+            for (at, key) in (0..).zip(&known.running) {
                 assert_eq!(self.jobs[*key].state, State::Assigned { engine, at }, "on `{}`", known.uuid);
             }
             self.check_room(known);
@@ -30,7 +30,7 @@ impl TaskScheduler {
         self.check_takeover();
         self.check_withheld();
         for (timer, key) in &self.timers {
-            assert_eq!(self.jobs[*key].timer, Some(*timer));
+            assert_eq!(self.jobs[*key].timer(), Some(*timer));
         }
     }
 
@@ -41,9 +41,9 @@ impl TaskScheduler {
         for (ticket, unrecorded) in self.withheld.iter() {
             let Unrecorded::Task(key, own) = unrecorded else { continue };
             assert_eq!(ticket, *own);
-            waiting += usize::from(self.jobs.find(*key).is_some_and(|job| job.ticket == Some(ticket)));
+            waiting += usize::from(self.jobs.find(*key).is_some_and(|job| job.ticket() == Some(ticket)));
         }
-        let unrecorded = self.jobs.iter().filter(|(_, job)| job.ticket.is_some());
+        let unrecorded = self.jobs.iter().filter(|(_, job)| job.ticket().is_some());
         let states: Vec<State> = unrecorded.map(|(_, job)| job.state).collect();
         assert_eq!(states.len(), waiting, "some will never be on disk");
         assert!(states.iter().all(|state| *state == State::Waiting), "what is not on disk is {states:?}");
@@ -62,10 +62,10 @@ impl TaskScheduler {
         assert_eq!(counts, self.counts);
         assert_eq!(counts.total(), self.jobs.len());
         assert_eq!(self.pending_bytes, self.jobs.iter().map(|(_, job)| job.body.size_bytes()).sum::<usize>());
-        let live = self.known.iter().filter(|(_, known)| matches!(known, Known::Live { .. })).count();
+        let live = self.known.iter().filter(|known| matches!(known, Known::Live { .. })).count();
         assert_eq!(live, self.jobs.len());
         assert_eq!(self.known.iter().count(), live + self.known.finished());
-        self.known.check();
+        self.known.check(|job| self.jobs[job].print);
         assert!(self.known.finished() <= self.config.max_finished_ids);
         if !self.paused {
             assert!(self.jobs.len() < self.config.max_pending_tasks.max(1));
@@ -75,8 +75,8 @@ impl TaskScheduler {
 
     fn check_job(&self, key: u32, job: &Job) {
         let Job { msg_id, state, .. } = job;
-        assert_eq!(self.known.find(job.print), Some(Known::Live { job: key }), "`{msg_id}`");
-        assert_eq!(self.known.live(msg_id), Some(key));
+        assert_eq!(self.find(job.print), Some(Known::Live { job: key }), "`{msg_id}`");
+        assert_eq!(self.find_live(msg_id), Some(key));
         assert!(job.born <= job.seq && job.seq < self.next_seq, "`{msg_id}` is at {}", job.seq);
         match *state {
             State::Waiting => assert!(!job.is_met(), "`{msg_id}` waits for nothing"),
@@ -88,21 +88,21 @@ impl TaskScheduler {
             State::Assigned { engine: of, at } => {
                 assert!(job.is_met(), "`{msg_id}` runs too early");
                 let engine = &self.engines[of];
-                assert_eq!(engine.running[at], key);
+                assert_eq!(engine.running[at as usize], key);
                 let asked = self.takeover.as_ref().is_some_and(|takeover| takeover.is_asking(of));
-                assert!(engine.member.is_some() || asked || job.timer.is_some(), "`{msg_id}` is stranded for ever");
+                assert!(engine.member.is_some() || asked || job.timer().is_some(), "`{msg_id}` is stranded for ever");
             }
             State::Fresh | State::Doomed => panic!("`{msg_id}` is {state:?} between events"),
         }
         if !matches!(state, State::Assigned { .. }) {
-            assert_eq!(job.timer.is_some(), job.timeout.is_some(), "`{msg_id}`");
+            assert_eq!(job.timer().is_some(), job.timeout().is_some(), "`{msg_id}`");
         }
-        if let Some(timer) = job.timer {
+        if let Some(timer) = job.timer() {
             assert_eq!(self.timers.get(&timer), Some(&key));
         }
-        for (born, dependent) in &job.dependents {
-            let other = &self.jobs[*dependent];
-            assert_eq!(*born, other.born);
+        for (born, dependent) in job.dependents() {
+            let other = &self.jobs[dependent];
+            assert_eq!(born, other.born);
             let special = other.special.as_ref().expect("a dependent is special");
             assert!(special.after.on.ids.contains(msg_id) || special.follow.on.ids.contains(msg_id));
         }
@@ -121,8 +121,8 @@ impl TaskScheduler {
             assert!(known && sent <= ended, "`{}`", job.msg_id);
         }
         for waits in [&special.after, &special.follow] {
-            let live = waits.on.ids.iter().filter_map(|msg_id| self.known.live(msg_id));
-            let hooked = live.filter(|other| self.jobs[*other].dependents.contains(&(job.born, key))).count();
+            let live = waits.on.ids.iter().filter_map(|msg_id| self.find_live(msg_id));
+            let hooked = live.filter(|other| self.jobs[*other].has_dependent((job.born, key))).count();
             assert_eq!(hooked, waits.outstanding(), "`{}` waits for {:?}", job.msg_id, waits.on);
             assert!(!waits.is_unreachable(), "`{}` cannot run", job.msg_id);
         }
@@ -206,7 +206,7 @@ impl TaskScheduler {
                 *refs.entry(engine).or_default() += 1;
             }
         }
-        for (_, known) in self.known.iter() {
+        for known in self.known.iter() {
             if let Known::Finished { engine: Some(engine), .. } = known {
                 *refs.entry(engine).or_default() += 1;
             }

@@ -58,7 +58,7 @@ impl Obstacles<'_> {
 impl TaskScheduler {
     /// The answer to a question.
     pub(super) fn explain(&self, now: Now, question: u64, msg_ids: &[MsgId], whole: bool) -> Explanation {
-        let tasks = msg_ids.iter().map(|msg_id| match self.known.find(Fingerprint::of(msg_id)) {
+        let tasks = msg_ids.iter().map(|msg_id| match self.find(Fingerprint::of(msg_id)) {
             None => Told::Unknown,
             Some(Known::Finished { ok, engine }) => {
                 let engine = engine.map(|engine| self.name_of(engine));
@@ -100,7 +100,7 @@ impl TaskScheduler {
 
     fn explain_job(&self, now: Now, job: &Job) -> LiveTask {
         let since = now.date_of(job.since);
-        let until = job.timer.map(|(at, _)| now.date_of(at));
+        let until = job.timer().map(|(at, _)| now.date_of(at));
         let state = match job.state {
             State::Assigned { engine, .. } => TaskState::Assigned(Assigned {
                 engine: self.name_of(engine),
@@ -133,8 +133,7 @@ impl TaskScheduler {
     }
 
     fn waits_for(&self, waits: &Waits) -> WaitsFor {
-        let live =
-            waits.on.ids.iter().take(MAX_LOOKED_AT).filter_map(|msg_id| Some((msg_id, self.known.live(msg_id)?)));
+        let live = waits.on.ids.iter().take(MAX_LOOKED_AT).filter_map(|msg_id| Some((msg_id, self.find_live(msg_id)?)));
         let unfinished = live.take(MAX_NAMED).map(|(msg_id, key)| {
             let state = match self.jobs[key].state {
                 State::Assigned { .. } => "assigned",

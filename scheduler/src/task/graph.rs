@@ -16,7 +16,7 @@ impl TaskScheduler {
     pub(super) fn admit(&mut self, key: u32, metadata: TaskMetadata, now: Instant) {
         let job = &mut self.jobs[key];
         job.retries = metadata.retries();
-        job.timeout = metadata.timeout();
+        job.set_timeout(metadata.timeout());
         if self.takeover.is_some() {
             self.start_timeout(key, now);
         }
@@ -58,7 +58,7 @@ impl TaskScheduler {
     fn named_by(&self, key: u32) -> Vec<u32> {
         let Some(special) = &self.jobs[key].special else { return Vec::new() };
         let named = special.after.on.ids.iter().chain(&special.follow.on.ids);
-        named.filter_map(|msg_id| self.known.live(msg_id)).collect()
+        named.filter_map(|msg_id| self.find_live(msg_id)).collect()
     }
 
     /// Hooks a task to those that it has to wait for.
@@ -66,7 +66,7 @@ impl TaskScheduler {
         let (born, live) = (self.jobs[key].born, self.named_by(key));
         self.work += live.len() as u64;
         for other in live {
-            self.jobs[other].dependents.insert((born, key));
+            self.jobs[other].hook((born, key));
         }
     }
 
@@ -75,7 +75,7 @@ impl TaskScheduler {
         let (born, live) = (self.jobs[key].born, self.named_by(key));
         self.work += live.len() as u64;
         for other in live {
-            self.jobs[other].dependents.remove(&(born, key));
+            self.jobs[other].unhook((born, key));
         }
     }
 
@@ -87,7 +87,7 @@ impl TaskScheduler {
         let mut waits = Waits { on: after, ..Waits::default() };
         let mut invalid = false;
         for at in 0..waits.on.ids.len() {
-            match self.known.find(Fingerprint::of(&waits.on.ids[at])) {
+            match self.find(Fingerprint::of(&waits.on.ids[at])) {
                 Some(Known::Finished { ok, .. }) => {
                     let counts = waits.on.bearing(ok) == Bearing::For;
                     waits.note(counts);
@@ -114,7 +114,7 @@ impl TaskScheduler {
         }
         let mut known = Vec::with_capacity(follow.ids.len());
         for msg_id in &follow.ids {
-            match self.known.find(Fingerprint::of(msg_id)) {
+            match self.find(Fingerprint::of(msg_id)) {
                 Some(Known::Live { job }) if job == key => return Err(Failure::Invalid),
                 Some(task) => known.push(task),
                 None => return Err(Failure::Invalid),
@@ -162,7 +162,7 @@ impl TaskScheduler {
             // A dead engine counts as the place where its task ran.
             let engine = if let Failure::Died(uuid) = &failure { Some(uuid.clone()) } else { None };
             let place = engine.as_ref().and_then(|uuid| self.engines.find(uuid));
-            let (client, msg_id) = (job.client.clone(), job.msg_id.clone());
+            let (client, msg_id) = (job.client(), job.msg_id.clone());
             let ident = engine.as_ref().map(EngineUuid::identity);
             let ticket = client.and_then(|client| self.answer_client(client, ident, body.clone(), step));
             let status = failure.status();
@@ -186,15 +186,15 @@ impl TaskScheduler {
         self.counts.leave(job.state);
         self.pending_bytes -= job.body.size_bytes();
         place.into_iter().for_each(|engine| self.engines.count_ref(engine));
-        let forgotten = self.known.finish(job.print, ok, place);
-        for (_, dependent) in &job.dependents {
-            self.tell(*dependent, &job.msg_id, ok, place);
+        let forgotten = self.known.finish(job.print, key, ok, place);
+        for (_, dependent) in job.dependents() {
+            self.tell(dependent, &job.msg_id, ok, place);
         }
         if let Some(special) = &job.special {
             for msg_id in special.after.on.ids.iter().chain(&special.follow.on.ids) {
                 self.work += 1;
-                if let Some(other) = self.known.live(msg_id) {
-                    self.jobs[other].dependents.remove(&(job.born, key));
+                if let Some(other) = self.find_live(msg_id) {
+                    self.jobs[other].unhook((job.born, key));
                 }
             }
             for engine in special.engines() {

@@ -1,6 +1,7 @@
 //! A task inside the scheduler.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use remuda_proto::dependency::Bearing;
@@ -30,13 +31,13 @@ pub(super) enum State {
         /// The engine.
         engine: u32,
         /// Where it stands among the tasks of that engine.
-        at: usize,
+        at: u32,
     },
     /// It will be answered by the scheduler before the event is done.
     Doomed,
 }
 
-/// A task without a final reply.
+/// A task without a final reply. There may be a million: what few of them have is kept apart.
 #[derive(Debug)]
 pub(super) struct Job {
     /// The id of its request.
@@ -44,7 +45,7 @@ pub(super) struct Job {
     /// The fingerprint of `msg_id`.
     pub(super) print: Fingerprint,
     /// Who gets the reply; `None`: the hub alone.
-    pub(super) client: Option<Identity>,
+    client: Option<ReplyTo>,
     /// The request as it came.
     pub(super) body: Body,
     /// What it needs of an engine: a key of the queues.
@@ -56,10 +57,6 @@ pub(super) struct Job {
     pub(super) seq: u64,
     /// How often it may still be tried again after a failure.
     pub(super) retries: u32,
-    /// How long it may wait each time it is queued.
-    pub(super) timeout: Option<Duration>,
-    /// While it waits or is ready, the end of `timeout`; while an engine that left has it, the end of the grace time.
-    pub(super) timer: Option<Timer>,
     /// Where it is in its life.
     pub(super) state: State,
     /// When it came, was queued or was assigned, whichever was last.
@@ -68,14 +65,55 @@ pub(super) struct Job {
     pub(super) inherited: bool,
     /// Its bytes are those that an earlier controller may have sent: an engine that has had them drops them.
     pub(super) stale: bool,
-    /// The ticket of its request, until that is on disk; `None`: it is, or need not be.
-    pub(super) ticket: Option<Ticket>,
+    /// The ticket of its request, until that is on disk; `None`: it is, or need not be. The first ticket is 1.
+    ticket: Option<NonZeroU64>,
     /// Of a task that is assigned: this controller sent it there, so that it counts towards the `hwm`.
     pub(super) given: bool,
-    /// The live tasks that named this one in `after` or `follow`, in the order of submission: number and job.
-    pub(super) dependents: BTreeSet<(u64, u32)>,
+    /// Its times, and who waits for it.
+    ties: Option<Box<Ties>>,
     /// What only some tasks have.
     pub(super) special: Option<Box<Special>>,
+}
+
+const _: () = assert!(size_of::<Job>() == 128, "a million of them fit beside their requests");
+
+/// The identity of a client, in less room: that which a ROUTER gives has five bytes.
+#[derive(Debug)]
+enum ReplyTo {
+    Short { length: u8, bytes: [u8; 14] },
+    Long(Box<Identity>),
+}
+
+impl ReplyTo {
+    fn new(client: &Identity) -> Self {
+        let given = client.as_bytes();
+        let mut bytes = [0; 14];
+        match (bytes.get_mut(..given.len()), u8::try_from(given.len())) {
+            (Some(start), Ok(length)) => {
+                start.copy_from_slice(given);
+                Self::Short { length, bytes }
+            }
+            _ => Self::Long(Box::new(client.clone())),
+        }
+    }
+
+    fn identity(&self) -> Identity {
+        match self {
+            Self::Short { length, bytes } => Identity::from(&bytes[..usize::from(*length)]),
+            Self::Long(identity) => Identity::clone(identity),
+        }
+    }
+}
+
+/// How a task is tied to time and to other tasks. Most are not.
+#[derive(Debug, Default)]
+struct Ties {
+    /// How long it may wait each time it is queued.
+    timeout: Option<Duration>,
+    /// While it waits or is ready, the end of `timeout`; while an engine that left has it, the end of the grace time.
+    timer: Option<Timer>,
+    /// The live tasks that named this one in `after` or `follow`, in the order of submission: number and job.
+    dependents: BTreeSet<(u64, u32)>,
 }
 
 /// The conditions and the history of a task that is not a plain one. Engines are sorted and without duplicates, and each
@@ -209,6 +247,100 @@ impl Special {
 }
 
 impl Job {
+    /// A task that has just come, that asks for nothing, at the end of the queue.
+    pub(super) fn new(
+        (msg_id, print): (MsgId, Fingerprint),
+        client: Option<&Identity>,
+        body: Body,
+        need: u32,
+        born: u64,
+        now: Instant,
+    ) -> Self {
+        Self {
+            msg_id,
+            print,
+            client: client.map(ReplyTo::new),
+            body,
+            need,
+            born,
+            seq: born,
+            retries: 0,
+            state: State::Waiting,
+            since: now,
+            inherited: false,
+            stale: false,
+            ticket: None,
+            given: false,
+            ties: None,
+            special: None,
+        }
+    }
+
+    /// Who gets the reply; `None`: the hub alone.
+    pub(super) fn client(&self) -> Option<Identity> {
+        self.client.as_ref().map(ReplyTo::identity)
+    }
+
+    /// The ticket of its request, until that is on disk; `None`: it is, or need not be.
+    pub(super) fn ticket(&self) -> Option<Ticket> {
+        self.ticket.map(|ticket| Ticket(ticket.get()))
+    }
+
+    /// Sets [`Self::ticket`].
+    pub(super) fn set_ticket(&mut self, ticket: Option<Ticket>) {
+        self.ticket = ticket.map(|ticket| NonZeroU64::new(ticket.0).expect("the first ticket is 1"));
+    }
+
+    /// How long it may wait each time it is queued.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.ties.as_ref()?.timeout
+    }
+
+    /// Sets [`Self::timeout`].
+    pub(super) fn set_timeout(&mut self, timeout: Option<Duration>) {
+        if timeout != self.timeout() {
+            self.ties.get_or_insert_default().timeout = timeout;
+        }
+    }
+
+    /// While it waits or is ready, the end of its timeout; while an engine that left has it, the end of the grace time.
+    pub(super) fn timer(&self) -> Option<Timer> {
+        self.ties.as_ref()?.timer
+    }
+
+    /// Sets [`Self::timer`], which there was none of.
+    pub(super) fn set_timer(&mut self, timer: Timer) {
+        let before = self.ties.get_or_insert_default().timer.replace(timer);
+        assert_eq!(before, None, "task `{}` has two timers", self.msg_id);
+    }
+
+    /// Takes [`Self::timer`] away.
+    pub(super) fn take_timer(&mut self) -> Option<Timer> {
+        self.ties.as_mut()?.timer.take()
+    }
+
+    /// The live tasks that named this one in `after` or `follow`, in the order of submission: number and job.
+    pub(super) fn dependents(&self) -> impl Iterator<Item = (u64, u32)> {
+        self.ties.iter().flat_map(|ties| &ties.dependents).copied()
+    }
+
+    /// Whether this one is among [`Self::dependents`].
+    pub(super) fn has_dependent(&self, dependent: (u64, u32)) -> bool {
+        self.ties.as_ref().is_some_and(|ties| ties.dependents.contains(&dependent))
+    }
+
+    /// Adds to [`Self::dependents`].
+    pub(super) fn hook(&mut self, dependent: (u64, u32)) {
+        self.ties.get_or_insert_default().dependents.insert(dependent);
+    }
+
+    /// Takes one out of [`Self::dependents`].
+    pub(super) fn unhook(&mut self, dependent: (u64, u32)) {
+        if let Some(ties) = &mut self.ties {
+            ties.dependents.remove(&dependent);
+        }
+    }
+
     /// The task's special side, which it is given if it has none.
     pub(super) fn special_mut(&mut self) -> &mut Special {
         self.special.get_or_insert_default()
@@ -228,5 +360,18 @@ impl Job {
     pub(super) fn is_met(&self) -> bool {
         self.ticket.is_none()
             && self.special.as_ref().is_none_or(|special| special.after.is_met() && special.follow.is_met())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_found_again_however_long_its_identity() {
+        for length in 0..40 {
+            let identity = Identity::from(&[7; 40][..length]);
+            assert_eq!(ReplyTo::new(&identity).identity(), identity);
+        }
     }
 }

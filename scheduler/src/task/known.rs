@@ -1,7 +1,8 @@
 //! Which tasks the scheduler has seen: the live ones, and as many finished ones as the limit allows.
 
 use hashbrown::HashTable;
-use remuda_proto::{Map, MsgId};
+use hashbrown::hash_table::Entry;
+use remuda_proto::MsgId;
 
 /// Stands for a `msg_id`: 128 bits, so that two that meet by chance are not to be expected in the life of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,11 +51,13 @@ pub(super) enum Known {
 
 /// All tasks that are known.
 ///
-/// A finished one takes 20 bytes and its share of a table of 4-byte places: there may be a million, and they are for good.
+/// A finished one takes 20 bytes and its share of a table of 4-byte places: there may be a million, and they are for good. A
+/// live one takes its share of a table of 8 bytes; its whole fingerprint is where its job is, so that whoever asks has to
+/// say what that of a job is.
 #[derive(Debug)]
 pub(super) struct KnownTasks {
-    /// The live tasks, and their jobs.
-    live: Map<Fingerprint, u32>,
+    /// The live tasks.
+    live: HashTable<Live>,
     /// The finished tasks, disjoint from `live`; no more than `limit`. While there are fewer, in the order in which they
     /// finished; then the oldest is at `oldest`, and the order goes round.
     finished: Vec<Finished>,
@@ -64,6 +67,27 @@ pub(super) struct KnownTasks {
     oldest: usize,
     /// Most finished tasks remembered.
     limit: usize,
+}
+
+/// A live task.
+#[derive(Clone, Copy, Debug)]
+struct Live {
+    /// The last 32 bits of its fingerprint: enough to tell it from nearly all others.
+    print: u32,
+    /// Its job.
+    job: u32,
+}
+
+impl Live {
+    fn new(task: Fingerprint, job: u32) -> Self {
+        let print = u32::try_from(task.0[0] & u64::from(u32::MAX)).expect("32 bits");
+        Self { print, job }
+    }
+
+    /// Where it stands in the table. All bits count: the first of these choose among those that meet.
+    fn hash(self) -> u64 {
+        u64::from(self.print).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
 }
 
 /// A finished task, in little room.
@@ -97,35 +121,44 @@ impl Finished {
 impl KnownTasks {
     pub(super) fn new(limit: usize) -> Self {
         let limit = limit.min(u32::MAX as usize);
-        Self { live: Map::default(), finished: Vec::new(), places: HashTable::new(), oldest: 0, limit }
+        Self { live: HashTable::new(), finished: Vec::new(), places: HashTable::new(), oldest: 0, limit }
     }
 
-    pub(super) fn find(&self, task: Fingerprint) -> Option<Known> {
-        if let Some(job) = self.live.get(&task) {
-            return Some(Known::Live { job: *job });
+    /// What is known of a task.
+    pub(super) fn find(&self, task: Fingerprint, print_of: impl Fn(u32) -> Fingerprint) -> Option<Known> {
+        if let Some(job) = self.live(task, print_of) {
+            return Some(Known::Live { job });
         }
         let at = self.places.find(task.0[0], |at| self.finished[*at as usize].task() == task)?;
         Some(self.finished[*at as usize].known())
     }
 
-    /// The live task of this id.
-    pub(super) fn live(&self, msg_id: &MsgId) -> Option<u32> {
-        self.live.get(&Fingerprint::of(msg_id)).copied()
+    /// The job of a live task.
+    pub(super) fn live(&self, task: Fingerprint, print_of: impl Fn(u32) -> Fingerprint) -> Option<u32> {
+        let wanted = Live::new(task, 0);
+        let is_it = |other: &Live| other.print == wanted.print && print_of(other.job) == task;
+        self.live.find(wanted.hash(), is_it).map(|live| live.job)
     }
 
     /// A new task.
-    pub(super) fn insert(&mut self, task: Fingerprint, job: u32) {
-        let before = self.live.insert(task, job);
-        assert_eq!(before, None, "{task:?} was known before");
+    pub(super) fn insert(&mut self, task: Fingerprint, job: u32, print_of: impl Fn(u32) -> Fingerprint) {
+        let new = Live::new(task, job);
+        let is_it = |other: &Live| other.print == new.print && print_of(other.job) == task;
+        match self.live.entry(new.hash(), is_it, |live| live.hash()) {
+            Entry::Occupied(_) => panic!("{task:?} was known before"),
+            Entry::Vacant(place) => _ = place.insert(new),
+        }
     }
 
     /// A live task finished. Returns the engine of one that is forgotten for it.
-    pub(super) fn finish(&mut self, task: Fingerprint, ok: bool, engine: Option<u32>) -> Option<u32> {
-        let before = self.live.swap_remove(&task);
-        assert!(before.is_some(), "{task:?} finished but was not live");
+    pub(super) fn finish(&mut self, task: Fingerprint, job: u32, ok: bool, engine: Option<u32>) -> Option<u32> {
+        let Ok(entry) = self.live.find_entry(Live::new(task, job).hash(), |live| live.job == job) else {
+            panic!("{task:?} finished but was not live")
+        };
+        entry.remove();
         // After a long queue: all of it is moved once, when three quarters are gone.
         if self.live.capacity() > 4096 && self.live.len() < self.live.capacity() / 4 {
-            self.live.shrink_to(2 * self.live.len());
+            self.live.shrink_to(2 * self.live.len(), |live| live.hash());
         }
         self.remember(task, ok, engine)
     }
@@ -167,17 +200,18 @@ impl KnownTasks {
         self.finished.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Fingerprint, Known)> {
-        let live = self.live.iter().map(|(task, job)| (*task, Known::Live { job: *job }));
-        live.chain(self.finished.iter().map(|finished| (finished.task(), finished.known())))
+    /// All that is known.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Known> {
+        let live = self.live.iter().map(|live| Known::Live { job: live.job });
+        live.chain(self.finished.iter().map(Finished::known))
     }
 
     /// Panics if a finished task is not found where it is.
-    pub(super) fn check(&self) {
+    pub(super) fn check(&self, print_of: impl Fn(u32) -> Fingerprint) {
         assert_eq!(self.places.len(), self.finished.len());
         assert!(self.finished.len() <= self.limit && self.oldest <= self.finished.len());
         for finished in &self.finished {
-            assert_eq!(self.find(finished.task()), Some(finished.known()), "{:?}", finished.task());
+            assert_eq!(self.find(finished.task(), &print_of), Some(finished.known()), "{:?}", finished.task());
         }
     }
 }
@@ -205,17 +239,19 @@ mod tests {
     #[test]
     fn the_oldest_finished_task_is_forgotten_first() {
         let print = |id: &str| Fingerprint::of(&MsgId::from(id));
+        let ids = ["a", "b", "c", "live"];
+        let print_of = |job: u32| print(ids[job as usize]);
         let mut known = KnownTasks::new(2);
-        for (job, id) in (0..).zip(["a", "b", "c", "live"]) {
-            known.insert(print(id), job);
+        for (job, id) in (0..).zip(ids) {
+            known.insert(print(id), job, print_of);
         }
-        assert_eq!(known.finish(print("b"), true, Some(7)), None);
-        assert_eq!(known.finish(print("a"), false, None), None);
-        assert_eq!(known.finish(print("c"), true, Some(8)), Some(7));
-        assert_eq!(known.find(print("b")), None);
-        assert_eq!(known.find(print("a")), Some(Known::Finished { ok: false, engine: None }));
-        assert_eq!(known.live(&MsgId::from("live")), Some(3));
-        assert_eq!(known.live(&MsgId::from("a")), None);
+        assert_eq!(known.finish(print("b"), 1, true, Some(7)), None);
+        assert_eq!(known.finish(print("a"), 0, false, None), None);
+        assert_eq!(known.finish(print("c"), 2, true, Some(8)), Some(7));
+        assert_eq!(known.find(print("b"), print_of), None);
+        assert_eq!(known.find(print("a"), print_of), Some(Known::Finished { ok: false, engine: None }));
+        assert_eq!(known.live(print("live"), print_of), Some(3));
+        assert_eq!(known.live(print("a"), print_of), None);
         assert_eq!((known.finished(), known.iter().count()), (2, 3));
     }
 
@@ -226,21 +262,33 @@ mod tests {
         let mut known = KnownTasks::new(limit);
         let mut forgotten = 0;
         for number in 0..20_000 {
-            known.insert(print(number), number);
-            forgotten += known.finish(print(number), number % 3 == 0, Some(number)).map_or(0, |engine| {
+            known.insert(print(number), number, print);
+            forgotten += known.finish(print(number), number, number % 3 == 0, Some(number)).map_or(0, |engine| {
                 assert_eq!(engine as usize + limit, number as usize);
                 1
             });
         }
-        known.check();
+        known.check(print);
         assert_eq!((known.finished(), forgotten), (limit, 19_000));
         for number in 0..20_000 {
             let expected = (number >= 19_000).then_some(Known::Finished { ok: number % 3 == 0, engine: Some(number) });
-            assert_eq!(known.find(print(number)), expected);
+            assert_eq!(known.find(print(number), print), expected);
         }
         let mut none = KnownTasks::new(0);
-        none.insert(print(1), 1);
-        assert_eq!(none.finish(print(1), true, Some(5)), Some(5));
-        assert_eq!((none.find(print(1)), none.finished()), (None, 0));
+        none.insert(print(1), 1, print);
+        assert_eq!(none.finish(print(1), 1, true, Some(5)), Some(5));
+        assert_eq!((none.find(print(1), print), none.finished()), (None, 0));
+    }
+
+    #[test]
+    fn live_tasks_that_share_32_bits_are_told_apart() {
+        let prints = [Fingerprint([5, 1]), Fingerprint([5, 2]), Fingerprint([5 | 1 << 32, 1])];
+        let print_of = |job: u32| prints[job as usize];
+        let mut known = KnownTasks::new(10);
+        (0..2).for_each(|job| known.insert(prints[job as usize], job, print_of));
+        assert_eq!(prints.map(|print| known.live(print, print_of)), [Some(0), Some(1), None]);
+        known.insert(prints[2], 2, print_of);
+        known.finish(prints[0], 0, true, None);
+        assert_eq!(prints.map(|print| known.live(print, print_of)), [None, Some(1), Some(2)]);
     }
 }

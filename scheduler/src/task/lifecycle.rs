@@ -24,7 +24,7 @@ impl TaskScheduler {
             return Err(Refusal::UnexpectedType(envelope.msg_type));
         }
         let print = Fingerprint::of(&envelope.msg_id);
-        if self.known.find(print).is_some() {
+        if self.find(print).is_some() {
             return Err(Refusal::Resubmitted(envelope.msg_id));
         }
         if let Err(refusal) = Refusal::check_size(&body, self.config.max_message_bytes) {
@@ -42,7 +42,7 @@ impl TaskScheduler {
             let request = Monitor::Request { queue, engine: None, client, envelope, body, ticket };
             step.out.push(TaskEffect::Monitor(request));
             if let Some(given) = ticket {
-                self.jobs[key].ticket = ticket;
+                self.jobs[key].set_ticket(ticket);
                 let now = self.withheld.hold(ticket, Unrecorded::Task(key, given));
                 assert!(now.is_none(), "{given:?} was committed before it was told of");
             }
@@ -65,7 +65,7 @@ impl TaskScheduler {
     ) -> Result<(u32, Result<TaskMetadata, Failure>), Refusal> {
         let envelope = Envelope::read(self.session.packer(), body)?;
         let print = Fingerprint::of(&envelope.msg_id);
-        if self.known.find(print).is_some() || envelope.msg_id != *msg_id {
+        if self.find(print).is_some() || envelope.msg_id != *msg_id {
             return Err(Refusal::Resubmitted(envelope.msg_id));
         }
         Ok(self.insert(&envelope, print, client, body, now))
@@ -88,28 +88,10 @@ impl TaskScheduler {
         let need = self.count_need(Need::read(packer, &envelope.msg_type, body));
         let born = self.take_seq();
         self.pending_bytes += body.size_bytes();
-        let key = self.jobs.insert(Box::new(Job {
-            msg_id: envelope.msg_id.clone(),
-            print,
-            client: client.cloned(),
-            body: body.clone(),
-            need,
-            born,
-            seq: born,
-            retries: 0,
-            timeout: None,
-            timer: None,
-            state: State::Waiting,
-            since: now,
-            inherited: false,
-            stale: false,
-            ticket: None,
-            given: false,
-            dependents: std::collections::BTreeSet::new(),
-            special: None,
-        }));
+        let named = (envelope.msg_id.clone(), print);
+        let key = self.jobs.insert(Box::new(Job::new(named, client, body.clone(), need, born, now)));
         self.counts.enter(State::Waiting);
-        self.known.insert(print, key);
+        self.known.insert(print, key, |job| self.jobs[job].print);
         (key, metadata)
     }
 
@@ -128,7 +110,7 @@ impl TaskScheduler {
         self.session.key().verify(&body)?;
         let reply = crate::reply::read(self.session.packer(), &body)?;
         let parent = reply.parent.ok_or(Refusal::NoParent)?;
-        let Some(key) = self.known.live(&parent) else { return self.take_answer(from, parent, &body, step) };
+        let Some(key) = self.find_live(&parent) else { return self.take_answer(from, parent, &body, step) };
         let has = |engine: u32| self.engines[engine].identity == *from;
         let is_with = matches!(self.jobs[key].state, State::Assigned { engine, .. } if has(engine));
         if !is_with && !self.engine_by(from).is_some_and(|engine| self.adopt(key, engine, step)) {
@@ -152,7 +134,7 @@ impl TaskScheduler {
                 let error = answer::said(scheduler.session.packer(), &body);
                 scheduler.try_elsewhere(key, engine, AttemptEnd::Failed(error), step);
             } else {
-                let (client, uuid) = (job.client.clone(), scheduler.engines[engine].uuid.clone());
+                let (client, uuid) = (job.client(), scheduler.engines[engine].uuid.clone());
                 let ident = logic.then(|| scheduler.engines[engine].identity.clone());
                 let ticket = client.and_then(|client| scheduler.answer_client(client, ident, body.clone(), step));
                 scheduler.tell_attempts(key, Some((engine, AttemptEnd::Replied)), step);
@@ -199,10 +181,10 @@ impl TaskScheduler {
                 Unrecorded::Reply(reply) => step.out.push(reply),
                 Unrecorded::Task(key, ticket) => {
                     // It may have ended since, and its number may be another's.
-                    if self.jobs.find(key).is_none_or(|job| job.ticket != Some(ticket)) {
+                    if self.jobs.find(key).is_none_or(|job| job.ticket() != Some(ticket)) {
                         continue;
                     }
-                    self.jobs[key].ticket = None;
+                    self.jobs[key].set_ticket(None);
                     if self.jobs[key].is_met() {
                         self.make_ready(key);
                     }
@@ -215,7 +197,7 @@ impl TaskScheduler {
     /// A task was never sent, since its engine does not read: nothing was begun, so it goes to another.
     pub(super) fn undelivered(&mut self, to: &Identity, body: &Body, step: &mut Step<'_>) {
         let Ok(envelope) = Envelope::read(self.session.packer(), body) else { return };
-        let Some(key) = self.known.live(&envelope.msg_id) else { return };
+        let Some(key) = self.find_live(&envelope.msg_id) else { return };
         let State::Assigned { engine, .. } = self.jobs[key].state else { return };
         if self.engines[engine].identity != *to {
             return;
@@ -325,7 +307,7 @@ impl TaskScheduler {
         }
         let mut stranded = self.engines[engine].running.clone();
         stranded.iter().for_each(|key| self.jobs[*key].inherited = false);
-        stranded.retain(|key| self.jobs[*key].timer.is_none());
+        stranded.retain(|key| self.jobs[*key].timer().is_none());
         self.work += stranded.len() as u64;
         stranded.sort_unstable_by_key(|key| self.jobs[*key].seq);
         for key in stranded {
@@ -358,12 +340,22 @@ impl TaskScheduler {
     pub(super) fn abort(&mut self, msg_ids: &[MsgId], step: &mut Step<'_>) {
         for msg_id in msg_ids {
             self.work += 1;
-            let Some(Known::Live { job }) = self.known.find(Fingerprint::of(msg_id)) else { continue };
+            let Some(Known::Live { job }) = self.find(Fingerprint::of(msg_id)) else { continue };
             if matches!(self.jobs[job].state, State::Waiting | State::Ready | State::Held) {
                 self.doom(job, Failure::Aborted);
             }
         }
         self.settle(None, step);
+    }
+
+    /// What is known of a task.
+    pub(super) fn find(&self, task: Fingerprint) -> Option<Known> {
+        self.known.find(task, |job| self.jobs[job].print)
+    }
+
+    /// The live task of this id.
+    pub(super) fn find_live(&self, msg_id: &MsgId) -> Option<u32> {
+        self.known.live(Fingerprint::of(msg_id), |job| self.jobs[job].print)
     }
 
     pub(super) fn take_seq(&mut self) -> u64 {
@@ -381,7 +373,7 @@ impl TaskScheduler {
 
     /// Starts the time that a task may wait, unless it runs.
     pub(super) fn start_timeout(&mut self, key: u32, now: Instant) {
-        if let (None, Some(timeout)) = (self.jobs[key].timer, self.jobs[key].timeout) {
+        if let (None, Some(timeout)) = (self.jobs[key].timer(), self.jobs[key].timeout()) {
             self.start_timer(key, now + timeout);
         }
     }
@@ -390,13 +382,12 @@ impl TaskScheduler {
         let timer = (at, self.next_timer);
         self.next_timer += 1;
         self.work += 1;
-        let before = self.jobs[key].timer.replace(timer);
-        assert_eq!(before, None, "task `{}` has two timers", self.jobs[key].msg_id);
+        self.jobs[key].set_timer(timer);
         self.timers.insert(timer, key);
     }
 
     pub(super) fn cancel_timer(&mut self, key: u32) {
-        if let Some(timer) = self.jobs[key].timer.take() {
+        if let Some(timer) = self.jobs[key].take_timer() {
             self.work += 1;
             self.timers.remove(&timer);
         }

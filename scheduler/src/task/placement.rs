@@ -156,20 +156,25 @@ impl TaskScheduler {
         if self.jobs[key].stale {
             self.renew(key, step);
         }
-        let to = &mut self.engines[engine];
-        let at = to.running.len();
-        to.running.push(key);
+        self.give(key, engine);
         self.engines.send_back(engine);
-        self.set_state(key, State::Assigned { engine, at });
         self.jobs[key].given = true;
         self.jobs[key].since = step.now.instant;
         let (job, to) = (&self.jobs[key], &self.engines[engine]);
-        let client = job.client.clone().unwrap_or_else(hub_identity);
+        let client = job.client().unwrap_or_else(hub_identity);
         let (identity, body) = (to.identity.clone(), job.body.clone());
         step.out.push(TaskEffect::ToEngine { engine: identity, client, body });
         let (msg_id, engine, retries) = (job.msg_id.clone(), to.uuid.clone(), job.retries);
         step.out.push(TaskEffect::Monitor(Monitor::Destination { msg_id, engine, retries }));
         self.work += 1;
+    }
+
+    /// A task is with an engine from now on.
+    pub(super) fn give(&mut self, key: u32, engine: u32) {
+        let running = &mut self.engines[engine].running;
+        let at = u32::try_from(running.len()).expect("there are no more tasks than numbers for them");
+        running.push(key);
+        self.set_state(key, State::Assigned { engine, at });
     }
 
     /// A task of an earlier controller is sent by this one, perhaps to an engine that has had it.
@@ -189,8 +194,8 @@ impl TaskScheduler {
         };
         self.cancel_timer(key);
         let running = &mut self.engines[engine].running;
-        assert_eq!(running.swap_remove(at), key);
-        if let Some(&moved) = running.get(at) {
+        assert_eq!(running.swap_remove(at as usize), key);
+        if let Some(&moved) = running.get(at as usize) {
             self.jobs[moved].state = State::Assigned { engine, at };
         }
         self.set_state(key, State::Waiting);

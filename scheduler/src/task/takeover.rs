@@ -140,7 +140,7 @@ impl TaskScheduler {
     /// A task ended under an earlier controller.
     fn remember(&mut self, task: &FinishedTask) {
         let print = Fingerprint::of(&task.msg_id);
-        if self.known.find(print).is_some() {
+        if self.find(print).is_some() {
             return;
         }
         let engine = task.engine.as_ref().map(|uuid| self.engines.intern(uuid));
@@ -165,14 +165,14 @@ impl TaskScheduler {
         };
         let job = &mut self.jobs[key];
         job.retries = if self.config.scheme == Scheme::Pure { 0 } else { retries };
-        job.timeout = metadata.timeout();
+        job.set_timeout(metadata.timeout());
         self.take_targets(key, &metadata.targets);
         if self.config.scheme != Scheme::Pure {
             self.take_tried(key, tried.iter().filter(|uuid| Some(*uuid) != engine.as_ref()));
         }
         let left = |timeout: Duration| step.now.instant + timeout.saturating_sub(waited);
         let Some(uuid) = engine else {
-            let at = self.jobs[key].timeout.map(left);
+            let at = self.jobs[key].timeout().map(left);
             at.into_iter().for_each(|at| self.start_timer(key, at));
             match self.take_dependencies(key, metadata.after, metadata.follow) {
                 Err(failure) => self.doom(key, failure),
@@ -219,10 +219,7 @@ impl TaskScheduler {
     /// A task is with an engine, whether that has room or not.
     fn put_on(&mut self, key: u32, engine: u32, now: Instant) {
         self.cancel_timer(key);
-        let running = &mut self.engines[engine].running;
-        let at = running.len();
-        running.push(key);
-        self.set_state(key, State::Assigned { engine, at });
+        self.give(key, engine);
         self.jobs[key].given = false;
         self.jobs[key].since = now;
     }
@@ -365,7 +362,7 @@ impl TaskScheduler {
         if let Some(has) = probe::answer(self.session.packer(), body) {
             for msg_id in &has {
                 self.work += 1;
-                let Some(key) = self.known.live(msg_id) else { continue };
+                let Some(key) = self.find_live(msg_id) else { continue };
                 let with = matches!(self.jobs[key].state, State::Assigned { engine: with, .. } if with == engine);
                 if with || self.adopt(key, engine, step) {
                     self.jobs[key].inherited = false;
