@@ -6,12 +6,14 @@
 //! connection it is, only that one is served.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use remuda_proto::{Body, Identity, Idents, Map};
 
 use crate::outbox::size_of;
 use crate::socket::Sent;
+use crate::told::Watched;
 
 /// How far the number of a connection may be from the one that it had: one is used up each time that a client connects.
 const REACH: u32 = 32;
@@ -86,8 +88,8 @@ struct Held {
     since: Instant,
     idents: Idents,
     body: Body,
-    /// Whether it was said to be done with.
-    told: bool,
+    /// Follows it, until it was handed to all that it may be for, if its leaving is to be told.
+    watched: Option<Arc<Watched>>,
 }
 
 impl Formers {
@@ -113,10 +115,17 @@ impl Formers {
     }
 
     /// Something is for a former client.
-    pub(crate) fn put(&mut self, now: Instant, name: Identity, idents: Idents, body: Body) {
+    pub(crate) fn put(
+        &mut self,
+        now: Instant,
+        name: Identity,
+        idents: Idents,
+        body: Body,
+        watched: Option<Arc<Watched>>,
+    ) {
         self.bytes += size_of(&body);
         let client = self.clients.entry(name).or_default();
-        client.messages.push_back(Held { since: now, idents, body, told: false });
+        client.messages.push_back(Held { since: now, idents, body, watched });
         self.is_new = true;
     }
 
@@ -126,22 +135,21 @@ impl Formers {
         waits.then_some(if self.is_new { SOON } else { PATIENCE })
     }
 
-    /// Sends what can be sent, and gives up what is older than `keep`. Returns what is done with.
+    /// Sends what can be sent, and gives up what is older than `keep`. What is done with is not followed any more.
     pub(crate) fn look(
         &mut self,
         now: Instant,
         keep: Duration,
         mut offer: impl FnMut(&Identity, &Idents, &Body) -> Sent,
-    ) -> Vec<Body> {
+    ) {
         let pause = if self.is_new { SOON } else { PATIENCE };
         if self.looked_at.is_some_and(|at| now.duration_since(at) < pause) {
-            return Vec::new();
+            return;
         }
         (self.looked_at, self.is_new) = (Some(now), false);
         let known: Vec<Identity> = self.met.values().cloned().collect();
         let is_met = |name: &Identity| read(name).and_then(|(_, session)| self.met.get(session)).cloned();
         let strangers = self.clients.keys().filter(|name| is_met(name).is_none()).count();
-        let mut done = Vec::new();
         for (name, client) in &mut self.clients {
             let Some((number, _)) = read(name) else { continue };
             let own = is_met(name);
@@ -160,21 +168,14 @@ impl Formers {
             let is_served = own.is_some() || client.sent.len() >= strangers;
             let until = client.sent.values().copied().min().filter(|_| is_served).unwrap_or(client.first);
             let served = usize::try_from(until.saturating_sub(client.first)).unwrap_or(usize::MAX);
-            for held in client.messages.iter_mut().take(served).filter(|held| !held.told) {
-                held.told = true;
-                done.push(held.body.clone());
-            }
+            client.messages.iter_mut().take(served).for_each(|held| held.watched = None);
             let certain = if own.is_some() { served } else { 0 };
             let old = client.messages.iter().take_while(|held| now.duration_since(held.since) >= keep).count();
             for held in client.messages.drain(..certain.max(old)) {
                 self.bytes -= size_of(&held.body);
                 client.first += 1;
-                if !held.told {
-                    done.push(held.body);
-                }
             }
         }
-        done
     }
 }
 
@@ -202,6 +203,7 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::told::Departed;
     use remuda_proto::{DELIMITER, Frames};
 
     const KEEP: Duration = Duration::from_secs(60);
@@ -212,19 +214,26 @@ mod tests {
         Frames::from_parts(parts).unwrap().body
     }
 
-    /// The numbers of the connections that are there, and what each of them got.
-    struct Wire(Map<u32, Vec<u8>>);
+    /// The numbers of the connections that are there, and what each of them got; what is done with.
+    #[derive(Default)]
+    struct Wire(Map<u32, Vec<u8>>, Departed);
 
     impl Wire {
+        fn put(&self, formers: &mut Formers, now: Instant, name: Identity, number: u8) {
+            let body = body(number);
+            let watched = self.1.watch(&body);
+            formers.put(now, name, Idents::new(), body, Some(watched));
+        }
+
         fn look(&mut self, formers: &mut Formers, now: Instant) -> Vec<u8> {
-            let done = formers.look(now, KEEP, |target, _, body| match self.0.get_mut(&number_of(target).unwrap()) {
+            formers.look(now, KEEP, |target, _, body| match self.0.get_mut(&number_of(target).unwrap()) {
                 None => Sent::NoPeer,
                 Some(got) => {
                     got.push(body.header()[0]);
                     Sent::Taken
                 }
             });
-            done.iter().map(|body| body.header()[0]).collect()
+            self.1.take().iter().map(|body| body.header()[0]).collect()
         }
     }
 
@@ -243,13 +252,13 @@ mod tests {
     fn a_lone_client_gets_each_message_once_whatever_its_number_is_now() {
         let (mut formers, start) = (Formers::default(), Instant::now());
         let at = |step: u32| start + PATIENCE * step;
-        let mut wire = Wire(Map::default());
-        formers.put(at(0), name(7, "s"), Idents::new(), body(1));
+        let mut wire = Wire::default();
+        wire.put(&mut formers, at(0), name(7, "s"), 1);
         assert_eq!(wire.look(&mut formers, at(1)), [0; 0], "it is not back");
         wire.0.insert(9, Vec::new());
-        formers.put(at(1), name(7, "s"), Idents::new(), body(2));
+        wire.put(&mut formers, at(1), name(7, "s"), 2);
         assert_eq!(wire.look(&mut formers, at(2)), [1, 2]);
-        formers.put(at(2), name(7, "s"), Idents::new(), body(3));
+        wire.put(&mut formers, at(2), name(7, "s"), 3);
         assert_eq!(wire.look(&mut formers, at(3)), [3]);
         assert_eq!(wire.look(&mut formers, at(4)), [0; 0]);
         assert_eq!(wire.0[&9], [1, 2, 3]);
@@ -261,9 +270,9 @@ mod tests {
     fn of_several_clients_each_gets_what_may_be_its_own_until_it_says_who_it_is() {
         let (mut formers, start) = (Formers::default(), Instant::now());
         let at = |step: u32| start + PATIENCE * step;
-        let mut wire = Wire(Map::default());
-        formers.put(at(0), name(7, "a"), Idents::new(), body(1));
-        formers.put(at(0), name(8, "b"), Idents::new(), body(2));
+        let mut wire = Wire::default();
+        wire.put(&mut formers, at(0), name(7, "a"), 1);
+        wire.put(&mut formers, at(0), name(8, "b"), 2);
         wire.0.insert(8, Vec::new());
         assert_eq!(wire.look(&mut formers, at(1)), [0; 0], "it may be the other's");
         wire.0.insert(7, Vec::new());
@@ -271,8 +280,8 @@ mod tests {
         assert_eq!((&wire.0[&7][..], &wire.0[&8][..]), (&[1, 2][..], &[1, 2][..]));
         // They changed places.
         formers.meet(&identity_of(8), "a");
-        formers.put(at(2), name(7, "a"), Idents::new(), body(3));
-        formers.put(at(2), name(8, "b"), Idents::new(), body(4));
+        wire.put(&mut formers, at(2), name(7, "a"), 3);
+        wire.put(&mut formers, at(2), name(8, "b"), 4);
         assert_eq!(wire.look(&mut formers, at(3)), [3, 4]);
         assert_eq!((&wire.0[&7][..], &wire.0[&8][..]), (&[1, 2, 4][..], &[1, 2, 3][..]));
     }
@@ -280,8 +289,8 @@ mod tests {
     #[test]
     fn what_is_for_one_that_stays_away_is_given_up() {
         let (mut formers, start) = (Formers::default(), Instant::now());
-        let mut wire = Wire(Map::default());
-        formers.put(start, name(7, "s"), Idents::new(), body(1));
+        let mut wire = Wire::default();
+        wire.put(&mut formers, start, name(7, "s"), 1);
         assert_eq!(formers.patience(), Some(SOON));
         assert_eq!(wire.look(&mut formers, start + PATIENCE), [0; 0]);
         assert_eq!(formers.patience(), Some(PATIENCE));

@@ -18,6 +18,7 @@ mod outbox;
 pub mod profile;
 mod refusals;
 mod socket;
+mod told;
 
 pub use backlog::{Backlog, BacklogLimit};
 pub use clock::Clock;

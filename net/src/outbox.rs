@@ -15,6 +15,7 @@ use remuda_proto::{Body, Identity, Idents, LARGE_FRAME_BYTES, Map};
 
 use crate::former::Formers;
 use crate::socket::{Sent, Socket};
+use crate::told::{Departed, last_frame};
 
 /// Messages of this size or more are weighed while libzmq has them. Smaller ones are bounded well enough by their number.
 const WEIGHED_BYTES: usize = LARGE_FRAME_BYTES;
@@ -24,8 +25,10 @@ const MAX_IN_FLIGHT_BYTES: usize = 64 << 20;
 const OVERHEAD_BYTES: usize = 256;
 /// How soon to look again whether a peer reads: libzmq tells nobody.
 const PATIENCE: Duration = Duration::from_millis(10);
-/// How soon to tell what was sent, where nothing else calls for a turn.
+/// How soon to look what has left, where nothing else calls for a turn: libzmq wakes nobody.
 const TELL_AFTER: Duration = Duration::from_millis(1);
+/// For how long to look that often after libzmq took something. What stays with it longer is for a peer that does not read.
+const TELL_SOON: Duration = Duration::from_millis(20);
 /// How soon to look again whether a peer that was away is back.
 const ABSENCE_PATIENCE: Duration = Duration::from_millis(50);
 /// Most peers that are looked at in one turn.
@@ -71,10 +74,10 @@ pub struct Outbox {
     next_away: usize,
     /// Clients of an earlier controller, whose connections are not known.
     formers: Formers,
-    /// Whether what is done with is told by [`Self::take_done`].
-    tells: bool,
-    /// What libzmq took, or what was given up since its peer stayed away, and not yet told; empty unless `tells`.
-    done: Vec<Body>,
+    /// What left, or was given up since its peer stayed away, if that is told by [`Self::take_done`].
+    departed: Option<Departed>,
+    /// When libzmq took something last that is followed.
+    taken_at: Instant,
     /// What was lost and not yet taken; empty unless `hands_back`.
     lost: VecDeque<(Idents, Body)>,
 }
@@ -116,8 +119,8 @@ impl Outbox {
             look_at: Instant::now(),
             next_away: 0,
             formers: Formers::default(),
-            tells: false,
-            done: Vec::new(),
+            departed: None,
+            taken_at: Instant::now(),
             lost: VecDeque::new(),
         }
     }
@@ -131,12 +134,13 @@ impl Outbox {
     /// The same, but [`Self::take_done`] tells what is sent, or given up for good.
     #[must_use]
     pub fn telling(self) -> Self {
-        Self { tells: true, ..self }
+        Self { departed: Some(Departed::default()), ..self }
     }
 
-    /// What was handed to libzmq since the last time, and what was for peers that stayed away too long.
+    /// What libzmq wrote to connections since the last time, or dropped with them, and what was for peers that stayed away too
+    /// long.
     pub fn take_done(&mut self) -> Vec<Body> {
-        std::mem::take(&mut self.done)
+        self.departed.as_ref().map(Departed::take).unwrap_or_default()
     }
 
     /// Sends a message to the peer that is the first of `idents`, or lets it wait.
@@ -144,7 +148,8 @@ impl Outbox {
         let Some(peer) = idents.clone().next() else { return };
         if Formers::is_one(peer) {
             if self.waiting_bytes + self.formers.bytes() + size_of(body) <= self.limits.max_bytes {
-                self.formers.put(Instant::now(), peer.clone(), idents.cloned().collect(), body.clone());
+                let watched = self.departed.as_ref().map(|departed| departed.watch(body));
+                self.formers.put(Instant::now(), peer.clone(), idents.cloned().collect(), body.clone(), watched);
             }
             return;
         }
@@ -155,7 +160,7 @@ impl Outbox {
             return self.wait(peer.clone(), idents.cloned().collect(), body.clone());
         }
         match self.offer(socket, peer, idents.clone(), body) {
-            Sent::Taken => self.note_done(body),
+            Sent::Taken => {}
             Sent::Full => self.wait(peer.clone(), idents.cloned().collect(), body.clone()),
             Sent::NoPeer => self.wait_for_absent(peer.clone(), idents.cloned().collect(), body.clone()),
         }
@@ -173,10 +178,10 @@ impl Outbox {
             self.look_who_is_back(socket, Instant::now());
         }
         if self.formers.patience().is_some() {
-            let done = self.formers.look(Instant::now(), self.limits.keep, |peer, idents, body| {
+            let now = Instant::now();
+            self.formers.look(now, self.limits.keep, |peer, idents, body| {
                 socket.offer(std::iter::once(peer).chain(idents.iter().skip(1)), body, None)
             });
-            done.iter().for_each(|body| self.note_done(body));
         }
     }
 
@@ -188,12 +193,14 @@ impl Outbox {
 
     /// How soon to call [`Self::flush`] again, if anything waits.
     pub fn patience(&self) -> Option<Duration> {
-        if !self.done.is_empty() {
-            return Some(TELL_AFTER);
-        }
+        let told = self.departed.as_ref().and_then(|departed| {
+            let soon = !departed.is_empty() || self.taken_at.elapsed() < TELL_SOON;
+            let waits = departed.is_watching() || !departed.is_empty();
+            waits.then_some(if soon { TELL_AFTER } else { ABSENCE_PATIENCE })
+        });
         let waiting = (!self.waiting.is_empty()).then_some(PATIENCE);
         let away = (!self.away.is_empty()).then_some(ABSENCE_PATIENCE);
-        waiting.into_iter().chain(away).chain(self.formers.patience()).min()
+        waiting.into_iter().chain(away).chain(told).chain(self.formers.patience()).min()
     }
 
     /// The bytes that wait, and for how many peers.
@@ -215,7 +222,6 @@ impl Outbox {
             match self.offer(socket, &peer, idents.iter(), &body) {
                 Sent::Full => break,
                 Sent::Taken => {
-                    self.note_done(&body);
                     let waiting = &mut self.waiting[at];
                     waiting.messages.pop_front();
                     let size = size_of(&body);
@@ -247,14 +253,34 @@ impl Outbox {
         idents: impl Iterator<Item = &'a Identity>,
         body: &Body,
     ) -> Sent {
-        if body.size_bytes() < WEIGHED_BYTES {
-            return socket.offer(idents, body, None);
-        }
-        let weight = self.weight_of(peer);
-        if weight.bytes() >= MAX_IN_FLIGHT_BYTES {
+        let weight = (body.size_bytes() >= WEIGHED_BYTES).then(|| self.weight_of(peer));
+        if weight.as_ref().is_some_and(|weight| weight.bytes() >= MAX_IN_FLIGHT_BYTES) {
             return Sent::Full;
         }
-        socket.offer(idents, body, Some(weight.tail(body)))
+        let tail = || {
+            let last = weight.as_ref().map_or_else(|| last_frame(body), |weight| weight.tail(body));
+            match &self.departed {
+                Some(departed) => departed.watch(body).tail(last),
+                None => last,
+            }
+        };
+        // Connections without a name are those of stock clients. Such a client stops reading when it gets a reply twice, so
+        // what is for it counts as gone a moment too early rather than too late.
+        let is_unnamed = peer.as_bytes().first() == Some(&0);
+        let is_followed = self.departed.is_some() && !is_unnamed;
+        let tail: Option<&dyn Fn() -> Bytes> = match &weight {
+            Some(weight) if is_unnamed => Some(&|| weight.tail(body)),
+            weight => (is_followed || weight.is_some()).then_some(&tail),
+        };
+        let sent = socket.offer(idents, body, tail);
+        if sent == Sent::Taken {
+            if is_followed {
+                self.taken_at = Instant::now();
+            } else if let Some(departed) = &self.departed {
+                drop(departed.watch(body));
+            }
+        }
+        sent
     }
 
     fn weight_of(&mut self, peer: &Identity) -> Weight {
@@ -315,9 +341,6 @@ impl Outbox {
                 self.give_up(&peer, away);
                 continue;
             }
-            if sent == Sent::Taken {
-                self.note_done(&body);
-            }
             tracing::debug!(socket = self.name, %peer, messages = away.messages.len(), "this peer is back");
             // The rest takes the way of what a peer does not read at once, in order.
             for (idents, body) in away.messages.into_iter().skip(usize::from(sent == Sent::Taken)) {
@@ -330,15 +353,11 @@ impl Outbox {
         let (socket, messages) = (self.name, away.messages.len());
         let seconds = self.limits.keep.as_secs();
         tracing::info!(socket, %peer, messages, seconds, "this peer did not come back: what was for it is not delivered");
-        away.messages.iter().for_each(|(_, body)| self.note_done(body));
+        if let Some(departed) = &self.departed {
+            away.messages.iter().for_each(|(_, body)| drop(departed.watch(body)));
+        }
         if self.hands_back {
             self.lost.extend(away.messages);
-        }
-    }
-
-    fn note_done(&mut self, body: &Body) {
-        if self.tells {
-            self.done.push(body.clone());
         }
     }
 
@@ -439,7 +458,7 @@ impl Publisher {
             tracing::info!(socket = self.name, lost = self.lost, "large messages are published again");
             self.lost = 0;
         }
-        socket.offer(idents, body, Some(self.in_flight.tail(body)));
+        socket.offer(idents, body, Some(&|| self.in_flight.tail(body)));
     }
 }
 
@@ -454,9 +473,7 @@ impl Weight {
 
     /// The last frame of a message, which counts with the weight of all of it until it is gone: the last to go.
     fn tail(&self, body: &Body) -> Bytes {
-        let last = body.part_count() - 1;
-        let shared = body.shared(last).cloned();
-        let bytes = shared.unwrap_or_else(|| Bytes::copy_from_slice(body.parts().last().unwrap_or_default()));
+        let bytes = last_frame(body);
         let size = body.size_bytes();
         self.0.fetch_add(size, Ordering::Relaxed);
         Bytes::from_owner(Weighed { bytes, size, weight: self.clone() })
@@ -612,6 +629,33 @@ mod tests {
         let done: Vec<u32> = done.map(|body| std::str::from_utf8(body.header()).unwrap().parse().unwrap()).collect();
         assert!(done.iter().copied().eq(1..=first + 500), "told when it is sent, not before: {done:?}");
         assert_eq!((outbox.waiting(), outbox.patience()), ((0, 0), None));
+    }
+
+    #[test]
+    fn what_libzmq_took_and_did_not_write_is_not_told() {
+        let context = Context::new();
+        let (mut router, url) = router(&context);
+        let mut late = pair(&context, &mut router, &url, "late");
+        let to = Identity::from(&b"late"[..]);
+        let mut outbox = Outbox::new("test", unsent(1 << 30, Duration::from_secs(600))).telling();
+        let mut sent = 0;
+        while outbox.waiting().1 == 0 {
+            sent += 1;
+            outbox.send(&router, [&to].into_iter(), &body(sent, if sent % 2 == 0 { 10_000 } else { 1_000_000 }));
+            assert!(sent < 10_000, "the peer's queue has no limit");
+        }
+        // The last one waits here; of the others, those that the peer's side has no room for are with libzmq.
+        let told = outbox.take_done().len();
+        assert!(told < sent as usize - 1, "{told} of {sent}");
+        assert!(outbox.patience().is_some());
+        assert_eq!(numbers(&mut late, &mut outbox, &router, sent as usize).len(), sent as usize);
+        let start = Instant::now();
+        let mut rest = 0;
+        while told + rest < sent as usize && start.elapsed() < Duration::from_secs(60) {
+            router.wait(Duration::from_millis(1));
+            rest += outbox.take_done().len();
+        }
+        assert_eq!((told + rest, outbox.patience()), (sent as usize, None));
     }
 
     #[test]

@@ -281,13 +281,13 @@ impl Socket {
         self.offer(idents, body, None) == Sent::Taken
     }
 
-    /// Sends a message, if a bounded ROUTER has room for it. `tail` takes the place of its last frame, and has the same
-    /// bytes: so its owner learns, by being dropped, that all of the message has left.
+    /// Sends a message, if a bounded ROUTER has room for it. What `tail` makes takes the place of its last frame, and has the
+    /// same bytes: so its owner learns, by being dropped, that all of the message has left. It is made only if there is room.
     pub(crate) fn offer<'a>(
         &self,
         idents: impl IntoIterator<Item = &'a Identity>,
         body: &Body,
-        mut tail: Option<Bytes>,
+        mut tail: Option<&dyn Fn() -> Bytes>,
     ) -> Sent {
         // It is the first frame that is refused, or none: a queue takes messages whole.
         for ident in idents {
@@ -304,7 +304,7 @@ impl Socket {
         let sent = body.parts().enumerate().all(|(index, part)| {
             let more = index != last;
             let shared =
-                if more { body.shared(index).cloned() } else { tail.take().or_else(|| body.shared(index).cloned()) };
+                if more { None } else { tail.take().map(|tail| tail()) }.or_else(|| body.shared(index).cloned());
             match shared {
                 Some(bytes) => frame::send_shared(self.raw.0, bytes, more),
                 None => self.send_frame(part, more),
