@@ -130,6 +130,11 @@ impl Owed {
         Self { engines, answered, running: Set::default(), until: Some(until) }
     }
 
+    /// The requests that have no reply, with the engine of each.
+    pub(crate) fn requests(&self) -> impl Iterator<Item = (&EngineUuid, &Request)> {
+        self.engines.iter().flat_map(|(uuid, debtor)| debtor.requests.values().map(move |request| (uuid, request)))
+    }
+
     /// Whether nothing is left to settle.
     pub(crate) fn is_over(&self) -> bool {
         let nothing_comes_twice = self.answered.is_empty() && self.running.is_empty();

@@ -145,6 +145,9 @@ pub struct Relay {
     withheld: Withheld<RelayEffect>,
     /// What engines of an earlier controller owe, until all of that is settled.
     owed: Option<Box<Owed>>,
+    /// Whom replies to requests of an earlier controller are for, by request, with the engine that has it: that names the
+    /// connection which the client had there. One goes with the reply, or with the engine.
+    addressees: Map<MsgId, (EngineUuid, Identity)>,
     /// How long to wait for those that did not come back.
     reattach: Duration,
 }
@@ -161,6 +164,7 @@ impl Relay {
             max_message_bytes: usize::MAX,
             withheld: Withheld::new(Durability::None),
             owed: None,
+            addressees: Map::default(),
             reattach: REATTACH,
         }
     }
@@ -303,6 +307,7 @@ impl Relay {
 
     /// A request was lost with an earlier controller.
     fn lose(&mut self, now: Now, engine: Option<EngineUuid>, request: &Request, out: &mut Vec<RelayEffect>) {
+        self.addressees.swap_remove(&request.msg_id);
         let Ok(envelope) = Envelope::read(self.session.packer(), &request.body) else { return };
         let error = request.lost(engine.as_ref());
         self.fail(now, &request.client, engine, envelope, &request.body, &error, out);
@@ -417,10 +422,13 @@ impl Relay {
         if self.settle(now, engine, &body, out)? {
             return Ok(());
         }
-        let client = std::mem::replace(&mut idents[0], engine.clone());
+        let mut client = std::mem::replace(&mut idents[0], engine.clone());
         if client == hub_identity() {
             // What it was asked by an earlier controller, or had answered before.
             return Err(Refusal::NoParent);
+        }
+        if let Some(addressee) = self.addressee(engine, &body) {
+            client = addressee;
         }
         if let Err(refusal) = Refusal::check_size(&body, self.max_message_bytes) {
             self.too_large(now, (&client, engine), &body, &refusal, out);
@@ -434,6 +442,21 @@ impl Relay {
         self.send(now, ticket, RelayEffect::ToClient { client, idents, body }, out);
         out.extend(monitored.map(RelayEffect::Monitor));
         Ok(())
+    }
+
+    /// Whom a message of an engine is for, if that is about a request of an earlier controller. Told once, for a reply.
+    fn addressee(&mut self, engine: &Identity, body: &Body) -> Option<Identity> {
+        if self.addressees.is_empty() {
+            return None;
+        }
+        let reply = crate::reply::read(self.session.packer(), body).ok()?;
+        let msg_id = reply.parent?;
+        let (_, client) = self.addressees.get(&msg_id).filter(|(uuid, _)| uuid.identity() == *engine)?;
+        let client = client.clone();
+        if reply.status.is_some() {
+            self.addressees.swap_remove(&msg_id);
+        }
+        Some(client)
     }
 
     /// What the hub is told of a message from an engine, if it is a reply. What has no status anywhere (a `comm_msg`) is
@@ -493,6 +516,11 @@ impl Machine for Relay {
                         let body = probe::again(&mut self.session, now.date, &body);
                         out.push(RelayEffect::ToClient { client, idents, body });
                     }
+                    for task in &recovery.tasks {
+                        if let (Some(uuid), Some(client)) = (&task.engine, &task.client) {
+                            self.addressees.insert(task.msg_id.clone(), (uuid.clone(), client.clone()));
+                        }
+                    }
                     let owed = Owed::new(*recovery, Queue::Mux, now.instant + self.reattach);
                     self.owed = Some(Box::new(owed)).filter(|owed| !owed.is_over());
                 }
@@ -506,6 +534,7 @@ impl Machine for Relay {
             }
             RelayEvent::Unregistered { uuid } => {
                 self.engines.swap_remove(&uuid.identity());
+                self.addressees.retain(|_, (engine, _)| *engine != uuid);
                 self.owed.iter_mut().for_each(|owed| owed.gone(&uuid));
                 self.owed.take_if(|owed| owed.is_over());
                 return;
@@ -532,7 +561,14 @@ impl Machine for Relay {
 
     fn check(&self) {
         self.withheld.check();
-        self.owed.iter().for_each(|owed| owed.check());
-        assert!(self.channel == Channel::Mux || (self.owed.is_none() && self.withheld.len() == 0));
+        if let Some(owed) = &self.owed {
+            owed.check();
+            for (uuid, request) in owed.requests() {
+                let addressee = self.addressees.get(&request.msg_id);
+                assert_eq!(addressee, Some(&(uuid.clone(), request.client.clone())), "`{}`", request.msg_id);
+            }
+        }
+        let is_empty = self.owed.is_none() && self.addressees.is_empty() && self.withheld.len() == 0;
+        assert!(self.channel == Channel::Mux || is_empty);
     }
 }

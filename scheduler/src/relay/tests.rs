@@ -436,6 +436,27 @@ mod takeover {
     }
 
     #[test]
+    fn a_reply_to_a_request_of_an_earlier_controller_goes_to_its_client_by_the_name_that_it_has_now() {
+        let mut client = World::new(Channel::Mux);
+        let [one, two, three] = std::array::from_fn(|_| client.request("apply_request", &json!({})));
+        let mut world = World::inherits(&[&one, &two]);
+        let goes_to = |out: &[RelayEffect]| match out {
+            [RelayEffect::ToClient { client, idents, .. }, RelayEffect::Monitor(_)] => {
+                assert_eq!(idents[..], [ident("e-1")]);
+                client.clone()
+            }
+            other => panic!("{other:?}"),
+        };
+        // The engine says the name that its client's connection had: another's now.
+        assert_eq!(goes_to(&world.answer(&["another"], &ok(&one))), ident("c"));
+        let question = world.join("e-1");
+        world.hear(&question, Some(&[id(&two)]));
+        assert_eq!(goes_to(&world.answer(&["another"], &ok(&two))), ident("c"));
+        // What this controller had sent it says the name that is right.
+        assert_eq!(goes_to(&world.answer(&["another"], &ok(&three))), ident("another"));
+    }
+
+    #[test]
     fn an_engine_that_does_not_come_back_is_given_up_and_one_that_is_busy_is_not() {
         let mut client = World::new(Channel::Mux);
         let one = client.request("apply_request", &json!({}));
