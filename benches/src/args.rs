@@ -122,6 +122,8 @@ pub(crate) enum TablePart {
     Tasks,
     /// A million tasks queued.
     Pending,
+    /// Records in a database, at each level, beside none.
+    Durability,
     /// One request to 1,024 engines.
     Broadcast,
     /// 2,000 engines that register at once.

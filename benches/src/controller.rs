@@ -19,6 +19,8 @@ use crate::report::note;
 const START: Duration = Duration::from_secs(60);
 /// Period of heartbeats, in milliseconds: short, since an engine is registered one to two beats after it asks.
 const PING_MS: &str = "250";
+/// The profile, in the controller's folder.
+const PROFILE: &str = "profile_bench";
 /// The key of both ends of the plain relay, which itself has none.
 const RELAY_KEY: &str = "0a8f7c5e-plain-relay-signs-nothing";
 
@@ -31,6 +33,15 @@ pub(crate) struct Candidate {
     program: PathBuf,
     /// Further arguments.
     extra: Vec<String>,
+}
+
+impl Candidate {
+    /// The same, with further arguments.
+    pub(crate) fn with(&self, args: &[&str]) -> Self {
+        let mut other = self.clone();
+        other.extra.extend(args.iter().map(|&arg| arg.to_owned()));
+        other
+    }
 }
 
 /// The controllers to run: those named, or else those of `default` that are there.
@@ -124,7 +135,7 @@ enum Running {
     Program {
         program: Program,
         /// After the program, so that it is there for as long as that runs.
-        _folder: TempDir,
+        folder: TempDir,
     },
 }
 
@@ -167,7 +178,7 @@ impl Controller {
 
     fn start_program(candidate: &Candidate, count: u32, hwm: u32) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("remuda-bench-").tempdir()?;
-        let profile = folder.path().join("profile_bench");
+        let profile = folder.path().join(PROFILE);
         std::fs::create_dir(&profile)?;
         let mut args: Vec<String> = Vec::new();
         let (profile_dir, hwm) = (profile.display().to_string(), hwm.to_string());
@@ -207,7 +218,7 @@ impl Controller {
                 key: client.common.key.clone(),
                 registration: Some(url(&client.common.interface, client.common.registration)),
             },
-            running: Running::Program { program, _folder: folder },
+            running: Running::Program { program, folder },
         })
     }
 
@@ -227,6 +238,13 @@ impl Controller {
             Running::Relay(part) => part.tree(),
             Running::Program { program, .. } => program.tree(),
         }
+    }
+
+    /// The size of its database with all that belongs to it; 0 if it has none.
+    pub(crate) fn database_bytes(&self) -> u64 {
+        let Running::Program { folder, .. } = &self.running else { return 0 };
+        let size = |file: &str| std::fs::metadata(folder.path().join(PROFILE).join(file)).map_or(0, |file| file.len());
+        ["tasks.db", "tasks.db-wal", "tasks.db-shm"].into_iter().map(size).sum()
     }
 
     /// The end of what it wrote, for an error.

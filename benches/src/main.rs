@@ -15,6 +15,7 @@ mod child;
 mod client;
 mod controller;
 mod decision;
+mod durability;
 mod engines;
 mod idle;
 mod instructions;

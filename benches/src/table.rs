@@ -13,7 +13,7 @@ use crate::controller::{Candidate, Controller, line_up};
 use crate::message::PAYLOAD_BYTES;
 use crate::parts::{Event, Load, Order, Outcome, Route};
 use crate::report::{self, Bar, Figure, Journal, RowReport, note};
-use crate::{broadcast, decision, idle, storm};
+use crate::{broadcast, decision, durability, idle, storm};
 
 /// How long the ends may take to be ready, or one load to be done.
 const READY: Duration = Duration::from_secs(90);
@@ -68,7 +68,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    fn new(what: What, engines: u32, hwm: u32) -> Self {
+    pub(crate) fn new(what: What, engines: u32, hwm: u32) -> Self {
         // Twice what the engines may hold, so that the controller always has a queue to take from.
         let wanted = if what.route() == Route::Direct { 0 } else { 2 * u64::from(engines) * u64::from(hwm) };
         let window = if what.is_latency() { 1 } else { wanted.clamp(WINDOW.0, WINDOW.1) };
@@ -150,7 +150,7 @@ fn setups(engines: &[u32], hwms: &[u32]) -> Vec<Setup> {
 
 /// How many tasks a run has, and what happens meanwhile.
 #[derive(Debug, Clone, Copy)]
-struct Tasks {
+pub(crate) struct Tasks {
     ours: u64,
     stock: u64,
     /// How many go before; 0: as is usual.
@@ -160,6 +160,11 @@ struct Tasks {
 }
 
 impl Tasks {
+    /// So many of every controller, after so many.
+    pub(crate) fn all_alike(tasks: u64, warm_up: u64) -> Self {
+        Self { ours: tasks, stock: tasks, warm_up, stop: Duration::ZERO }
+    }
+
     fn of(self, kind: Kind, what: What) -> u64 {
         let tasks = if kind == Kind::Stock { self.stock } else { self.ours };
         if what.is_latency() { (tasks / 10).max(100) } else { tasks }
@@ -197,10 +202,16 @@ pub(crate) fn run(args: &TableArgs) -> Result<ExitCode> {
             let row = Row::new(What::Balanced, 16, 1);
             let setups = [small, large].map(|window| Setup { rows: vec![Row { window, ..row }] });
             let first = runs.len();
-            let tasks = Tasks { ours: tasks, stock: tasks, warm_up: 0, stop: Duration::ZERO };
+            let tasks = Tasks::all_alike(tasks, 0);
             perform(&setups, std::slice::from_ref(ours), tasks, 1, &mut journal, &mut runs)?;
             sound &= runs[first..].iter().all(|run| run.outcome.faults.none());
             rows.extend(pending(&runs[first..]));
+        }
+        if wants(TablePart::Durability) {
+            let (tasks, rounds) = (tasks.ours, args.rounds.unwrap_or(rounds));
+            let (reports, is_sound) = durability::measure(ours, tasks, rounds, &mut journal).context("durability")?;
+            sound &= is_sound;
+            rows.extend(reports);
         }
         if wants(TablePart::Broadcast) {
             let (engines, rounds) = if args.quick { (64, 5) } else { (1024, 20) };
@@ -293,15 +304,48 @@ fn perform(
 /// One start of one controller, and all rows of the setup on it.
 fn run_setup(setup: &Setup, candidate: &Candidate, tasks: Tasks, round: u32, runs: &mut Vec<Run>) -> Result<()> {
     let (engines, hwm) = setup.shape();
-    let controller = Controller::start(candidate, engines, hwm)?;
-    let null_engines = Part::start("null-engines", &controller.engines)?;
-    null_engines.ready(READY)?;
-    controller.knows_its_engines()?;
-    let mut client = Part::start("client", &controller.client)?;
-    client.ready(READY).with_context(|| controller.last_words())?;
+    let mut standing = Standing::start(candidate, engines, hwm)?;
     for &row in &setup.rows {
+        runs.push(standing.run(row, tasks, round)?);
+    }
+    if !tasks.stop.is_zero() {
+        // Null engines register once: one that was taken for dead is not there again.
+        let witness = Part::start("client", &standing.controller.client)?;
+        witness.ready(READY).context("the controller lost engines while it was stopped")?;
+        note(&format!(
+            "the controller was stopped for {} s: all {engines} engines are still there",
+            tasks.stop.as_secs()
+        ));
+    }
+    Ok(())
+}
+
+/// A controller with its ends, ready for a load.
+pub(crate) struct Standing {
+    kind: Kind,
+    client: Part,
+    null_engines: Part,
+    /// The controller.
+    pub(crate) controller: Controller,
+}
+
+impl Standing {
+    /// Starts a controller for so many engines, the engines, and a client.
+    pub(crate) fn start(candidate: &Candidate, engines: u32, hwm: u32) -> Result<Self> {
+        let controller = Controller::start(candidate, engines, hwm)?;
+        let null_engines = Part::start("null-engines", &controller.engines)?;
+        null_engines.ready(READY)?;
+        controller.knows_its_engines()?;
+        let client = Part::start("client", &controller.client)?;
+        client.ready(READY).with_context(|| controller.last_words())?;
+        Ok(Self { kind: candidate.kind, client, null_engines, controller })
+    }
+
+    /// Runs the load of a row.
+    pub(crate) fn run(&mut self, row: Row, tasks: Tasks, round: u32) -> Result<Run> {
+        let Self { kind, client, null_engines, controller } = self;
         let (route, window, warm_up) = (row.what.route(), row.window, tasks.warm_up);
-        let load = Load { route, tasks: tasks.of(candidate.kind, row.what), warm_up, window };
+        let load = Load { route, tasks: tasks.of(*kind, row.what), warm_up, window };
         client.tell(&Order::Prepare(load))?;
         let Event::Warm = client.hear(LOAD)? else { bail!("the client did not warm up") };
         let trees = [controller.tree()?, client.tree()?, null_engines.tree()?];
@@ -309,7 +353,7 @@ fn run_setup(setup: &Setup, candidate: &Candidate, tasks: Tasks, round: u32, run
         let before = [trees[0].settle()?, trees[1].cpu()?, trees[2].cpu()?];
         client.tell(&Order::Go)?;
         if !tasks.stop.is_zero() {
-            stop_for(&controller, tasks.stop)?;
+            stop_for(controller, tasks.stop)?;
         }
         let Event::Done(outcome) = client.hear(LOAD)? else { bail!("the client did not finish") };
         let answered = Instant::now();
@@ -320,8 +364,8 @@ fn run_setup(setup: &Setup, candidate: &Candidate, tasks: Tasks, round: u32, run
             note(&format!("NOT SOUND: {:?}\n{}", outcome.faults, controller.last_words()));
         }
         let memory = trees[0].memory()?;
-        runs.push(Run {
-            controller: candidate.kind.name(),
+        Ok(Run {
+            controller: kind.name(),
             row,
             round,
             tasks_per_s: outcome.tasks.saturating_sub(outcome.faults.lost) as f64 / outcome.seconds,
@@ -333,18 +377,8 @@ fn run_setup(setup: &Setup, candidate: &Candidate, tasks: Tasks, round: u32, run
             peak_rss_bytes: memory.peak_rss,
             processes: trees[0].members()?.len(),
             payload_bytes: PAYLOAD_BYTES,
-        });
+        })
     }
-    if !tasks.stop.is_zero() {
-        // Null engines register once: one that was taken for dead is not there again.
-        let witness = Part::start("client", &controller.client)?;
-        witness.ready(READY).context("the controller lost engines while it was stopped")?;
-        note(&format!(
-            "the controller was stopped for {} s: all {engines} engines are still there",
-            tasks.stop.as_secs()
-        ));
-    }
-    Ok(())
 }
 
 /// Stops the controller's processes in the midst of a load, as a debugger or a laptop that sleeps does.
