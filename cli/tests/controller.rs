@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use remuda_tests::{Place, finish, processes_with, wait_for};
@@ -175,4 +176,62 @@ fn a_cluster_in_the_foreground_ends_with_its_command() {
         assert!(status.success() || stop == "kill", "{stop}: {status}: {}", cluster.log());
         wait_for("the end of all processes", || processes_with(&mark).is_empty());
     }
+}
+
+#[test]
+fn a_place_where_no_database_can_be_written_is_named_with_what_to_do() {
+    let place = place();
+    let folder = |name: &str| place.folder().join(name);
+    fs::write(folder("file"), "").unwrap();
+    fs::create_dir(folder("empty")).unwrap();
+    fs::create_dir(folder("used")).unwrap();
+    let refused = |location: &str, command: &dyn Fn(&[&str]) -> Command| {
+        let location = format!("--sqlite-location={}", folder(location).display());
+        let done = finish(command(&["controller", &place.profile_option(), "--db=sqlite", &location]));
+        assert_eq!(done.code, Some(1), "{location}: {}", done.stderr);
+        for said in [folder("").to_str().unwrap(), "writable", "--sqlite-filename", "--db=memory"] {
+            assert!(done.stderr.contains(said), "{location}: {}", done.stderr);
+        }
+        assert!(!place.profile().client_file().exists());
+    };
+    for location in ["file", "missing"] {
+        refused(location, &|args| place.command(args));
+    }
+    let mut controller = place.controller(&["--db=sqlite", &format!("--sqlite-location={}", folder("used").display())]);
+    controller.signal(Signal::SIGTERM);
+    assert!(controller.wait().success());
+    let database = folder("used").join("tasks.db");
+    let before = fs::read(&database).unwrap();
+    // Root may write everywhere, but not in a user namespace where it is nobody.
+    let is_root = nix::unistd::geteuid().is_root();
+    let as_nobody = |args: &[&str]| if is_root { in_user_namespace(&place.command(args)) } else { place.command(args) };
+    if is_root && finish(in_user_namespace(&Command::new("true"))).code != Some(0) {
+        return;
+    }
+    for name in ["empty", "used"] {
+        fs::set_permissions(folder(name), fs::Permissions::from_mode(0o500)).unwrap();
+        refused(name, &as_nobody);
+    }
+    fs::set_permissions(&database, fs::Permissions::from_mode(0o400)).unwrap();
+    refused("used", &as_nobody);
+    let list = finish(as_nobody(&["task", "list", "--db", database.to_str().unwrap()]));
+    assert_eq!(list.code, Some(0), "reading needs no more than to read: {}", list.stderr);
+    assert_eq!(fs::read(&database).unwrap(), before);
+    for name in ["empty", "used"] {
+        fs::set_permissions(folder(name), fs::Permissions::from_mode(0o700)).unwrap();
+    }
+}
+
+/// The same, without root's rights.
+fn in_user_namespace(command: &Command) -> Command {
+    let mut inside = Command::new("unshare");
+    inside.arg("--user").arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+    command.get_current_dir().map(|folder| inside.current_dir(folder));
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => inside.env(name, value),
+            None => inside.env_remove(name),
+        };
+    }
+    inside
 }

@@ -10,7 +10,7 @@ The exit status is 0 if every result came and was right and no dependency was vi
 since the controller died before it could note that they had gone out; the client drops them ("got stale result").
 
 Tasks that are on their way to the controller when it dies are lost, and their client does not know: so it is killed once all
-were sent, unless --from-start is given.
+are on record, unless --from-start is given.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import queue
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -124,6 +125,14 @@ class Cluster:
         self.controller.send_signal(signal.SIGKILL)
         self.controller.wait()
 
+    def on_record(self):
+        """How many tasks the database has."""
+        database = sqlite3.connect(f"file:{self.folder / 'tasks.db'}?mode=ro", uri=True)
+        try:
+            return database.execute('SELECT count(*) FROM "ipython-tasks"').fetchone()[0]
+        finally:
+            database.close()
+
     def end(self):
         for process in [*self.engines, self.controller]:
             try:
@@ -169,7 +178,9 @@ def survive(options, folder):
                 event = json.loads(line)
                 if event["event"] == "submitted" or (options.from_start and next_kill is None):
                     print(f"{time.monotonic() - started:6.1f} s  {event['event']}", file=sys.stderr)
-                    next_kill = time.monotonic() + dice.uniform(0.1, options.pause)
+                    if not options.from_start:
+                        until(lambda: cluster.on_record() >= options.tasks, "all tasks to be on record")
+                    next_kill = time.monotonic() + dice.uniform(0, options.pause)
                 elif event["event"] == "done":
                     said = event
             if script.poll() is not None and said is None:

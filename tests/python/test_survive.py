@@ -1,0 +1,86 @@
+"""The controller is killed under ordinary scripts, which notice nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import uuid
+
+import psutil
+import pytest
+import tasks
+from harness import DEADLINE, MARK, REPOSITORY, processes_marked, remuda_binary, wait_for
+
+pytestmark = pytest.mark.remuda_only("a stock controller that is killed has forgotten its tasks")
+
+EXAMPLE = REPOSITORY / "examples" / "python" / "survive.py"
+TASKS, KILLS = 5000, 20
+
+
+@pytest.mark.deadline(300)
+@pytest.mark.parametrize("durability", ["async", "sync"])
+def test_a_script_survives_twenty_deaths_of_its_controller(tmp_path, durability):
+    mark = uuid.uuid4().hex
+    env = {**os.environ, MARK: mark, "TMPDIR": str(tmp_path), "IPYTHONDIR": str(tmp_path / "ipython")}
+    words = [
+        sys.executable, EXAMPLE, "--remuda", remuda_binary(), "--durability", durability, "--engines", 4,
+        "--tasks", TASKS, "--kills", KILLS, "--pause", 0.4, "--patience", 4 * DEADLINE,
+    ]  # fmt: skip
+    try:
+        done = subprocess.run(
+            [str(word) for word in words], stdin=subprocess.DEVNULL, capture_output=True, text=True, env=env
+        )
+        assert done.stdout, done.stderr[-6000:]
+        said = json.loads(done.stdout)
+        assert not said.get("hung"), done.stderr[-6000:]
+        wanted = {"tasks": TASKS, "answered": TASKS, "kills": KILLS, "wrong": [], "failed": [], "early": []}
+        assert {key: said[key] for key in wanted} == wanted
+        assert done.returncode == 0, done.stderr[-6000:]
+        # The nannies of stock engines end by themselves.
+        wait_for(lambda: not processes_marked(mark), "its processes to end")
+    finally:
+        for process in processes_marked(mark):
+            try:
+                process.kill()
+            except psutil.Error:
+                pass
+
+
+@pytest.mark.parametrize("durability", ["async", "sync"])
+@pytest.mark.parametrize("results", ["while it is away", "when one client has asked", "before anybody asks"])
+def test_each_of_two_clients_gets_its_own_results_from_the_next_controller(start_cluster, gate, durability, results):
+    options = ["--sqlitedb", f"--durability={durability}"]
+    cluster = start_cluster(*options, engines=2)
+    # Their connections have no names, and come back in any order.
+    clients = {name: cluster.client() for name in ("ann", "bob")}
+    # Both engines are busy: whatever follows is outstanding when the controller dies.
+    busy = [clients["ann"][engine].apply_async(tasks.stay, gate.path) for engine in (0, 1)]
+    asked = {}
+    for number in range(20):
+        for name, rc in clients.items():
+            for how, view in (("balanced", rc.load_balanced_view()), ("direct", rc[number % 2])):
+                asked[name, how, number] = view.apply_async(tasks.same, (name, how, number))
+    # What is not on disk yet may be lost: nothing of that is tried here.
+    database = sqlite3.connect(f"file:{cluster.profile_dir / 'tasks.db'}?mode=ro", uri=True)
+    count = 'SELECT count(*) FROM "ipython-tasks"'
+    wait_for(lambda: database.execute(count).fetchone() == (len(asked) + len(busy),), "all to be on disk")
+    database.close()
+    cluster.controller.signal(9)
+    cluster.controller.wait()
+    if results == "while it is away":
+        gate.open()
+    cluster.start_controller(*options)
+    if results == "when one client has asked":
+        asked["ann", "later", 0] = clients["ann"].load_balanced_view().apply_async(tasks.same, ("ann", "later", 0))
+    gate.open()
+    assert all(result.get(60) for result in busy)
+    assert {what: result.get(60) for what, result in asked.items()} == {what: what for what in asked}
+    for name, rc in clients.items():
+        # Nothing is left of what was asked before, and all is as ever.
+        rc.wait(timeout=60)
+        assert not rc.outstanding
+        assert rc[:].apply_sync(tasks.same, name) == [name, name]
+        assert rc.load_balanced_view().map_sync(tasks.double, range(5)) == [0, 2, 4, 6, 8]
