@@ -39,22 +39,26 @@ pub(crate) fn answer(packer: Packer, body: &Body) -> Option<Vec<MsgId>> {
     Some(has)
 }
 
-/// The same request in other bytes: an engine drops what it has had already, by its signature. The metadata has a mark that
-/// is used once, and that nobody reads.
+/// The same message in other bytes: who has had it already drops it, by its signature. Its metadata has a mark that is used
+/// once, and that nobody reads; its parent header, if the metadata cannot have one.
 pub(crate) fn again(session: &mut Session, date: Date, body: &Body) -> Body {
     let packer = session.packer();
-    let Ok(Value::Object(mut metadata)) = packer.unpack(body.metadata()) else {
-        // What engines cannot read they refuse, once or twice.
-        return body.clone();
-    };
-    let ours = metadata.entry("remuda").or_insert_with(|| Value::Object(Map::new()));
-    if let Value::Object(ours) = ours {
-        let mark = session.header(date, MsgType::KernelInfoRequest).msg_id;
+    let mark = session.header(date, MsgType::KernelInfoRequest).msg_id;
+    let marked = |part: &[u8]| {
+        let Ok(Value::Object(mut map)) = packer.unpack(part) else { return None };
+        let Value::Object(ours) = map.entry("remuda").or_insert_with(|| Value::Object(Map::new())) else { return None };
         ours.insert("sent_again".to_owned(), json!(mark));
-    }
-    let metadata = packer.pack(&metadata).expect("what was unpacked can be packed");
+        Some(packer.pack(&map).expect("what was unpacked can be packed"))
+    };
+    let (parent, metadata) = match marked(body.metadata()) {
+        Some(metadata) => (body.parent_header().to_vec(), metadata),
+        None => match marked(body.parent_header()) {
+            Some(parent) => (parent, body.metadata().to_vec()),
+            None => return body.clone(),
+        },
+    };
     let buffers = (0..body.buffer_count()).filter_map(|index| body.buffer(index));
-    session.sign_parts([body.header(), body.parent_header(), &metadata, body.content()], buffers)
+    session.sign_parts([body.header(), &parent, &metadata, body.content()], buffers)
 }
 
 #[cfg(test)]
@@ -83,6 +87,22 @@ mod tests {
             }
             assert_ne!(body.signature(), once.signature());
             assert_ne!(once.signature(), twice.signature());
+        }
+    }
+
+    #[test]
+    fn what_has_no_place_for_a_mark_in_its_metadata_has_it_elsewhere() {
+        for packer in [Packer::Json, Packer::Msgpack] {
+            for metadata in [json!(12), json!({"remuda": "mine"})] {
+                let mut session = Session::new(SessionId::from("s"), "u", Key::new("k"), packer, 1);
+                let made = session.message(Date(0), MsgType::ApplyRequest, None, &metadata, &json!({}), &[]);
+                let (msg_id, body) = made.unwrap();
+                let once = again(&mut session, Date(1), &body);
+                session.key().verify(&once).unwrap();
+                assert_eq!(Envelope::read(packer, &once).unwrap().msg_id, msg_id);
+                assert_eq!(once.metadata(), body.metadata());
+                assert_ne!(once.signature(), body.signature());
+            }
         }
     }
 

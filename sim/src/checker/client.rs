@@ -76,6 +76,11 @@ impl ClientBook {
         assert!(before.is_none(), "client {client} uses an id twice: {before:?}");
     }
 
+    /// Whether a client sent this, whatever became of it.
+    pub fn is_sent(&self, msg_id: &MsgId) -> bool {
+        self.sent.contains_key(msg_id)
+    }
+
     /// A client gets something on a channel that brings replies.
     pub fn receive(&mut self, client: u32, channel: Channel, body: &Body) -> Result<MsgId, Violation> {
         if let Err(error) = self.session.key().verify(body) {

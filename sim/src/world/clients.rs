@@ -413,10 +413,12 @@ impl World {
     fn same_id(&mut self, client: u32) -> bool {
         let now = self.clock.now();
         let node = &mut self.clients[client as usize];
-        if node.tasks.is_empty() {
+        // Of its own: what the hub repeats may be gone with a controller, and is a new task then.
+        let own: Vec<_> = node.tasks.iter().filter(|msg_id| self.sent.is_sent(msg_id)).collect();
+        if own.is_empty() {
             return false;
         }
-        let msg_id = self.dice.workload.pick(&node.tasks).clone();
+        let msg_id = (*self.dice.workload.pick(&own)).clone();
         let mut header = node.session.header(now.date, MsgType::ApplyRequest);
         header.msg_id = msg_id;
         let body = node.session.assemble(&header, None, &json!({"label": "again"}), &json!({}), &[]);

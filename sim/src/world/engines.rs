@@ -339,15 +339,15 @@ impl World {
         PartName::ALL.into_iter().for_each(|name| self.hold(name, now + time));
     }
 
-    /// Threads that were held go on.
+    /// Threads that were held go on; those of a controller that is not there yet once it is.
     pub(super) fn release_threads(&mut self) {
-        let now = self.clock.instant();
+        let at = self.clock.instant().max(self.runs_since);
         for name in PartName::ALL {
             let busy_until = self.busy_until(name);
-            *busy_until = now.min(*busy_until);
+            *busy_until = at.min(*busy_until);
             self.plan(name);
         }
-        self.runs_since = now;
+        self.runs_since = at;
     }
 
     /// The number of the engine by this uuid.
