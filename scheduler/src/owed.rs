@@ -8,13 +8,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use remuda_proto::monitor::Queue;
-use remuda_proto::recovery::Recovery;
+use remuda_proto::recovery::{FinishedTask, Recovery};
 use remuda_proto::{Body, EngineUuid, Identity, Idents, Instant, Map, MsgId, Now, RemoteError, Session, Set};
 
 use crate::probe::{self, FIRST_PAUSE, MAX_PAUSE};
 
 /// Most messages kept for an engine that has not answered.
 pub(crate) const MAX_KEPT: usize = 10_000;
+/// Most of the requests that were given up that an engine is asked about: the last ones.
+const MAX_NAMED_GIVEN_UP: usize = 1_000;
 /// Most bytes kept for one.
 pub(crate) const MAX_KEPT_BYTES: usize = 64 << 20;
 
@@ -45,12 +47,22 @@ impl Request {
 struct Debtor {
     /// What it owes, by id, in the order in which it came.
     requests: Map<MsgId, Request>,
+    /// What it owed and was given up: its client was told. All of it is among what is answered.
+    given_up: Vec<MsgId>,
     /// What it was asked; `None`: it did not come back.
     question: Option<Question>,
     /// What is for it, in order, with the routing frames behind its own. At most [`MAX_KEPT`]. Empty unless it was asked.
     kept: VecDeque<(Idents, Body)>,
     /// The size of `kept`, at most [`MAX_KEPT_BYTES`].
     kept_bytes: usize,
+}
+
+impl Debtor {
+    /// What the engine is asked about.
+    fn named(&self) -> Vec<MsgId> {
+        let given_up = self.given_up.iter().rev().take(MAX_NAMED_GIVEN_UP);
+        self.requests.keys().chain(given_up).cloned().collect()
+    }
 }
 
 /// A question that has no answer.
@@ -105,6 +117,9 @@ pub(crate) struct Owed {
     answered: Set<MsgId>,
     /// The requests that engines said they have, and have not answered, for as long. Disjoint from `answered`.
     running: Set<MsgId>,
+    /// The requests that were given up and that engines said they have: nobody gets what these send, however late. By the
+    /// engine, which none of is in `engines`.
+    late: BTreeMap<EngineUuid, Set<MsgId>>,
     /// When those that did not come back are given up; `None`: they were.
     until: Option<Instant>,
 }
@@ -125,9 +140,14 @@ impl Owed {
             }
         }
         // One that was given up may still be answered.
-        let failed = recovery.finished.into_iter().filter(|task| !task.ok).map(|task| task.msg_id);
-        let answered = if engines.is_empty() { Set::default() } else { failed.collect() };
-        Self { engines, answered, running: Set::default(), until: Some(until) }
+        let mut answered = Set::default();
+        for FinishedTask { msg_id, engine, .. } in recovery.finished.into_iter().filter(|task| !task.ok) {
+            if let Some(debtor) = engine.and_then(|uuid| engines.get_mut(&uuid)) {
+                debtor.given_up.push(msg_id.clone());
+                answered.insert(msg_id);
+            }
+        }
+        Self { engines, answered, running: Set::default(), late: BTreeMap::new(), until: Some(until) }
     }
 
     /// The requests that have no reply, with the engine of each.
@@ -138,7 +158,7 @@ impl Owed {
     /// Whether nothing is left to settle.
     pub(crate) fn is_over(&self) -> bool {
         let nothing_comes_twice = self.answered.is_empty() && self.running.is_empty();
-        self.engines.is_empty() && (nothing_comes_twice || self.until.is_none())
+        self.engines.is_empty() && self.late.is_empty() && (nothing_comes_twice || self.until.is_none())
     }
 
     /// An engine is registered: the question that it is to be asked, unless it was asked, or is a new one.
@@ -147,7 +167,7 @@ impl Owed {
         if debtor.question.is_some() {
             return None;
         }
-        let (msg_id, body) = probe::question(session, now.date, None, debtor.requests.keys().cloned().collect());
+        let (msg_id, body) = probe::question(session, now.date, None, debtor.named());
         debtor.question = Some(Question { msg_id, again_at: now.instant + FIRST_PAUSE, pause: FIRST_PAUSE });
         Some(body)
     }
@@ -168,6 +188,7 @@ impl Owed {
     /// An engine sent a reply.
     pub(crate) fn reply(&mut self, session: &Session, engine: &Identity, parent: &MsgId, body: &Body) -> Reply {
         if self.answered.contains(parent) {
+            self.forget_late(engine, parent);
             return Reply::Repeated;
         }
         if self.running.swap_remove(parent) {
@@ -182,10 +203,14 @@ impl Owed {
             }
             return Reply::Other;
         }
-        let Some(Debtor { mut requests, kept, .. }) = self.engines.remove(&uuid) else { return Reply::Other };
+        let Some(Debtor { mut requests, given_up, kept, .. }) = self.engines.remove(&uuid) else {
+            return Reply::Other;
+        };
         for msg_id in probe::answer(session.packer(), body).into_iter().flatten() {
             if requests.shift_remove(&msg_id).is_some() {
                 self.running.insert(msg_id);
+            } else if given_up.contains(&msg_id) {
+                self.late.entry(uuid.clone()).or_default().insert(msg_id);
             }
         }
         self.answered.extend(requests.keys().cloned());
@@ -195,6 +220,18 @@ impl Owed {
     /// An engine is gone. Clients fail what it had by themselves, and what it was to get.
     pub(crate) fn gone(&mut self, uuid: &EngineUuid) {
         self.engines.remove(uuid);
+        self.late.remove(uuid);
+    }
+
+    /// An engine sent what it was known to have.
+    fn forget_late(&mut self, engine: &Identity, msg_id: &MsgId) {
+        let Some(uuid) = engine.to_engine() else { return };
+        if let Some(late) = self.late.get_mut(&uuid) {
+            late.swap_remove(msg_id);
+            if late.is_empty() {
+                self.late.remove(&uuid);
+            }
+        }
     }
 
     /// When there is something to do next.
@@ -207,11 +244,12 @@ impl Owed {
     /// The engines to ask once more by now, and what they are asked.
     pub(crate) fn ask_again(&mut self, session: &mut Session, now: Now) -> Vec<(Identity, Body)> {
         let mut questions = Vec::new();
-        for (uuid, Debtor { requests, question, .. }) in &mut self.engines {
-            let Some(question) = question.as_mut().filter(|question| question.again_at <= now.instant) else {
+        for (uuid, debtor) in &mut self.engines {
+            if debtor.question.as_ref().is_none_or(|question| question.again_at > now.instant) {
                 continue;
-            };
-            let named = requests.keys().cloned().collect();
+            }
+            let named = debtor.named();
+            let Some(question) = debtor.question.as_mut() else { continue };
             let (_, body) = probe::question(session, now.date, Some(&question.msg_id), named);
             question.pause = (question.pause * 2).min(MAX_PAUSE);
             question.again_at = now.instant + question.pause;
@@ -227,6 +265,7 @@ impl Owed {
         }
         let mut lost = Vec::new();
         for (uuid, debtor) in self.engines.iter_mut().filter(|(_, debtor)| debtor.question.is_none()) {
+            debtor.given_up.extend(debtor.requests.keys().cloned());
             lost.extend(debtor.requests.drain(..).map(|(_, request)| (uuid.clone(), request)));
         }
         self.answered.extend(lost.iter().map(|(_, request)| request.msg_id.clone()));
@@ -236,7 +275,11 @@ impl Owed {
     /// Panics if something is kept that nobody will send.
     pub(crate) fn check(&self) {
         assert!(self.running.is_disjoint(&self.answered), "{:?} and {:?}", self.running, self.answered);
-        for (uuid, Debtor { requests, question, kept, kept_bytes }) in &self.engines {
+        for msg_id in self.engines.values().flat_map(|debtor| &debtor.given_up).chain(self.late.values().flatten()) {
+            assert!(self.answered.contains(msg_id), "`{msg_id}` was given up, and its client has no answer");
+        }
+        assert!(self.late.values().all(|late| !late.is_empty()));
+        for (uuid, Debtor { requests, question, kept, kept_bytes, .. }) in &self.engines {
             assert!(question.is_some() || kept.is_empty(), "{} messages are kept for `{uuid}`", kept.len());
             assert_eq!(*kept_bytes, kept.iter().map(|(_, body)| body.size_bytes()).sum::<usize>(), "`{uuid}`");
             assert!(!requests.keys().any(|msg_id| self.answered.contains(msg_id)), "`{uuid}` owes what is answered");

@@ -411,6 +411,20 @@ mod takeover {
     }
 
     #[test]
+    fn what_was_given_up_is_not_delivered_when_it_comes_after_all_however_late() {
+        let mut client = World::new(Channel::Mux);
+        let [one, new] = std::array::from_fn(|_| client.request("apply_request", &json!({})));
+        let mut world = World::inherits(&[&one]);
+        assert_eq!(told(&world.pass(REATTACH)), [(id(&one), "EngineError".to_owned())]);
+        let question = world.join("e-1");
+        assert!(world.hear(&question, Some(&[id(&one)])).is_empty(), "it runs there");
+        world.pass(REATTACH * 10);
+        world.send(&["e-1"], &new);
+        assert_eq!(words(&world.answer(&["c"], &ok(&new))), ["client", "reply"]);
+        assert_eq!(words(&world.answer(&["c"], &ok(&one))), ["refused"]);
+    }
+
+    #[test]
     fn what_an_earlier_controller_gave_up_is_not_delivered_when_it_comes_after_all() {
         let mut client = World::new(Channel::Mux);
         let [given_up, new] = std::array::from_fn(|_| client.request("apply_request", &json!({})));

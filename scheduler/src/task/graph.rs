@@ -3,13 +3,13 @@
 use remuda_proto::dependency::Bearing;
 use remuda_proto::message::metadata::TaskMetadata;
 use remuda_proto::message::story::AttemptEnd;
-use remuda_proto::monitor::{Monitor, Queue};
+use remuda_proto::monitor::{Monitor, Queue, Ticket};
 use remuda_proto::{Dependency, EngineUuid, Instant, MsgId};
 
 use super::answer::{self, Failure};
 use super::job::{State, Waits};
 use super::known::{Fingerprint, Known};
-use super::{Step, TaskEffect, TaskScheduler};
+use super::{Step, TaskEffect, TaskScheduler, Unrecorded};
 
 impl TaskScheduler {
     /// Takes up what the metadata of a new task asks for.
@@ -169,12 +169,13 @@ impl TaskScheduler {
             self.tell_attempts(key, place.map(|engine| (engine, AttemptEnd::Died)), step);
             let told = Monitor::Reply { queue: Queue::Task, engine, msg_id, status, body, ticket };
             step.out.push(TaskEffect::Monitor(told));
-            self.end(key, false, place);
+            self.end(key, false, place, ticket);
         }
     }
 
-    /// A task had its final reply: forgets it, and tells those that wait for it.
-    pub(super) fn end(&mut self, key: u32, ok: bool, place: Option<u32>) {
+    /// A task had its final reply, of which the report has this ticket: forgets it, and tells those that wait for it. They are
+    /// not sent anywhere before the reply is on disk: a controller that takes over would have it run again.
+    pub(super) fn end(&mut self, key: u32, ok: bool, place: Option<u32>, ticket: Option<Ticket>) {
         self.cancel_timer(key);
         let job = self.jobs.remove(key);
         assert!(
@@ -188,6 +189,7 @@ impl TaskScheduler {
         place.into_iter().for_each(|engine| self.engines.count_ref(engine));
         let forgotten = self.known.finish(job.print, key, ok, place);
         for (_, dependent) in job.dependents() {
+            ticket.into_iter().for_each(|ticket| self.wait_for_disk(dependent, ticket));
             self.tell(dependent, &job.msg_id, ok, place);
         }
         if let Some(special) = &job.special {
@@ -203,6 +205,16 @@ impl TaskScheduler {
         }
         forgotten.into_iter().for_each(|engine| self.engines.drop_ref(engine));
         self.drop_need(job.need);
+    }
+
+    /// A task that waits for others waits for this report, too.
+    fn wait_for_disk(&mut self, key: u32, ticket: Ticket) {
+        let job = &mut self.jobs[key];
+        if job.state == State::Waiting && job.ticket() != Some(ticket) {
+            job.set_ticket(Some(ticket));
+            let now = self.withheld.hold(Some(ticket), Unrecorded::Task(key, ticket));
+            assert!(now.is_none(), "{ticket:?} was committed before it was told of");
+        }
     }
 
     /// Tells a task that one which it named has finished.

@@ -147,7 +147,7 @@ impl TaskScheduler {
                     body,
                     ticket,
                 }));
-                scheduler.end(key, status == Status::Ok, Some(engine));
+                scheduler.end(key, status == Status::Ok, Some(engine), ticket);
             }
         });
         Ok(())

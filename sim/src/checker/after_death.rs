@@ -5,11 +5,12 @@ use remuda_proto::message::parent_msg_id;
 use remuda_proto::message::story::AttemptEnd;
 use remuda_proto::monitor::{Monitor, Queue};
 use remuda_proto::recovery::Recovery;
-use remuda_proto::{Body, EngineUuid, Envelope, Identity, MsgType, Now, Status};
+use remuda_proto::{Body, EngineUuid, Envelope, Identity, MsgId, MsgType, Now, Status};
 use remuda_scheduler::{TaskEffect, TaskEvent};
 use serde_json::Value;
 
 use super::book::{Engine, Place, TaskBook};
+use super::follow::Places;
 use super::{Verdict, Violation};
 use crate::journal::Journal;
 
@@ -28,12 +29,30 @@ impl TaskBook {
                 let is_untold = self.rules.pure && self.arrived.as_ref().is_some_and(|arrived| arrived.body == *body);
                 let engine = engine.as_ref().filter(|_| !is_untold).map(EngineUuid::identity);
                 let (answered, ended) = self.check_reply(now, Some(&client), engine.as_ref(), body)?;
+                // Who waits for it waits for the disk, too.
+                for dependent in self.waiting_for(&answered) {
+                    self.unrecorded.insert(dependent, *ticket);
+                }
                 self.end(answered.clone(), ended, body);
                 self.withheld.insert(answered, (*ticket, client, body.clone()));
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// The tasks that name this one and are still to wait for others, or for the disk.
+    fn waiting_for(&self, msg_id: &MsgId) -> Vec<MsgId> {
+        let live = self.live.iter().filter_map(|live| self.tasks.get(live));
+        let queued = live.filter(|task| matches!(task.place, Place::Queued { .. }));
+        let waiting = queued.filter(|task| {
+            task.metadata.as_ref().is_some_and(|metadata| {
+                let names = metadata.after.ids.contains(msg_id) || metadata.follow.ids.contains(msg_id);
+                let is_met = || self.after_is_met(metadata) && Places::of(self, &metadata.follow).is_met();
+                names && (self.unrecorded.contains_key(&task.msg_id) || !is_met())
+            })
+        });
+        waiting.map(|task| task.msg_id.clone()).collect()
     }
 
     /// Whether a reply is one that waited for the disk.

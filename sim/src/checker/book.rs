@@ -606,7 +606,7 @@ impl TaskBook {
         bearings.fold((0, 0), |(with, against), counts| if counts { (with + 1, against) } else { (with, against + 1) })
     }
 
-    fn after_is_met(&self, metadata: &TaskMetadata) -> bool {
+    pub(super) fn after_is_met(&self, metadata: &TaskMetadata) -> bool {
         metadata.after.is_met(self.after_counts(metadata).0)
     }
 }

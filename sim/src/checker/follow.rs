@@ -33,12 +33,14 @@ impl<'a> Places<'a> {
         places
     }
 
+    /// Whether enough of what it follows has ended.
+    pub(super) fn is_met(&self) -> bool {
+        self.follow.is_empty() || self.follow.is_met(self.counting)
+    }
+
     /// Whether the task may go to this engine now.
     pub(super) fn allow(&self, engine: &EngineUuid) -> bool {
-        self.follow.is_empty()
-            || (self.at.contains(engine)
-                && self.follow.is_met(self.counting)
-                && !(self.follow.all && self.at.len() > 1))
+        self.follow.is_empty() || (self.at.contains(engine) && self.is_met() && !(self.follow.all && self.at.len() > 1))
     }
 
     /// Whether there is no engine that it may ever go to, as far as `follow` goes.
