@@ -37,7 +37,7 @@ fn survive(durability: &str) {
     let place = Place::new(env!("CARGO_BIN_EXE_remuda"));
     let mut controller = place.controller(&options);
     let _engines: Vec<Running> = (0..ENGINES).map(|_| place.engine()).collect();
-    // An engine that has just registered may not be known to the next controller: that is said.
+    // A registration that is on its way when the controller dies is lost; what is tried here is what follows.
     wait_for("the engines to be on record", || engines_on_record(&place) == ENGINES);
 
     let values: Vec<String> = (0..PROGRAMS).map(|number| number.to_string()).collect();

@@ -21,7 +21,7 @@ use remuda_net::{
 use remuda_proto::connection::Common;
 use remuda_proto::message::content::ControllerInfo;
 use remuda_proto::message::story::{DriverState, Refused};
-use remuda_proto::monitor::{Durability, Queue};
+use remuda_proto::monitor::{Durability, Monitor, Queue};
 use remuda_proto::{ClientConnection, EngineConnection, Key, Machine, Packer};
 use remuda_scheduler::broadcast::{Broadcast, BroadcastEvent};
 use remuda_scheduler::relay::{Channel, OutputRelay, Relay, RelayEvent};
@@ -32,7 +32,7 @@ use serde_json::{Value, json};
 use crate::engines_file::EnginesFile;
 use crate::in_effect::in_effect;
 use crate::ports::{Binder, For, Interface, Ports};
-use crate::records::{Opened, TakenOver, durability};
+use crate::records::{Opened, TakenOver, durability, receipts};
 use crate::reuse::{Known, Resolved, SocketFiles};
 
 /// Largest [`ControllerConfig::broadcast_depth`]: 1,024 ports.
@@ -337,10 +337,13 @@ impl Controller {
         let state = if state { engines_file.read() } else { engines_file.begin_anew() };
         let engines = state.iter().flat_map(|state| state.engines.values().cloned()).collect();
         let finished = config.task.max_finished_ids.min(MAX_RECOVERED_IDS);
-        let taken = opened.take_over(known.is_some(), &session(), (finished, engines), started.date)?;
-        if let Some(TakenOver { all, task, mux, broadcast: to_broadcast }) = taken {
+        let (receipts, delivered) = receipts(&config.store);
+        let taken = opened.take_over(known.is_some(), &session(), (finished, engines), &delivered, started.date)?;
+        if let Some(TakenOver { all, task, delivered, mux, broadcast: to_broadcast }) = taken {
             // Before anything else, and before anybody can send anything.
             hub_sender.send(hub::Event::Recover(all));
+            let delivered = delivered.into_iter().map(|msg_id| Monitor::Delivered { msg_id });
+            hub_sender.send_all(delivered.map(hub::Event::Monitor));
             task_sender.send(TaskEvent::Recover(Box::new(task)));
             mux_sender.send(RelayEvent::Recover(Box::new(mux)));
             broadcast.send(BroadcastEvent::Recover(Box::new(to_broadcast)));
@@ -417,7 +420,10 @@ impl Controller {
             spawn(
                 "task",
                 TaskScheduler::new(task_config, session()),
-                tells.iter().fold(task_driver, |driver, packer| driver.telling(*packer)).counted_in(&refusals),
+                tells
+                    .iter()
+                    .fold(task_driver, |driver, packer| driver.telling(*packer, receipts.clone()))
+                    .counted_in(&refusals),
                 task_mailbox,
                 clock,
             )?,
@@ -428,7 +434,7 @@ impl Controller {
         };
         let names = ["mux", "mux (engines)"];
         let mux = RelayDriver::new(client_mux, engine_mux, names, monitor(), unsent, |_| ());
-        let mux = tells.iter().fold(mux, |driver, packer| driver.telling(*packer));
+        let mux = tells.iter().fold(mux, |driver, packer| driver.telling(*packer, receipts.clone()));
         let names = ["control", "control (engines)"];
         let control = RelayDriver::new(client_control, engine_control, names, monitor(), unsent, abort);
         let (mux, control) = (mux.counted_in(&refusals), control.counted_in(&refusals));

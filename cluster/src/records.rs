@@ -1,5 +1,6 @@
 //! The task records of a controller: opened before anything else, kept by the hub itself or by a thread of their own.
 
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use remuda_hub::hub;
@@ -7,10 +8,10 @@ use remuda_hub::record::TaskRecord;
 use remuda_hub::run::{Records, StoreThread};
 use remuda_hub::store::{MemoryStore, NoStore, SqliteStore, TaskStore};
 use remuda_hub::{StoreKind, recovered, undelivered};
-use remuda_net::{Backlog, Clock, NetError, Sender, former_client, mailbox};
+use remuda_net::{Backlog, Clock, NetError, Receipt, Receipts, Sender, former_client, mailbox};
 use remuda_proto::monitor::{Durability, Queue, Ticket};
 use remuda_proto::recovery::{Recovered, Recovery};
-use remuda_proto::{Date, EngineUuid, Identity, Session};
+use remuda_proto::{Date, EngineUuid, Identity, MsgId, Session, Set};
 
 use crate::controller::{StartError, start_thread};
 
@@ -21,6 +22,8 @@ pub(crate) struct TakenOver {
     pub(crate) all: Vec<Recovered>,
     /// For the task scheduler.
     pub(crate) task: Recovery,
+    /// The requests whose replies left, which is not on record.
+    pub(crate) delivered: Vec<MsgId>,
     /// For the direct relay.
     pub(crate) mux: Recovery,
     /// For the broadcast scheduler.
@@ -63,6 +66,7 @@ impl Opened {
         known: bool,
         session: &Session,
         (finished, engines): (usize, Vec<EngineUuid>),
+        receipts: &Set<Receipt>,
         now: Date,
     ) -> Result<Option<TakenOver>, StartError> {
         let Self::Database(store) = self else { return Ok(None) };
@@ -83,7 +87,9 @@ impl Opened {
         }
         for record in &records {
             let Some(mut request) = recovered(session, record, now) else { continue };
-            request.client = request.client.map(|client| name_now(&client, record));
+            // Who has the reply gets no other, should the task have to run again for the record.
+            let is_answered = receipts.contains(&Receipt::of(request.msg_id.as_str()));
+            request.client = request.client.filter(|_| !is_answered).map(|client| name_now(&client, record));
             taken.all.push(request.clone());
             let of = match request.queue {
                 Queue::Task => &mut taken.task,
@@ -94,6 +100,10 @@ impl Opened {
         }
         let replies = store.undelivered(MAX_RECOVERED_REPLIES).map_err(StartError::Records)?;
         for record in &replies {
+            if receipts.contains(&Receipt::of(record.msg_id.as_str())) {
+                taken.delivered.push(record.msg_id.clone());
+                continue;
+            }
             let Some(mut reply) = undelivered(session, record) else { continue };
             reply.client = name_now(&reply.client, record);
             match reply.queue {
@@ -133,6 +143,28 @@ impl Opened {
         let thread = StoreThread::new(store, backlog, move |event| hub.send(event), committed);
         let thread = start_thread("store", move || thread.run(&mailbox, clock))?;
         Ok((records, Some(thread)))
+    }
+}
+
+/// The receipts for replies that leave, beside the database, and those that are there. Without them all goes on, and some clients
+/// may get replies twice from a controller that takes over.
+pub(crate) fn receipts(kind: &StoreKind) -> (Option<Arc<Receipts>>, Set<Receipt>) {
+    let StoreKind::Sqlite(config) = kind else { return (None, Set::default()) };
+    if config.durability == Durability::None {
+        return (None, Set::default());
+    }
+    let mut name = config.path.file_name().unwrap_or_default().to_owned();
+    name.push("-delivered");
+    let path = config.path.with_file_name(name);
+    match Receipts::open(&path) {
+        Ok((receipts, known)) => (Some(Arc::new(receipts)), known),
+        Err(error) => {
+            tracing::warn!(
+                "cannot open {}: {error}: should this controller be killed, some clients get replies twice",
+                path.display()
+            );
+            (None, Set::default())
+        }
     }
 }
 

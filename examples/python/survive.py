@@ -6,8 +6,8 @@
 The script that works is `work` below: plain ipyparallel, as anybody would write it. What is around it starts a controller and stock
 engines in a folder of their own, kills the controller (SIGKILL) at random moments, and starts the same command again each time.
 
-The exit status is 0 if every result came and was right and no dependency was violated. `stale` counts the replies that came once more,
-since the controller died before it could note that they had gone out; the client drops them ("got stale result").
+The exit status is 0 if every result came, once, and was right, and no dependency was violated. `stale` counts the tasks whose replies came
+more than once.
 
 Tasks that are on their way to the controller when it dies are lost, and their client does not know: so it is killed once all
 are on record, unless --from-start is given.
@@ -227,7 +227,7 @@ def main():
         print(json.dumps({**summary, "hung": True, "folder": str(folder)}))
         return 1
     print(json.dumps({**summary, **{key: value for key, value in said.items() if key != "event"}}))
-    good = not (said["wrong"] or said["failed"] or said["early"]) and said["answered"] == options.tasks
+    good = not (said["wrong"] or said["failed"] or said["early"] or said["stale"]) and said["answered"] == options.tasks
     if good:
         shutil.rmtree(folder)
     else:

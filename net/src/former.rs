@@ -84,12 +84,15 @@ struct Client {
     sent: Map<Identity, u64>,
 }
 
-struct Held {
+/// A message for a former client.
+pub(crate) struct Held {
     since: Instant,
-    idents: Idents,
-    body: Body,
+    /// Its routing frames.
+    pub(crate) idents: Idents,
+    /// The message.
+    pub(crate) body: Body,
     /// Follows it, until it was handed to all that it may be for, if its leaving is to be told.
-    watched: Option<Arc<Watched>>,
+    pub(crate) watched: Option<Arc<Watched>>,
 }
 
 impl Formers {
@@ -136,12 +139,7 @@ impl Formers {
     }
 
     /// Sends what can be sent, and gives up what is older than `keep`. What is done with is not followed any more.
-    pub(crate) fn look(
-        &mut self,
-        now: Instant,
-        keep: Duration,
-        mut offer: impl FnMut(&Identity, &Idents, &Body) -> Sent,
-    ) {
+    pub(crate) fn look(&mut self, now: Instant, keep: Duration, mut offer: impl FnMut(&Identity, &Held) -> Sent) {
         let pause = if self.is_new { SOON } else { PATIENCE };
         if self.looked_at.is_some_and(|at| now.duration_since(at) < pause) {
             return;
@@ -181,11 +179,11 @@ impl Formers {
 
 impl Client {
     /// Sends a connection what it was not sent yet, if it is there.
-    fn send(&mut self, target: Identity, offer: &mut impl FnMut(&Identity, &Idents, &Body) -> Sent) {
+    fn send(&mut self, target: Identity, offer: &mut impl FnMut(&Identity, &Held) -> Sent) {
         let mut next = self.sent.get(&target).copied().unwrap_or(self.first).max(self.first);
         let from = usize::try_from(next - self.first).unwrap_or(usize::MAX);
         for held in self.messages.iter().skip(from) {
-            match offer(&target, &held.idents, &held.body) {
+            match offer(&target, held) {
                 Sent::Taken => next += 1,
                 Sent::Full => break,
                 Sent::NoPeer => {
@@ -226,10 +224,10 @@ mod tests {
         }
 
         fn look(&mut self, formers: &mut Formers, now: Instant) -> Vec<u8> {
-            formers.look(now, KEEP, |target, _, body| match self.0.get_mut(&number_of(target).unwrap()) {
+            formers.look(now, KEEP, |target, held| match self.0.get_mut(&number_of(target).unwrap()) {
                 None => Sent::NoPeer,
                 Some(got) => {
-                    got.push(body.header()[0]);
+                    got.push(held.body.header()[0]);
                     Sent::Taken
                 }
             });

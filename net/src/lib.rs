@@ -16,6 +16,7 @@ pub mod limits;
 mod mailbox;
 mod outbox;
 pub mod profile;
+mod receipts;
 mod refusals;
 mod socket;
 mod told;
@@ -28,6 +29,7 @@ pub use former::former_client;
 pub use mailbox::{Mail, Mailbox, Sender, mailbox};
 pub use outbox::{Outbox, Publisher, Unsent};
 pub use profile::Profile;
+pub use receipts::{MAX_RECEIPTS, Receipt, Receipts};
 pub use refusals::{RefusalCounts, Refusals};
 pub use socket::{
     Context, Kind, NetError, PEER_RECEIVE_MESSAGES, PEER_SEND_MESSAGES, Received, SUBSCRIBER_MESSAGES, Sent, Socket,

@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use remuda_proto::{Body, Identity, Idents, LARGE_FRAME_BYTES, Map};
+use remuda_proto::{Body, Identity, Idents, LARGE_FRAME_BYTES, Map, Packer};
 
 use crate::former::Formers;
+use crate::receipts::Receipts;
 use crate::socket::{Sent, Socket};
 use crate::told::{Departed, last_frame};
 
@@ -76,10 +77,21 @@ pub struct Outbox {
     formers: Formers,
     /// What left, or was given up since its peer stayed away, if that is told by [`Self::take_done`].
     departed: Option<Departed>,
+    /// Ends the receipts when this is dropped.
+    _ending: Option<Ending>,
     /// When libzmq took something last that is followed.
     taken_at: Instant,
     /// What was lost and not yet taken; empty unless `hands_back`.
     lost: VecDeque<(Idents, Body)>,
+}
+
+/// The end of what is told: libzmq drops what it still has when its socket is gone.
+struct Ending(Arc<Receipts>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 /// What waits for one peer.
@@ -120,6 +132,7 @@ impl Outbox {
             next_away: 0,
             formers: Formers::default(),
             departed: None,
+            _ending: None,
             taken_at: Instant::now(),
             lost: VecDeque::new(),
         }
@@ -131,10 +144,13 @@ impl Outbox {
         Self { hands_back: true, ..self }
     }
 
-    /// The same, but [`Self::take_done`] tells what is sent, or given up for good.
+    /// The same, but [`Self::take_done`] tells what is sent, or given up for good; with a receipt for each reply as it leaves,
+    /// if there are some. Replies are packed so.
     #[must_use]
-    pub fn telling(self) -> Self {
-        Self { departed: Some(Departed::default()), ..self }
+    pub fn telling(self, receipts: Option<Arc<Receipts>>, packer: Packer) -> Self {
+        let ending = receipts.clone().map(Ending);
+        let departed = receipts.map_or_else(Departed::default, |receipts| Departed::with_receipts(receipts, packer));
+        Self { _ending: ending, departed: Some(departed), ..self }
     }
 
     /// What libzmq wrote to connections since the last time, or dropped with them, and what was for peers that stayed away too
@@ -179,8 +195,12 @@ impl Outbox {
         }
         if self.formers.patience().is_some() {
             let now = Instant::now();
-            self.formers.look(now, self.limits.keep, |peer, idents, body| {
-                socket.offer(std::iter::once(peer).chain(idents.iter().skip(1)), body, None)
+            self.formers.look(now, self.limits.keep, |peer, held| {
+                // It has left once no connection has it any more.
+                let watched = held.watched.as_ref().filter(|watched| watched.gives_receipt());
+                let tail = watched.map(|watched| || watched.clone().tail(last_frame(&held.body)));
+                let tail = tail.as_ref().map(|tail| tail as &dyn Fn() -> Bytes);
+                socket.offer(std::iter::once(peer).chain(held.idents.iter().skip(1)), &held.body, tail)
             });
         }
     }
@@ -265,11 +285,11 @@ impl Outbox {
             }
         };
         // Connections without a name are those of stock clients. Such a client stops reading when it gets a reply twice, so
-        // what is for it counts as gone a moment too early rather than too late.
+        // without receipts what is for it counts as gone a moment too early rather than too late.
         let is_unnamed = peer.as_bytes().first() == Some(&0);
-        let is_followed = self.departed.is_some() && !is_unnamed;
+        let is_followed = self.departed.as_ref().is_some_and(|departed| departed.gives_receipts() || !is_unnamed);
         let tail: Option<&dyn Fn() -> Bytes> = match &weight {
-            Some(weight) if is_unnamed => Some(&|| weight.tail(body)),
+            Some(weight) if !is_followed => Some(&|| weight.tail(body)),
             weight => (is_followed || weight.is_some()).then_some(&tail),
         };
         let sent = socket.offer(idents, body, tail);
@@ -608,7 +628,7 @@ mod tests {
         let context = Context::new();
         let (mut router, url) = router(&context);
         let to = Identity::from(&b"back"[..]);
-        let mut outbox = Outbox::new("test", unsent(1 << 30, Duration::from_secs(600))).telling();
+        let mut outbox = Outbox::new("test", unsent(1 << 30, Duration::from_secs(600))).telling(None, Packer::Json);
         drop(pair(&context, &mut router, &url, "back"));
         // What is sent before its leaving is noticed goes with the connection.
         let mut first = 0;
@@ -637,7 +657,7 @@ mod tests {
         let (mut router, url) = router(&context);
         let mut late = pair(&context, &mut router, &url, "late");
         let to = Identity::from(&b"late"[..]);
-        let mut outbox = Outbox::new("test", unsent(1 << 30, Duration::from_secs(600))).telling();
+        let mut outbox = Outbox::new("test", unsent(1 << 30, Duration::from_secs(600))).telling(None, Packer::Json);
         let mut sent = 0;
         while outbox.waiting().1 == 0 {
             sent += 1;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use remuda_net::{
-    Backlog, Driver, Input, Outbox, Publisher, Received, RefusalCounts, Refusals, Sender, Socket, Unsent,
+    Backlog, Driver, Input, Outbox, Publisher, Receipts, Received, RefusalCounts, Refusals, Sender, Socket, Unsent,
 };
 use remuda_proto::message::parent_msg_id;
 use remuda_proto::monitor::Monitor;
@@ -171,9 +171,9 @@ impl Sides {
     }
 
     /// Replies are told of once they are out of our hands.
-    fn telling(mut self) -> Self {
+    fn telling(mut self, receipts: Option<Arc<Receipts>>, packer: Packer) -> Self {
         let [to_clients, to_engines] = self.outboxes;
-        self.outboxes = [to_clients.telling(), to_engines];
+        self.outboxes = [to_clients.telling(receipts, packer), to_engines];
         self
     }
 
@@ -213,10 +213,11 @@ impl<E: From<Monitor>> TaskDriver<E> {
         Self { sides, monitor, paused: false, tells: None }
     }
 
-    /// The same, and the hub is told which replies, in messages packed so, are out of our hands.
+    /// The same, and the hub is told which replies, in messages packed so, are out of our hands; there is a receipt for each, if
+    /// there are some.
     #[must_use]
-    pub fn telling(self, packer: Packer) -> Self {
-        Self { sides: self.sides.telling(), tells: Some(packer), ..self }
+    pub fn telling(self, packer: Packer, receipts: Option<Arc<Receipts>>) -> Self {
+        Self { sides: self.sides.telling(receipts, packer), tells: Some(packer), ..self }
     }
 
     /// The same, with its refusals counted for others to see.
@@ -329,10 +330,11 @@ impl<E: From<Monitor>, A: FnMut(Vec<MsgId>)> RelayDriver<E, A> {
         Self { sides: Sides::new(clients, engines, names, unsent), monitor, abort, tells: None }
     }
 
-    /// The same, and the hub is told which replies, in messages packed so, are out of our hands.
+    /// The same, and the hub is told which replies, in messages packed so, are out of our hands; there is a receipt for each, if
+    /// there are some.
     #[must_use]
-    pub fn telling(self, packer: Packer) -> Self {
-        Self { sides: self.sides.telling(), tells: Some(packer), ..self }
+    pub fn telling(self, packer: Packer, receipts: Option<Arc<Receipts>>) -> Self {
+        Self { sides: self.sides.telling(receipts, packer), tells: Some(packer), ..self }
     }
 
     /// The same, with its refusals counted for others to see.

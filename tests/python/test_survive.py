@@ -36,7 +36,7 @@ def test_a_script_survives_twenty_deaths_of_its_controller(tmp_path, durability)
         assert done.stdout, done.stderr[-6000:]
         said = json.loads(done.stdout)
         assert not said.get("hung"), done.stderr[-6000:]
-        wanted = {"tasks": TASKS, "answered": TASKS, "kills": KILLS, "wrong": [], "failed": [], "early": []}
+        wanted = {"tasks": TASKS, "answered": TASKS, "kills": KILLS, "wrong": [], "failed": [], "early": [], "stale": 0}
         assert {key: said[key] for key in wanted} == wanted
         assert done.returncode == 0, done.stderr[-6000:]
         # The nannies of stock engines end by themselves.
