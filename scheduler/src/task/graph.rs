@@ -207,10 +207,10 @@ impl TaskScheduler {
         self.drop_need(job.need);
     }
 
-    /// A task that waits for others waits for this report, too.
+    /// A task that still waits for others waits for this report, too.
     fn wait_for_disk(&mut self, key: u32, ticket: Ticket) {
         let job = &mut self.jobs[key];
-        if job.state == State::Waiting && job.ticket() != Some(ticket) {
+        if job.state == State::Waiting && !job.has_what_it_named() && job.ticket() != Some(ticket) {
             job.set_ticket(Some(ticket));
             let now = self.withheld.hold(Some(ticket), Unrecorded::Task(key, ticket));
             assert!(now.is_none(), "{ticket:?} was committed before it was told of");

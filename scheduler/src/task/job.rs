@@ -358,8 +358,12 @@ impl Job {
 
     /// Whether what it waits for has happened, and it is on disk if it has to be.
     pub(super) fn is_met(&self) -> bool {
-        self.ticket.is_none()
-            && self.special.as_ref().is_none_or(|special| special.after.is_met() && special.follow.is_met())
+        self.ticket.is_none() && self.has_what_it_named()
+    }
+
+    /// Whether what it waits for has happened, on disk or not.
+    pub(super) fn has_what_it_named(&self) -> bool {
+        self.special.as_ref().is_none_or(|special| special.after.is_met() && special.follow.is_met())
     }
 }
 

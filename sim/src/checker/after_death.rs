@@ -41,7 +41,7 @@ impl TaskBook {
         Ok(())
     }
 
-    /// The tasks that name this one and are still to wait for others, or for the disk.
+    /// The tasks that name this one and still wait for what they name.
     fn waiting_for(&self, msg_id: &MsgId) -> Vec<MsgId> {
         let live = self.live.iter().filter_map(|live| self.tasks.get(live));
         let queued = live.filter(|task| matches!(task.place, Place::Queued { .. }));
@@ -49,7 +49,7 @@ impl TaskBook {
             task.metadata.as_ref().is_some_and(|metadata| {
                 let names = metadata.after.ids.contains(msg_id) || metadata.follow.ids.contains(msg_id);
                 let is_met = || self.after_is_met(metadata) && Places::of(self, &metadata.follow).is_met();
-                names && (self.unrecorded.contains_key(&task.msg_id) || !is_met())
+                names && !is_met()
             })
         });
         waiting.map(|task| task.msg_id.clone()).collect()
