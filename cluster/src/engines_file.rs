@@ -68,9 +68,8 @@ impl EnginesFile {
 
     /// No engine of an earlier controller counts any more.
     pub(crate) fn begin_anew(&mut self) -> Option<EngineState> {
-        match fs::remove_file(&self.grants) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => self.warn(&error),
-            _ => {}
+        if let Err(error) = self.remove_grants() {
+            self.warn(&error);
         }
         None
     }
@@ -88,9 +87,21 @@ impl EnginesFile {
         if let Err(error) = connection_file::write(&self.state, state) {
             return tracing::warn!("{error}: a controller that is started after this one will not know these engines");
         }
-        if let Some(Err(error)) = self.open.as_ref().map(|file| file.set_len(0)) {
+        let emptied = match &self.open {
+            Some(file) => file.set_len(0),
+            // An earlier controller's.
+            None => self.remove_grants(),
+        };
+        if let Err(error) = emptied {
             self.open = None;
             self.warn(&error);
+        }
+    }
+
+    fn remove_grants(&self) -> io::Result<()> {
+        match fs::remove_file(&self.grants) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
     }
 
@@ -163,6 +174,18 @@ mod tests {
         file.grant(&grant(1, "b"));
         file.grant(&grant(2, "b"));
         assert_eq!(read(&profile), json!({"engines": {"2": "b"}, "next_id": 3}), "an engine has one id, the last");
+    }
+
+    #[test]
+    fn what_an_earlier_controller_added_does_not_outlive_what_is_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let profile = profile(&folder);
+        EnginesFile::of(&profile).grant(&grant(0, "a"));
+        let mut next = EnginesFile::of(&profile);
+        let mut state = next.read().unwrap();
+        state.grant(grant(1, "a"));
+        next.save(&state);
+        assert_eq!(read(&profile), json!({"engines": {"1": "a"}, "next_id": 2}), "it came back under another id");
     }
 
     #[test]
