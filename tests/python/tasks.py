@@ -110,7 +110,3 @@ def note_and_stay(noted, path):
 
 def total(array):
     return array.sum()
-
-
-def same(value):
-    return value

@@ -49,15 +49,30 @@ def test_a_script_survives_twenty_deaths_of_its_controller(tmp_path, durability)
                 pass
 
 
+def listening_ports(program):
+    connections = psutil.Process(program.pid).net_connections("tcp")
+    return {connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN}
+
+
+def connections_to(ports, process):
+    open_ones = (psutil.CONN_ESTABLISHED, psutil.CONN_CLOSE_WAIT)
+    connections = [connection for connection in process.net_connections("tcp") if connection.status in open_ones]
+    return [connection for connection in connections if connection.raddr.port in ports]
+
+
 @pytest.mark.parametrize("durability", ["async", "sync"])
 @pytest.mark.parametrize("results", ["while it is away", "when one client has asked", "before anybody asks"])
-def test_each_of_two_clients_gets_its_own_results_from_the_next_controller(start_cluster, gate, durability, results):
+def test_each_of_two_clients_gets_its_own_results_from_the_next_controller(
+    start_cluster, gate, tmp_path, durability, results
+):
     options = ["--sqlitedb", f"--durability={durability}"]
     cluster = start_cluster(*options, engines=2)
     # Their connections have no names, and come back in any order.
     clients = {name: cluster.client() for name in ("ann", "bob")}
     # Both engines are busy: whatever follows is outstanding when the controller dies.
-    busy = [clients["ann"][engine].apply_async(tasks.stay, gate.path) for engine in (0, 1)]
+    noted = tmp_path / "busy"
+    busy = [clients["ann"][engine].apply_async(tasks.note_and_stay, str(noted), gate.path) for engine in (0, 1)]
+    wait_for(lambda: noted.exists() and len(noted.read_text().splitlines()) == 2, "both engines to be busy")
     asked = {}
     for number in range(20):
         for name, rc in clients.items():
@@ -68,15 +83,21 @@ def test_each_of_two_clients_gets_its_own_results_from_the_next_controller(start
     count = 'SELECT count(*) FROM "ipython-tasks"'
     wait_for(lambda: database.execute(count).fetchone() == (len(asked) + len(busy),), "all to be on disk")
     database.close()
+    ports = listening_ports(cluster.controller)
+    engines = [psutil.Process(int(pid)) for pid in noted.read_text().split()]
+    assert all(connections_to(ports, engine) for engine in engines)
     cluster.controller.signal(9)
     cluster.controller.wait()
     if results == "while it is away":
+        # What an engine writes to a connection whose other end is dead, it loses.
+        wait_for(lambda: not any(connections_to(ports, engine) for engine in engines), "engines to notice")
         gate.open()
     cluster.start_controller(*options)
     if results == "when one client has asked":
         asked["ann", "later", 0] = clients["ann"].load_balanced_view().apply_async(tasks.same, ("ann", "later", 0))
     gate.open()
-    assert all(result.get(60) for result in busy)
+    for result in busy:
+        result.get(60)
     assert {what: result.get(60) for what, result in asked.items()} == {what: what for what in asked}
     for name, rc in clients.items():
         # Nothing is left of what was asked before, and all is as ever.
