@@ -140,7 +140,7 @@ fn fill(file: &Path, records: u64) -> Result<()> {
             let metadata = json!({"status": status, "engine": "e", "started": date, "dependencies_met": true});
             let header = session.header(received, MsgType::ApplyReply);
             let body = message(&mut session, &header, &metadata, &json!({"status": status}), 100)?;
-            store.write(Write::Finish { msg_id, outcome: Outcome { body, received, status } });
+            store.write(Write::Finish { msg_id, outcome: Outcome { packer: Packer::Json, body, received, status } });
         }
         if store.pending() >= BATCH_CHANGES {
             commit(&mut store)?;

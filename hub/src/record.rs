@@ -49,6 +49,8 @@ pub struct TaskRecord {
 /// The reply to a request, as the client got it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
+    /// How the reply is packed.
+    pub packer: Packer,
     /// The reply.
     pub body: Body,
     /// When the hub learned of it.
@@ -148,22 +150,22 @@ pub(crate) enum Datum<'a> {
     Bytes,
 }
 
-/// What is read of a header for a record.
-#[derive(Deserialize, Default)]
-struct HeaderFacts<'a> {
-    #[serde(borrow, default)]
-    date: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    session: Option<Cow<'a, str>>,
-}
-
 /// What is read of metadata for a record.
 #[derive(Deserialize, Default)]
 struct MetadataFacts {
     #[serde(default)]
     label: Option<Value>,
-    #[serde(default)]
-    started: Option<Value>,
+}
+
+/// What a request says of itself. Texts; what is no text counts as not said.
+#[derive(Debug, Default)]
+pub(crate) struct Said<'a> {
+    /// When its client made it.
+    pub(crate) submitted: Option<Date>,
+    /// The session of its client.
+    pub(crate) client: Option<Cow<'a, str>>,
+    /// The word that its client gave it.
+    pub(crate) label: Option<Cow<'a, str>>,
 }
 
 impl TaskRecord {
@@ -211,7 +213,14 @@ impl TaskRecord {
 
     /// When it ended.
     pub fn completed(&self) -> Option<Date> {
-        self.outcome.as_ref().map(|outcome| outcome.completed(self.packer))
+        self.outcome.as_ref().map(Outcome::completed)
+    }
+
+    /// What it says of itself, all read at once.
+    pub(crate) fn said(&self) -> Said<'_> {
+        let [date, client] = self.packer.texts(self.request.header(), ["date", "session"]);
+        let [label] = self.packer.texts(self.request.metadata(), ["label"]);
+        Said { submitted: date.and_then(|date| Date::parse(&date)), client, label }
     }
 
     /// What its messages take, with buffers that are here or kept elsewhere.
@@ -250,12 +259,14 @@ impl TaskRecord {
 
     /// When the client made it, by its header.
     pub fn submitted(&self) -> Option<Date> {
-        Date::parse(&facts(self.packer, &self.request).date?)
+        let [date] = self.packer.texts(self.request.header(), ["date"]);
+        Date::parse(&date?)
     }
 
     /// The session of its client, by its header.
     pub fn client(&self) -> Option<Cow<'_, str>> {
-        facts(self.packer, &self.request).session
+        let [session] = self.packer.texts(self.request.header(), ["session"]);
+        session
     }
 
     /// The word that the client gave it: a text, unless the client is not a stock one.
@@ -314,7 +325,7 @@ impl TaskRecord {
             Field::Submitted => date(self.submitted()),
             Field::ClientUuid => self.client().map_or(Datum::Null, Datum::Text),
             Field::EngineUuid => self.engine.as_ref().map_or(Datum::Null, |engine| text(engine.as_str())),
-            Field::Started => date(outcome.and_then(|outcome| outcome.started(self.packer))),
+            Field::Started => date(outcome.and_then(Outcome::started)),
             Field::Completed => date(self.completed()),
             Field::Resubmitted => self.resubmitted.as_ref().map_or(Datum::Null, |msg_id| text(msg_id.as_str())),
             Field::Received => date(outcome.map(|outcome| outcome.received)),
@@ -341,16 +352,16 @@ impl TaskRecord {
 
 impl Outcome {
     /// When the engine began, by the metadata of its reply.
-    pub fn started(&self, packer: Packer) -> Option<Date> {
-        let metadata: MetadataFacts = packer.unpack(self.body.metadata()).ok()?;
-        Date::parse(metadata.started?.as_str()?)
+    pub fn started(&self) -> Option<Date> {
+        let [started] = self.packer.texts(self.body.metadata(), ["started"]);
+        Date::parse(&started?)
     }
 
     /// When the reply was made, by its header. One that does not say counts as made when it came: whoever asks should not
     /// take the request for unfinished.
-    pub fn completed(&self, packer: Packer) -> Date {
-        let date = facts(packer, &self.body).date.and_then(|date| Date::parse(&date));
-        date.unwrap_or(self.received)
+    pub fn completed(&self) -> Date {
+        let [date] = self.packer.texts(self.body.header(), ["date"]);
+        date.and_then(|date| Date::parse(&date)).unwrap_or(self.received)
     }
 }
 
@@ -408,10 +419,6 @@ struct Code {
 /// The buffers of a message in order, shared where they are large.
 pub(crate) fn all_buffers(body: &Body) -> impl Iterator<Item = Bytes> + '_ {
     (0..body.buffer_count()).filter_map(|index| body.buffer(index))
-}
-
-fn facts(packer: Packer, body: &Body) -> HeaderFacts<'_> {
-    packer.unpack(body.header()).unwrap_or_default()
 }
 
 fn buffers(body: &Body) -> Datum<'static> {

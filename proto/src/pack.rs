@@ -1,7 +1,12 @@
 //! How the four parts of a message become bytes.
 
+use std::borrow::Cow;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::scan;
 
 /// Why a part could not be packed or unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +79,20 @@ impl Packer {
         if self.is_empty_map(bytes) { Ok(None) } else { self.unpack(bytes).map(Some) }
     }
 
+    /// The values of these keys of a packed map that are texts. What is no map has none.
+    pub fn texts<'a, const N: usize>(self, map: &'a [u8], keys: [&str; N]) -> [Option<Cow<'a, str>>; N] {
+        if self == Self::Json
+            && let Some(texts) = scan::pick(map, keys).and_then(scan::texts)
+        {
+            return texts;
+        }
+        let mut map: serde_json::Map<String, Value> = self.unpack(map).unwrap_or_default();
+        keys.map(|key| match map.remove(key) {
+            Some(Value::String(text)) => Some(Cow::Owned(text)),
+            _ => None,
+        })
+    }
+
     /// The packed empty map.
     pub fn empty_map(self) -> &'static [u8] {
         match self {
@@ -91,7 +110,7 @@ impl Packer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     #[test]
     fn both_packers_give_back_what_they_were_given() {
@@ -102,6 +121,19 @@ mod tests {
             assert_eq!(packer.pack(&json!({})).unwrap(), packer.empty_map());
             assert_eq!(Packer::from_name(packer.name()).unwrap(), packer);
         }
+    }
+
+    #[test]
+    fn texts_are_read_from_a_map_and_all_else_is_left_out() {
+        let map = json!({"a": "x", "b": 5, "c": "\u{e9}\n\"", "d": null, "e": ["a"]});
+        for packer in [Packer::Json, Packer::Msgpack] {
+            let bytes = packer.pack(&map).unwrap();
+            assert_eq!(packer.texts(&bytes, ["a", "b", "d", "z"]), [Some("x".into()), None, None, None]);
+            assert_eq!(packer.texts(&bytes, ["c", "e", "a"]), [Some("\u{e9}\n\"".into()), None, Some("x".into())]);
+            assert_eq!(packer.texts(b"[1]", ["a"]), [None]);
+            assert_eq!(packer.texts(b"", ["a"]), [None]);
+        }
+        assert_eq!(Packer::Json.texts(br#"{"a": "x", "a": 1, "b": "y"}"#, ["a", "b"]), [None, Some("y".into())]);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! parser: this one finds where values end and looks into none that was not asked for. What it cannot make out, or what is
 //! unusual (an escape in a key, say), it leaves to the full parser, which also has the words for what is wrong.
 
+use std::borrow::Cow;
+
 /// The values of these keys, as they stand in `map`; the last where a key comes twice, as in Python. `None` if the map is
 /// not plain enough for this, or is none.
 pub(crate) fn pick<'a, const N: usize>(map: &'a [u8], keys: [&str; N]) -> Option<[Option<&'a [u8]>; N]> {
@@ -64,6 +66,17 @@ pub(crate) fn text(value: &[u8]) -> Option<&str> {
     let inner = scan.string()?;
     let plain = !scan.escaped && scan.rest.is_empty();
     std::str::from_utf8(inner).ok().filter(|_| plain)
+}
+
+/// The texts among picked values; `None` if one of them is a text with escapes.
+pub(crate) fn texts<const N: usize>(picked: [Option<&[u8]>; N]) -> Option<[Option<Cow<'_, str>>; N]> {
+    let mut texts = [const { None }; N];
+    for (into, value) in texts.iter_mut().zip(picked) {
+        if let Some(value @ [b'"', ..]) = value {
+            *into = Some(Cow::Borrowed(text(value)?));
+        }
+    }
+    Some(texts)
 }
 
 struct Scan<'a> {

@@ -113,7 +113,7 @@ impl Hub {
             let made =
                 self.session.message(now.date, msg_type, Some(request.header()), &metadata, &error.content(), &[]);
             let body = made.expect("contents of our own can be packed").1;
-            let outcome = Outcome { body, received: now.date, status: Status::Error };
+            let outcome = Outcome { packer: self.session.packer(), body, received: now.date, status: Status::Error };
             out.push(Effect::Store(Write::Finish { msg_id, outcome }));
         }
     }

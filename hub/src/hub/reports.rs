@@ -28,7 +28,7 @@ impl Hub {
             }
             Monitor::Destination { msg_id, engine, retries } => self.destination(msg_id, engine, retries, out),
             Monitor::Reply { queue, engine, msg_id, status, body, ticket } => {
-                let outcome = Outcome { body, received: now.date, status };
+                let outcome = Outcome { packer: self.session.packer(), body, received: now.date, status };
                 let seen = self.reply(queue, engine, msg_id, outcome, out);
                 mark(queue, ticket, out);
                 seen

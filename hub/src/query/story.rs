@@ -289,8 +289,8 @@ fn finished(record: &TaskRecord) -> Option<Finished> {
         status,
         error: if status == Status::Error { error() } else { None },
         engine: record.engine.as_ref().map(EngineName::from),
-        started: outcome.started(record.packer),
-        completed: outcome.completed(record.packer),
+        started: outcome.started(),
+        completed: outcome.completed(),
         received: outcome.received,
     })
 }

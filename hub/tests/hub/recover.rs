@@ -62,7 +62,7 @@ fn a_reply_is_sent_anew_with_its_request_as_its_parent_to_who_is_still_owed_it()
     let open = record(&mut story, "t", Queue::Task, Some("e"), &json!({}));
     assert!(undelivered(&session(Packer::Json), &open).is_none(), "there is no reply");
     let body = open.request.clone();
-    let outcome = Outcome { body, received: Date(6_000_000), status: Status::Ok };
+    let outcome = Outcome { packer: Packer::Json, body, received: Date(6_000_000), status: Status::Ok };
     let done = TaskRecord { outcome: Some(outcome), ..open };
     let reply = undelivered(&session(Packer::Json), &done).unwrap();
     session(Packer::Json).key().verify(&reply.body).unwrap();

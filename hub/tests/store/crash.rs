@@ -5,27 +5,12 @@ use std::path::Path;
 
 use remuda_hub::Limits;
 use remuda_hub::find::Query;
-use remuda_hub::record::{OutputPiece, TaskRecord};
-use remuda_hub::store::{Answer, Ask, Committed, MemoryStore, SqliteConfig, SqliteStore, StoreError, TaskStore, Write};
+use remuda_hub::record::OutputPiece;
+use remuda_hub::store::{Ask, MemoryStore, SqliteConfig, SqliteStore, TaskStore, Write};
 use remuda_proto::monitor::Queue;
 use serde_json::json;
 
-use super::support::{Shelf, kept, request};
-
-/// A record without its messages, and what is kept of these.
-type Told = (TaskRecord, Vec<Vec<u8>>, Option<Vec<Vec<u8>>>);
-
-/// What of a record a file can hold: not the signatures of its messages.
-fn told(mut record: TaskRecord) -> Told {
-    let asked = kept(&record.request);
-    let reply = record.outcome.as_ref().map(|outcome| kept(&outcome.body));
-    let empty = request("", &json!({}));
-    if let Some(outcome) = &mut record.outcome {
-        outcome.body = empty.clone();
-    }
-    record.request = empty;
-    (record, asked, reply)
-}
+use super::support::{Script, Shelf, Told, told};
 
 fn all(shelf: &mut Shelf<impl TaskStore>) -> Vec<Told> {
     shelf.all().into_iter().map(told).collect()
@@ -77,23 +62,6 @@ fn script() -> Vec<Option<Write>> {
     }
     steps.push(None);
     steps
-}
-
-/// Takes note of what is written to it.
-#[derive(Debug, Default)]
-struct Script(Vec<Write>);
-
-impl TaskStore for Script {
-    fn write(&mut self, write: Write) {
-        self.0.push(write);
-    }
-    fn ask(&mut self, ask: &Ask) -> Result<Answer, StoreError> {
-        panic!("nobody asks {ask:?}")
-    }
-    fn commit(&mut self) -> Result<Committed, StoreError> {
-        Ok(Committed::default())
-    }
-    fn check(&self) {}
 }
 
 #[test]

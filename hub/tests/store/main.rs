@@ -6,6 +6,7 @@
 mod crash;
 mod promises;
 mod prop_query;
+mod prop_write;
 mod record_file;
 mod sqlite;
 mod support;

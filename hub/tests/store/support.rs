@@ -2,7 +2,7 @@
 
 use remuda_hub::find::Query;
 use remuda_hub::record::{Outcome, TaskRecord};
-use remuda_hub::store::{Answer, Ask, Buffers, Find, TaskStore, Write};
+use remuda_hub::store::{Answer, Ask, Buffers, Committed, Find, StoreError, TaskStore, Write};
 use remuda_proto::monitor::Queue;
 use remuda_proto::{Body, Date, Header, Identity, Key, MsgType, Packer, Session, Status};
 use serde_json::{Value, json};
@@ -135,11 +135,43 @@ pub(crate) fn outcome(id: &str, content: &Value) -> Outcome {
     let buffers = [vec![7_u8; 100_000].into()];
     let body = session().assemble(&header, None, &metadata, content, &buffers).unwrap();
     let status = if content["status"] == "ok" { Status::Ok } else { Status::Error };
-    Outcome { body, received: Date(date(id).0 + 5_000_000), status }
+    Outcome { packer: Packer::Json, body, received: Date(date(id).0 + 5_000_000), status }
 }
 
 /// What of a message is kept.
 pub(crate) fn kept(body: &Body) -> Vec<Vec<u8>> {
     let parts = [body.header(), body.metadata(), body.content()];
     parts.into_iter().chain(body.buffers()).map(<[u8]>::to_vec).collect()
+}
+
+/// A record without its messages, and what is kept of these.
+pub(crate) type Told = (TaskRecord, Vec<Vec<u8>>, Option<Vec<Vec<u8>>>);
+
+/// What of a record a file can hold: not the signatures of its messages.
+pub(crate) fn told(mut record: TaskRecord) -> Told {
+    let asked = kept(&record.request);
+    let reply = record.outcome.as_ref().map(|outcome| kept(&outcome.body));
+    let empty = request("", &json!({}));
+    if let Some(outcome) = &mut record.outcome {
+        outcome.body = empty.clone();
+    }
+    record.request = empty;
+    (record, asked, reply)
+}
+
+/// Takes note of what is written to it.
+#[derive(Debug, Default)]
+pub(crate) struct Script(pub(crate) Vec<Write>);
+
+impl TaskStore for Script {
+    fn write(&mut self, write: Write) {
+        self.0.push(write);
+    }
+    fn ask(&mut self, ask: &Ask) -> Result<Answer, StoreError> {
+        panic!("nobody asks {ask:?}")
+    }
+    fn commit(&mut self) -> Result<Committed, StoreError> {
+        Ok(Committed::default())
+    }
+    fn check(&self) {}
 }

@@ -2,7 +2,7 @@
 //!
 //! What is written is kept in memory until it is committed, and a commit that fails changes nothing about that: it is tried
 //! again. When many changes are brought into the database at once, a request whose record is among them is changed before
-//! it gets there, so that a short task costs one insertion.
+//! it gets there, so that a short task costs one insertion; what else becomes of a record meanwhile is one update.
 
 mod compile;
 mod existing;
@@ -17,8 +17,8 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use remuda_proto::monitor::Durability;
-use remuda_proto::{Map, MsgId, Packer};
-use rusqlite::types::Value;
+use remuda_proto::{EngineUuid, Map, MsgId, Packer};
+use rusqlite::types::{ToSqlOutput, Value};
 use rusqlite::{Connection, ErrorCode, params_from_iter};
 
 use self::compile::{Compiled, compile};
@@ -27,7 +27,7 @@ use super::{
     TaskStore, Write,
 };
 use crate::find::Query;
-use crate::record::TaskRecord;
+use crate::record::{Outcome, TaskRecord};
 
 pub use keep::Keep;
 pub use schema::OpenError;
@@ -77,11 +77,15 @@ pub struct SqliteStore {
 #[derive(Debug)]
 struct Statements {
     table: String,
+    /// The table of who is owed a reply.
+    owed: String,
     exists: String,
     insert: String,
+    owe: String,
     assign: String,
     requeue: String,
     finish: String,
+    assign_and_finish: String,
     delivered: String,
     resubmit: String,
     history: String,
@@ -146,7 +150,8 @@ impl SqliteStore {
         if self.connection.is_autocommit() {
             self.connection.execute_batch("BEGIN IMMEDIATE")?;
         }
-        let mut batch = Batch { connection: &self.connection, sql: &self.statements, fresh: Map::default() };
+        let (connection, sql) = (&self.connection, &self.statements);
+        let mut batch = Batch { connection, sql, fresh: Map::default(), changed: Map::default() };
         let mut refused = Vec::new();
         for write in self.written.range(self.applied..until) {
             judge(batch.apply(write), &mut refused)?;
@@ -180,7 +185,7 @@ impl SqliteStore {
 
     fn find(&self, find: &Find) -> rusqlite::Result<Vec<TaskRecord>> {
         let Compiled { condition, values, exact } = compile(&find.query);
-        let columns = row::columns(find.buffers_needed());
+        let columns = self.statements.columns(find.buffers_needed());
         let direction = if find.descending { " DESC" } else { "" };
         let order = match find.order {
             OrderBy::Arrival => format!("seq{direction}"),
@@ -246,10 +251,21 @@ struct Batch<'a> {
     sql: &'a Statements,
     /// New records that are not in the database, in the order in which they came.
     fresh: Map<MsgId, TaskRecord>,
+    /// What becomes of records that are.
+    changed: Map<&'a MsgId, Changes<'a>>,
 }
 
-impl Batch<'_> {
-    fn apply(&mut self, write: &Write) -> rusqlite::Result<()> {
+/// Changes of one record, which go into the database together.
+#[derive(Debug, Default)]
+struct Changes<'a> {
+    /// The engine that has the request, and how often it may be tried again.
+    assigned: Option<(&'a EngineUuid, u32)>,
+    /// The reply.
+    outcome: Option<&'a Outcome>,
+}
+
+impl<'a> Batch<'a> {
+    fn apply(&mut self, write: &'a Write) -> rusqlite::Result<()> {
         match write {
             Write::Add(record) => {
                 let known = self.fresh.contains_key(&record.msg_id)
@@ -260,20 +276,23 @@ impl Batch<'_> {
             }
             Write::Assign { msg_id, engine, retries } => match self.fresh.get_mut(msg_id) {
                 Some(record) => record.assign(engine.clone(), *retries),
-                None => self.update(&self.sql.assign, (engine.as_str(), retries, msg_id.as_str()))?,
+                None => self.changed.entry(msg_id).or_default().assigned = Some((engine, *retries)),
             },
-            Write::Requeue { msg_id, retries } => match self.fresh.get_mut(msg_id) {
-                Some(record) => record.requeue(*retries),
-                None => self.update(&self.sql.requeue, (retries, msg_id.as_str()))?,
-            },
-            Write::Finish { msg_id, outcome } => {
+            Write::Requeue { msg_id, retries } => {
                 if let Some(record) = self.fresh.get_mut(msg_id) {
-                    record.outcome = Some(outcome.clone());
-                } else if let Some(packer) = self.packer_of(msg_id)? {
-                    let values = row::of_outcome(packer, outcome);
-                    self.update(&self.sql.finish, params_from_iter(values.into_iter().chain([row::text(msg_id)])))?;
+                    record.requeue(*retries);
+                } else {
+                    // The engine that it was assigned to before is one that tried it.
+                    if let Some(changes) = self.changed.shift_remove(msg_id) {
+                        self.change(msg_id, &changes)?;
+                    }
+                    self.update(&self.sql.requeue, (retries, msg_id.as_str()))?;
                 }
             }
+            Write::Finish { msg_id, outcome } => match self.fresh.get_mut(msg_id) {
+                Some(record) => record.outcome = Some(outcome.clone()),
+                None => self.changed.entry(msg_id).or_default().outcome = Some(outcome),
+            },
             Write::Delivered { msg_id } => match self.fresh.get_mut(msg_id) {
                 Some(record) => record.reply_to = None,
                 None => self.update(&self.sql.delivered, [msg_id.as_str()])?,
@@ -282,7 +301,7 @@ impl Batch<'_> {
                 if let Some(record) = self.fresh.get_mut(msg_id) {
                     record.add_output(piece.clone());
                 } else if let Some(packer) = self.packer_of(msg_id)? {
-                    let (column, grows, value) = row::of_piece(packer, piece.clone());
+                    let (column, grows, value) = row::of_piece(packer, piece);
                     let old = if grows { format!("{column} || ") } else { String::new() };
                     let sql = format!("UPDATE {} SET {column} = {old}? WHERE msg_id = ?", self.sql.table);
                     self.update(&sql, (value, msg_id.as_str()))?;
@@ -293,12 +312,35 @@ impl Batch<'_> {
                 None => self.update(&self.sql.resubmit, (again.as_str(), msg_id.as_str()))?,
             },
             Write::Purge(query) => {
+                for (msg_id, changes) in std::mem::take(&mut self.changed) {
+                    self.change(msg_id, &changes)?;
+                }
                 self.fresh.retain(|_, record| !query.matches(record));
                 self.purge(query)?;
             }
             Write::Mark { .. } => {}
         }
         Ok(())
+    }
+
+    /// Changes a record in the database, if it is there.
+    fn change(&self, msg_id: &MsgId, changes: &Changes<'_>) -> rusqlite::Result<()> {
+        let id = msg_id.as_str();
+        match *changes {
+            Changes { assigned: None, outcome: None } => Ok(()),
+            Changes { assigned: Some((engine, retries)), outcome: None } => {
+                self.update(&self.sql.assign, (engine.as_str(), retries, id))
+            }
+            Changes { assigned: None, outcome: Some(outcome) } => {
+                let values = row::of_outcome(outcome).into_iter().chain([ToSqlOutput::from(id)]);
+                self.update(&self.sql.finish, params_from_iter(values))
+            }
+            Changes { assigned: Some((engine, retries)), outcome: Some(outcome) } => {
+                let assigned = [ToSqlOutput::from(engine.as_str()), ToSqlOutput::from(retries)];
+                let values = assigned.into_iter().chain(row::of_outcome(outcome)).chain([ToSqlOutput::from(id)]);
+                self.update(&self.sql.assign_and_finish, params_from_iter(values))
+            }
+        }
     }
 
     fn update(&self, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<()> {
@@ -322,7 +364,7 @@ impl Batch<'_> {
             self.connection.execute(&sql, params_from_iter(values))?;
             return Ok(());
         }
-        let columns = row::columns(Find::all(query.clone(), Buffers::default()).buffers_needed());
+        let columns = self.sql.columns(Find::all(query.clone(), Buffers::default()).buffers_needed());
         let mut found = self.connection.prepare(&format!("SELECT {columns} FROM {table} WHERE {condition}"))?;
         let mut rows = found.query(params_from_iter(values))?;
         let mut goes = Vec::new();
@@ -336,20 +378,32 @@ impl Batch<'_> {
         goes.iter().try_for_each(|msg_id| self.update(&sql, [msg_id.as_str()]))
     }
 
-    /// Puts the new records there.
-    fn settle(self, refused: &mut Vec<StoreError>) -> rusqlite::Result<()> {
-        let mut statement = self.connection.prepare_cached(&self.sql.insert)?;
-        for (_, record) in self.fresh {
-            let done = statement.execute(params_from_iter(row::of_record(&record)));
-            judge(done.map(drop), refused)?;
+    /// Changes the records that are there, then puts the new ones there: a change of what was not there when it was made
+    /// changes nothing.
+    fn settle(mut self, refused: &mut Vec<StoreError>) -> rusqlite::Result<()> {
+        for (msg_id, changes) in std::mem::take(&mut self.changed) {
+            judge(self.change(msg_id, &changes), refused)?;
+        }
+        let mut insert = self.connection.prepare_cached(&self.sql.insert)?;
+        let mut owe = self.connection.prepare_cached(&self.sql.owe)?;
+        for record in self.fresh.values() {
+            let done = insert.execute(params_from_iter(row::of_record(record)));
+            if judge(done, refused)?.is_some()
+                && let Some(client) = &record.reply_to
+            {
+                judge(owe.execute((self.connection.last_insert_rowid(), client.as_bytes())), refused)?;
+            }
         }
         Ok(())
     }
 }
 
 /// Tells a change that can never be made, which is put aside, from a database that fails.
-fn judge(done: rusqlite::Result<()>, refused: &mut Vec<StoreError>) -> rusqlite::Result<()> {
-    let Err(error) = done else { return Ok(()) };
+fn judge<T>(done: rusqlite::Result<T>, refused: &mut Vec<StoreError>) -> rusqlite::Result<Option<T>> {
+    let error = match done {
+        Ok(done) => return Ok(Some(done)),
+        Err(error) => error,
+    };
     let for_itself = match error.sqlite_error_code() {
         Some(code) => {
             matches!(code, ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
@@ -359,7 +413,7 @@ fn judge(done: rusqlite::Result<()>, refused: &mut Vec<StoreError>) -> rusqlite:
     };
     if for_itself {
         refused.push(failed(&error));
-        return Ok(());
+        return Ok(None);
     }
     Err(error)
 }
@@ -426,6 +480,8 @@ impl Drop for SqliteStore {
 impl Statements {
     fn new(table: &str) -> Self {
         let (names, places) = row::inserted();
+        let owed = schema::owed(table);
+        let finished = row::finished();
         Self {
             exists: format!("SELECT 1 FROM {table} WHERE msg_id = ?"),
             insert: format!("INSERT INTO {table} ({names}) VALUES ({places})"),
@@ -433,7 +489,8 @@ impl Statements {
                 "UPDATE {table} SET engine_uuid = ?, retries = ?, \
                  state = CASE WHEN received IS NULL THEN 'running' ELSE state END WHERE msg_id = ?"
             ),
-            delivered: format!("UPDATE {table} SET reply_to = NULL WHERE msg_id = ?"),
+            owe: format!("INSERT INTO {owed} (seq, reply_to) VALUES (?, ?)"),
+            delivered: format!("DELETE FROM {owed} WHERE seq = (SELECT seq FROM {table} WHERE msg_id = ?)"),
             requeue: format!(
                 "UPDATE {table} SET retries = ?, \
                  tried = CASE WHEN engine_uuid IS NULL THEN tried \
@@ -441,13 +498,20 @@ impl Statements {
                  engine_uuid = NULL, \
                  state = CASE WHEN received IS NULL THEN 'waiting' ELSE state END WHERE msg_id = ?"
             ),
-            finish: format!("UPDATE {table} SET {} WHERE msg_id = ?", row::finished()),
+            finish: format!("UPDATE {table} SET {finished} WHERE msg_id = ?"),
+            assign_and_finish: format!("UPDATE {table} SET engine_uuid = ?, retries = ?, {finished} WHERE msg_id = ?"),
             resubmit: format!("UPDATE {table} SET resubmitted = ? WHERE msg_id = ?"),
             history: format!("SELECT msg_id FROM {table} ORDER BY submitted, seq"),
             alike: format!(
                 "SELECT msg_id, queue, engine_uuid FROM {table} WHERE msg_id >= ? AND msg_id < ? ORDER BY msg_id LIMIT ?"
             ),
             table: table.to_owned(),
+            owed,
         }
+    }
+
+    /// What to select for [`row::read`].
+    fn columns(&self, buffers: Buffers) -> String {
+        row::columns(&self.table, &self.owed, buffers)
     }
 }

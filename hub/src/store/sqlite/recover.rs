@@ -4,7 +4,7 @@ use remuda_proto::monitor::Queue;
 use remuda_proto::recovery::FinishedTask;
 use remuda_proto::{EngineUuid, MsgId};
 
-use super::{SqliteStore, failed, row};
+use super::{SqliteStore, Statements, failed, row};
 use crate::record::{TaskRecord, TaskState};
 use crate::store::{Buffers, StoreError};
 
@@ -16,7 +16,7 @@ impl SqliteStore {
     pub fn unfinished(&mut self) -> Result<Vec<TaskRecord>, StoreError> {
         self.apply(self.written.len())?;
         let read = || -> rusqlite::Result<Vec<TaskRecord>> {
-            let columns = row::columns(Buffers { requests: true, results: false });
+            let columns = self.statements.columns(Buffers { requests: true, results: false });
             let table = &self.statements.table;
             let sql = format!("SELECT {columns} FROM {table} WHERE state IN (?, ?) ORDER BY seq");
             let mut statement = self.connection.prepare(&sql)?;
@@ -92,11 +92,11 @@ impl SqliteStore {
         self.apply(self.written.len())?;
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let read = || -> rusqlite::Result<Vec<TaskRecord>> {
-            let columns = row::columns(Buffers { requests: false, results: true });
-            let table = &self.statements.table;
+            let columns = self.statements.columns(Buffers { requests: false, results: true });
+            let Statements { table, owed, .. } = &self.statements;
             let sql = format!(
-                "SELECT {columns} FROM {table} WHERE reply_to IS NOT NULL AND received IS NOT NULL \
-                 AND queue IN ('task', 'mux') ORDER BY seq DESC LIMIT ?"
+                "SELECT {columns} FROM {owed} CROSS JOIN {table} USING (seq) WHERE received IS NOT NULL \
+                 AND queue IN ('task', 'mux') ORDER BY {owed}.seq DESC LIMIT ?"
             );
             let mut statement = self.connection.prepare(&sql)?;
             let rows = statement.query_map([most], row::read)?;
@@ -114,9 +114,14 @@ impl SqliteStore {
     /// When the database cannot be changed.
     pub fn abandon(&mut self) -> Result<usize, StoreError> {
         self.apply(self.written.len())?;
-        let table = &self.statements.table;
-        let states = [TaskState::Lost, TaskState::Waiting, TaskState::Running].map(TaskState::name);
-        let sql = format!("UPDATE {table} SET state = ? WHERE state IN (?, ?)");
-        self.connection.execute(&sql, states).map_err(|error| failed(&error))
+        let Statements { table, owed, .. } = &self.statements;
+        let [lost, waiting, running] = [TaskState::Lost, TaskState::Waiting, TaskState::Running].map(TaskState::name);
+        let abandon = || {
+            let sql = format!("DELETE FROM {owed} WHERE seq IN (SELECT seq FROM {table} WHERE state IN (?, ?))");
+            self.connection.execute(&sql, [waiting, running])?;
+            let sql = format!("UPDATE {table} SET state = ? WHERE state IN (?, ?)");
+            self.connection.execute(&sql, [lost, waiting, running])
+        };
+        abandon().map_err(|error| failed(&error))
     }
 }

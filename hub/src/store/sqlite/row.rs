@@ -1,16 +1,18 @@
 //! Records as rows, and back.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use remuda_proto::monitor::Queue;
 use remuda_proto::{Body, BodyBuilder, Date, EngineUuid, Identity, MsgId, Packer};
 use rusqlite::Row;
-use rusqlite::types::{FromSqlError, Type, Value, ValueRef};
+use rusqlite::types::{FromSqlError, ToSqlOutput, Type, Value, ValueRef};
 
-use crate::record::{Outcome, OutputPiece, TaskOutput, TaskRecord, TaskState, all_buffers};
+use crate::record::{Outcome, OutputPiece, Said, TaskOutput, TaskRecord, TaskState, all_buffers};
 use crate::store::Buffers;
 
 /// The columns of a new row, in the order of [`of_record`].
-const INSERTED: [&str; 30] = [
+const INSERTED: [&str; 29] = [
     "msg_id",
     "packer",
     "queue",
@@ -28,7 +30,6 @@ const INSERTED: [&str; 30] = [
     "display_data",
     "stdout",
     "stderr",
-    "reply_to",
     "arrived",
     "tried",
     "retries",
@@ -55,10 +56,13 @@ const FINISHED: [&str; 8] = [
     "result_buffers",
 ];
 
-/// The columns that are read, in the order of [`read`]; the two of buffers follow.
+/// The columns that are read, in the order of [`read`]; the two of buffers follow, and who is owed the reply.
 const READ: &str = "msg_id, packer, queue, engine_uuid, resubmitted, header, metadata, content, received, result_header, \
                     result_metadata, result_content, execute_input, execute_result, error, display_data, stdout, stderr, state, \
-                    reply_to, arrived, tried, retries";
+                    arrived, tried, retries";
+
+/// A value on its way into a column.
+pub(super) type Column<'a> = ToSqlOutput<'a>;
 
 /// The names of the columns of a new row, and as many question marks.
 pub(super) fn inserted() -> (String, String) {
@@ -70,99 +74,89 @@ pub(super) fn finished() -> String {
     FINISHED.map(|column| format!("{column} = ?")).join(", ")
 }
 
-/// What to select for [`read`]. Of buffers that are not wanted the size alone, for which SQLite does not read them.
-pub(super) fn columns(buffers: Buffers) -> String {
+/// What to select for [`read`] from this table, beside which that other one has who is owed replies. Of buffers that are not
+/// wanted the size alone, for which SQLite does not read them.
+pub(super) fn columns(table: &str, owed: &str, buffers: Buffers) -> String {
     let of = |wanted: bool, column: &'static str| if wanted { column.to_owned() } else { format!("length({column})") };
-    format!("{READ}, {}, {}", of(buffers.requests, "buffers"), of(buffers.results, "result_buffers"))
+    let [requests, results] = [of(buffers.requests, "buffers"), of(buffers.results, "result_buffers")];
+    format!("{READ}, {requests}, {results}, (SELECT reply_to FROM {owed} AS owed WHERE owed.seq = {table}.seq)")
 }
 
 /// The values of [`INSERTED`].
-pub(super) fn of_record(record: &TaskRecord) -> Vec<Value> {
+pub(super) fn of_record(record: &TaskRecord) -> Vec<Column<'_>> {
     let packer = record.packer;
     let (request, output) = (&record.request, &record.output);
-    let label = match record.label() {
-        Some(serde_json::Value::String(label)) => Value::Text(label),
-        _ => Value::Null,
-    };
-    let optional = |content: &Option<Bytes>| content.as_ref().map_or(Value::Null, |content| packed(packer, content));
-    let text = |text: Option<&str>| text.map_or(Value::Null, |text| Value::Text(text.to_owned()));
-    let mut values = vec![
-        self::text(&record.msg_id),
-        Value::Text(packer.name().to_owned()),
-        Value::Text(record.queue.name().to_owned()),
-        text(record.client().as_deref()),
-        text(record.engine.as_ref().map(EngineUuid::as_str)),
-        label,
-        date(record.submitted()),
-        text(record.resubmitted.as_ref().map(MsgId::as_str)),
+    let Said { submitted, client, label } = record.said();
+    let mut values = Vec::with_capacity(INSERTED.len());
+    values.extend([
+        text(record.msg_id.as_str()),
+        text(packer.name()),
+        text(record.queue.name()),
+        client.map_or(NULL, cow),
+        record.engine.as_ref().map_or(NULL, |engine| text(engine.as_str())),
+        label.map_or(NULL, cow),
+        date(submitted),
+        record.resubmitted.as_ref().map_or(NULL, |msg_id| text(msg_id.as_str())),
         packed(packer, request.header()),
         packed(packer, request.metadata()),
         packed(packer, request.content()),
-        text(output.execute_input.as_deref()),
-        optional(&output.execute_result),
-        optional(&output.error),
-        optional(&output.display_data),
-        Value::Text(output.stdout.clone()),
-        Value::Text(output.stderr.clone()),
-        record.reply_to.as_ref().map_or(Value::Null, |client| Value::Blob(client.as_bytes().to_vec())),
+        output.execute_input.as_deref().map_or(NULL, text),
+        output.execute_result.as_ref().map_or(NULL, |content| packed(packer, content)),
+        output.error.as_ref().map_or(NULL, |content| packed(packer, content)),
+        output.display_data.as_ref().map_or(NULL, |content| packed(packer, content)),
+        text(&output.stdout),
+        text(&output.stderr),
         date(Some(record.arrived)),
         of_tried(&record.tried),
-        record.retries.map_or(Value::Null, |retries| Value::Integer(retries.into())),
+        record.retries.map_or(NULL, |retries| Column::Owned(Value::Integer(retries.into()))),
         of_buffers(request),
-    ];
+    ]);
     match &record.outcome {
-        Some(outcome) => values.extend(of_outcome(packer, outcome)),
+        Some(outcome) => values.extend(of_outcome(outcome)),
         None => values.extend(FINISHED.map(|column| match column {
-            "state" => of_state(record.state()),
-            _ => Value::Null,
+            "state" => text(record.state().name()),
+            _ => NULL,
         })),
     }
     values
 }
 
 /// The values of [`FINISHED`].
-pub(super) fn of_outcome(packer: Packer, outcome: &Outcome) -> [Value; 8] {
-    let body = &outcome.body;
+pub(super) fn of_outcome(outcome: &Outcome) -> [Column<'_>; 8] {
+    let Outcome { packer, body, received, status } = outcome;
     [
-        date(outcome.started(packer)),
-        date(Some(outcome.completed(packer))),
-        date(Some(outcome.received)),
-        of_state(TaskState::Ended(outcome.status)),
-        packed(packer, body.header()),
-        packed(packer, body.metadata()),
-        packed(packer, body.content()),
+        date(outcome.started()),
+        date(Some(outcome.completed())),
+        date(Some(*received)),
+        text(TaskState::Ended(*status).name()),
+        packed(*packer, body.header()),
+        packed(*packer, body.metadata()),
+        packed(*packer, body.content()),
         of_buffers(body),
     ]
 }
 
 /// The column of a piece of output, whether it is appended there, and its value.
-pub(super) fn of_piece(packer: Packer, piece: OutputPiece) -> (&'static str, bool, Value) {
+pub(super) fn of_piece(packer: Packer, piece: &OutputPiece) -> (&'static str, bool, Column<'_>) {
     match piece {
-        OutputPiece::Stdout(text) => ("stdout", true, Value::Text(text)),
-        OutputPiece::Stderr(text) => ("stderr", true, Value::Text(text)),
-        OutputPiece::ExecuteInput(code) => ("execute_input", false, Value::Text(code)),
-        OutputPiece::ExecuteResult(content) => ("execute_result", false, packed(packer, &content)),
-        OutputPiece::DisplayData(content) => ("display_data", false, packed(packer, &content)),
-        OutputPiece::Error(content) => ("error", false, packed(packer, &content)),
+        OutputPiece::Stdout(said) => ("stdout", true, text(said)),
+        OutputPiece::Stderr(said) => ("stderr", true, text(said)),
+        OutputPiece::ExecuteInput(code) => ("execute_input", false, text(code)),
+        OutputPiece::ExecuteResult(content) => ("execute_result", false, packed(packer, content)),
+        OutputPiece::DisplayData(content) => ("display_data", false, packed(packer, content)),
+        OutputPiece::Error(content) => ("error", false, packed(packer, content)),
     }
 }
 
 /// The engines that tried a task, as a list in JSON.
-pub(super) fn of_tried(tried: &[EngineUuid]) -> Value {
+fn of_tried(tried: &[EngineUuid]) -> Column<'static> {
     match tried {
-        [] => Value::Null,
-        tried => Value::Text(tried.iter().map(EngineUuid::as_str).collect::<serde_json::Value>().to_string()),
+        [] => NULL,
+        tried => {
+            let tried: serde_json::Value = tried.iter().map(EngineUuid::as_str).collect();
+            Column::Owned(Value::Text(tried.to_string()))
+        }
     }
-}
-
-/// The name of a state.
-pub(super) fn of_state(state: TaskState) -> Value {
-    Value::Text(state.name().to_owned())
-}
-
-/// An id.
-pub(super) fn text(msg_id: &MsgId) -> Value {
-    Value::Text(msg_id.as_str().to_owned())
 }
 
 /// Reads a row of [`columns`].
@@ -174,15 +168,18 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
     let received: Option<i64> = row.get(8)?;
     let outcome = match (received, state) {
         (None, _) => None,
-        (Some(received), TaskState::Ended(status)) => {
-            Some(Outcome { body: message(row, packer, [9, 10, 11], Some(24))?, received: Date(received), status })
-        }
+        (Some(received), TaskState::Ended(status)) => Some(Outcome {
+            packer,
+            body: message(row, packer, [9, 10, 11], Some(23))?,
+            received: Date(received),
+            status,
+        }),
         (Some(_), state) => return Err(unknown(18, &format!("it has a reply, and is {}", state.name()))),
     };
-    let tried: Option<String> = row.get(21)?;
+    let tried: Option<String> = row.get(20)?;
     let tried: Vec<EngineUuid> = match tried {
         None => Vec::new(),
-        Some(tried) => serde_json::from_str(&tried).map_err(|error| unknown(21, &error.to_string()))?,
+        Some(tried) => serde_json::from_str(&tried).map_err(|error| unknown(20, &error.to_string()))?,
     };
     let content = |at: usize| Ok::<_, rusqlite::Error>(part(row, at)?.map(Bytes::copy_from_slice));
     Ok(TaskRecord {
@@ -190,12 +187,12 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
         packer,
         queue,
         engine: row.get::<_, Option<String>>(3)?.map(EngineUuid::from),
-        reply_to: part(row, 19)?.map(Identity::from),
-        arrived: Date(row.get(20)?),
+        reply_to: part(row, 24)?.map(Identity::from),
+        arrived: Date(row.get(19)?),
         tried,
-        retries: row.get(22)?,
+        retries: row.get(21)?,
         lost: state == TaskState::Lost,
-        request: message(row, packer, [5, 6, 7], Some(23))?,
+        request: message(row, packer, [5, 6, 7], Some(22))?,
         outcome,
         resubmitted: row.get::<_, Option<String>>(4)?.map(MsgId::from),
         output: TaskOutput {
@@ -206,7 +203,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
             display_data: content(15)?,
             error: content(14)?,
         },
-        unread_bytes: (unread(row, 23)?, unread(row, 24)?),
+        unread_bytes: (unread(row, 22)?, unread(row, 23)?),
     })
 }
 
@@ -269,26 +266,40 @@ fn unknown(at: usize, reason: &str) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(at, Type::Text, reason.to_owned().into())
 }
 
-fn date(date: Option<Date>) -> Value {
-    date.map_or(Value::Null, |date| Value::Integer(date.0))
+/// Nothing.
+const NULL: Column<'static> = Column::Borrowed(ValueRef::Null);
+
+fn date(date: Option<Date>) -> Column<'static> {
+    date.map_or(NULL, |date| Column::Owned(Value::Integer(date.0)))
 }
 
-/// A packed part: as text where it is text, so that people can read it.
-fn packed(packer: Packer, bytes: &[u8]) -> Value {
-    match (packer, std::str::from_utf8(bytes)) {
-        (Packer::Json, Ok(text)) => Value::Text(text.to_owned()),
-        _ => Value::Blob(bytes.to_vec()),
+fn text(text: &str) -> Column<'_> {
+    Column::Borrowed(ValueRef::Text(text.as_bytes()))
+}
+
+fn cow(said: Cow<'_, str>) -> Column<'_> {
+    match said {
+        Cow::Borrowed(said) => text(said),
+        Cow::Owned(said) => Column::Owned(Value::Text(said)),
     }
 }
 
+/// A packed part: as text where it is text, so that people can read it.
+fn packed(packer: Packer, bytes: &[u8]) -> Column<'_> {
+    Column::Borrowed(match packer {
+        Packer::Json if std::str::from_utf8(bytes).is_ok() => ValueRef::Text(bytes),
+        _ => ValueRef::Blob(bytes),
+    })
+}
+
 /// All buffers in one blob: how many, the length of each (as eight bytes, little end first), then the bytes of each.
-fn of_buffers(body: &Body) -> Value {
+fn of_buffers(body: &Body) -> Column<'static> {
     let mut blob = Vec::with_capacity(8 * (body.buffer_count() + 1) + body.buffer_bytes());
     let mut number = |number: usize| blob.extend_from_slice(&(number as u64).to_le_bytes());
     number(body.buffer_count());
     body.buffers().for_each(|buffer| number(buffer.len()));
     all_buffers(body).for_each(|buffer| blob.extend_from_slice(&buffer));
-    Value::Blob(blob)
+    Column::Owned(Value::Blob(blob))
 }
 
 /// The buffers of a blob; `None` if it is cut short.

@@ -18,7 +18,7 @@ use super::{SqliteConfig, row};
 use crate::record::TaskState;
 
 /// The number of the schema that is written here.
-pub(super) const SCHEMA: i64 = 2;
+pub(super) const SCHEMA: i64 = 3;
 
 /// How long to wait for another process that writes to the same database, when it is opened.
 pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -172,9 +172,12 @@ fn migrate(connection: &mut Connection, wanted: &str) -> rusqlite::Result<String
     let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found < 1 {
         transaction.execute_batch("CREATE TABLE remuda_tables (name TEXT PRIMARY KEY) WITHOUT ROWID")?;
-    } else if found < 2 {
+    } else if found < SCHEMA {
         for table in tables(&transaction)? {
-            to_schema_2(&transaction, &table)?;
+            if found < 2 {
+                to_schema_2(&transaction, &table)?;
+            }
+            to_schema_3(&transaction, &table)?;
         }
     }
     if found < SCHEMA {
@@ -207,6 +210,11 @@ fn migrate(connection: &mut Connection, wanted: &str) -> rusqlite::Result<String
 /// A name as SQL has it.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Beside a table, who is owed the reply to each of its requests until it is delivered: its name, quoted as the table's is.
+pub(super) fn owed(table: &str) -> String {
+    format!("\"remuda_owed_{}", &table[1..])
 }
 
 /// The names of our tables.
@@ -247,6 +255,32 @@ fn to_schema_2(connection: &Connection, name: &str) -> rusqlite::Result<()> {
     connection.execute_batch(&indexes(name))
 }
 
+/// Who is owed a reply is noted beside the records, so that what is delivered changes none of them.
+fn to_schema_3(connection: &Connection, name: &str) -> rusqlite::Result<()> {
+    let table = quoted(name);
+    let owed = owed(&table);
+    connection.execute_batch(&format!(
+        "{}
+         INSERT INTO {owed} SELECT seq, reply_to FROM {table}
+             WHERE reply_to IS NOT NULL AND (received IS NOT NULL OR state IN ('waiting', 'running'));
+         DROP INDEX IF EXISTS {};
+         ALTER TABLE {table} DROP COLUMN reply_to;",
+        create_owed(name),
+        quoted(&format!("{name}_reply_to")),
+    ))
+}
+
+/// A record that goes takes with it what is owed.
+fn create_owed(name: &str) -> String {
+    let table = quoted(name);
+    let owed = owed(&table);
+    let trigger = quoted(&format!("remuda_owed_{name}_goes"));
+    format!(
+        "CREATE TABLE {owed} (seq INTEGER PRIMARY KEY, reply_to BLOB NOT NULL);
+         CREATE TRIGGER {trigger} AFTER DELETE ON {table} BEGIN DELETE FROM {owed} WHERE seq = OLD.seq; END;"
+    )
+}
+
 /// Dates are microseconds since 1970 in UTC. Parts of messages are packed as they came: text if the packer is JSON.
 /// Buffers come last, so that the rest of a row is read without them.
 fn create(name: &str) -> String {
@@ -270,7 +304,6 @@ fn create(name: &str) -> String {
             completed INTEGER,
             received INTEGER,
             arrived INTEGER NOT NULL,
-            reply_to BLOB,
             tried TEXT,
             retries INTEGER,
             resubmitted TEXT,
@@ -293,7 +326,7 @@ fn create(name: &str) -> String {
     for column in ["submitted", "completed"] {
         sql.push_str(&index(column));
     }
-    sql + &indexes(name)
+    sql + &indexes(name) + &create_owed(name)
 }
 
 /// The indexes for what people list: by one of these, the newest first.
@@ -304,8 +337,5 @@ fn indexes(name: &str) -> String {
         format!("CREATE INDEX {index} ON {table} ({column}, submitted){condition};")
     };
     let all = ["state", "client_uuid", "engine_uuid"].map(|column| index(column, ""));
-    // Those that a controller which takes over has to send: few, however many records there are.
-    let owed = quoted(&format!("{name}_reply_to"));
-    let owed = format!("CREATE INDEX {owed} ON {table} (seq) WHERE reply_to IS NOT NULL AND received IS NOT NULL;");
-    all.concat() + &index("label", " WHERE label IS NOT NULL") + &owed
+    all.concat() + &index("label", " WHERE label IS NOT NULL")
 }

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use remuda_proto::monitor::{Queue, Ticket};
-use remuda_proto::{Body, BodyBuilder, Date, Instant, MsgId, Packer, Status};
+use remuda_proto::{Body, BodyBuilder, Date, Identity, Instant, MsgId, Packer, Status};
 use rusqlite::Connection;
+use serde_json::json;
 
 use super::{Keep, SqliteConfig, SqliteStore};
 use crate::find::Query;
@@ -25,12 +26,13 @@ fn body(header: &str, buffer: usize) -> Body {
 fn add(store: &mut SqliteStore, number: usize, bytes: usize) {
     let id = MsgId::from(format!("m{number}"));
     let header = format!("{{\"msg_id\": \"{id}\", \"session\": \"client\"}}");
-    let record = TaskRecord::new(id, Packer::Json, Queue::Task, body(&header, bytes), Date(1));
+    let mut record = TaskRecord::new(id, Packer::Json, Queue::Task, body(&header, bytes), Date(1));
+    record.reply_to = Some(Identity::from(&b"c"[..]));
     store.write(Write::Add(Box::new(record)));
 }
 
 fn finish(store: &mut SqliteStore, number: usize, received: i64) {
-    let outcome = Outcome { body: body("{}", 10), received: Date(received), status: Status::Ok };
+    let outcome = Outcome { packer: Packer::Json, body: body("{}", 10), received: Date(received), status: Status::Ok };
     store.write(Write::Finish { msg_id: format!("m{number}").into(), outcome });
 }
 
@@ -175,7 +177,7 @@ fn a_file_of_schema_1_has_all_its_records_and_their_states() {
         let Ok(Answer::Records(records)) = store.ask(&Ask::Find(find)) else { panic!("they cannot be read") };
         let told = records.iter().map(|record| {
             assert_eq!(record.request.buffer_count(), 1);
-            assert_eq!(record.reply_to, None);
+            assert!(record.reply_to.is_none() || record.msg_id.as_str() == "m1");
             assert!(record.submitted().is_none_or(|submitted| submitted == record.arrived));
             format!("{} {}", record.msg_id, record.state().name())
         });
@@ -189,6 +191,51 @@ fn a_file_of_schema_1_has_all_its_records_and_their_states() {
     store.commit().unwrap();
     drop(store);
     assert_eq!(states(&mut open(&file))[4], "m1 waiting", "and it goes on with the new schema");
+}
+
+#[test]
+fn a_file_of_schema_2_still_says_who_is_owed_a_reply() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tasks.db");
+    Connection::open(&file).unwrap().execute_batch(include_str!("schema-2.sql")).unwrap();
+    let mut store = open(&file);
+    let owed = |records: Vec<TaskRecord>| {
+        let owed = records.into_iter().map(|record| (record.msg_id.to_string(), record.reply_to));
+        owed.collect::<Vec<_>>()
+    };
+    let client = Some(Identity::from(&b"\0\xffc"[..]));
+    assert_eq!(owed(store.unfinished().unwrap()), [("runs".to_owned(), client.clone())]);
+    assert_eq!(owed(store.undelivered(9).unwrap()), [("ended".to_owned(), client.clone())]);
+    let find = Find::all(Query::everything(), Buffers::default());
+    let Ok(Answer::Records(records)) = store.ask(&Ask::Find(find)) else { panic!("they cannot be read") };
+    let states: Vec<_> = records.iter().map(|record| record.state().name()).collect();
+    assert_eq!(states, ["ok", "ok", "running", "lost"]);
+    store.write(Write::Delivered { msg_id: "ended".into() });
+    store.commit().unwrap();
+    drop(store);
+    let mut store = open(&file);
+    assert_eq!(owed(store.undelivered(9).unwrap()), []);
+    assert_eq!(owed(store.unfinished().unwrap()), [("runs".to_owned(), client)], "the others are still owed theirs");
+}
+
+#[test]
+fn a_record_that_goes_takes_with_it_what_is_owed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(&folder.path().join("tasks.db"));
+    for number in 0..3 {
+        add(&mut store, number, 10);
+    }
+    store.commit().unwrap();
+    let owed = |store: &SqliteStore| {
+        let sql = format!("SELECT count(*) FROM {}", store.statements.owed);
+        store.connection.query_row(&sql, [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    assert_eq!(owed(&store), 3);
+    store.write(Write::Purge(Query::read(&json!({"msg_id": "m1"})).unwrap()));
+    store.commit().unwrap();
+    assert_eq!(owed(&store), 2);
+    store.abandon().unwrap();
+    assert_eq!(owed(&store), 0, "nobody waits for what is lost");
 }
 
 #[test]
