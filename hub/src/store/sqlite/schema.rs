@@ -20,6 +20,10 @@ use crate::record::TaskState;
 /// The number of the schema that is written here.
 pub(super) const SCHEMA: i64 = 3;
 
+/// From so many pages on (of 4 kB each), what is in the log beside the database is brought into it. A page that many tasks
+/// change, as those of indexes are, is written once for all of them.
+const LOG_PAGES: i64 = 4_000;
+
 /// How long to wait for another process that writes to the same database, when it is opened.
 pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -127,6 +131,7 @@ pub(super) fn open(config: &SqliteConfig) -> Result<(Connection, String), OpenEr
         connection.pragma_update(None, "journal_mode", "WAL")?;
         let synchronous = if config.durability == Durability::Sync { "FULL" } else { "NORMAL" };
         connection.pragma_update(None, "synchronous", synchronous)?;
+        connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
         let found = version(&connection)?;
         if !(0..=SCHEMA).contains(&found) {
             return Ok(Err(found));
