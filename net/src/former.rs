@@ -95,6 +95,14 @@ pub(crate) struct Held {
     pub(crate) watched: Option<Arc<Watched>>,
 }
 
+impl Held {
+    /// Who follows it to a connection; the last one leaves nobody here who does. (What libzmq takes it may write at once, and
+    /// that has to be told at once.)
+    pub(crate) fn follow(&mut self, is_last: bool) -> Option<Arc<Watched>> {
+        if is_last { self.watched.take() } else { self.watched.clone() }
+    }
+}
+
 impl Formers {
     /// Whether this is the name of a former client.
     pub(crate) fn is_one(name: &Identity) -> bool {
@@ -138,8 +146,14 @@ impl Formers {
         waits.then_some(if self.is_new { SOON } else { PATIENCE })
     }
 
-    /// Sends what can be sent, and gives up what is older than `keep`. What is done with is not followed any more.
-    pub(crate) fn look(&mut self, now: Instant, keep: Duration, mut offer: impl FnMut(&Identity, &Held) -> Sent) {
+    /// Sends what can be sent, and gives up what is older than `keep`. What is done with is not followed any more. `offer` is
+    /// told whether the connection is the last that a message is for.
+    pub(crate) fn look(
+        &mut self,
+        now: Instant,
+        keep: Duration,
+        mut offer: impl FnMut(&Identity, &mut Held, bool) -> Sent,
+    ) {
         let pause = if self.is_new { SOON } else { PATIENCE };
         if self.looked_at.is_some_and(|at| now.duration_since(at) < pause) {
             return;
@@ -159,9 +173,7 @@ impl Formers {
                     .collect(),
             };
             client.sent.retain(|target, _| targets.contains(target));
-            for target in targets {
-                client.send(target, &mut offer);
-            }
+            client.send(targets, own.is_some(), strangers, &mut offer);
             // Each connection may be any of those that are missed: with as many as there are clients, all were served.
             let is_served = own.is_some() || client.sent.len() >= strangers;
             let until = client.sent.values().copied().min().filter(|_| is_served).unwrap_or(client.first);
@@ -178,22 +190,42 @@ impl Formers {
 }
 
 impl Client {
-    /// Sends a connection what it was not sent yet, if it is there.
-    fn send(&mut self, target: Identity, offer: &mut impl FnMut(&Identity, &Held) -> Sent) {
-        let mut next = self.sent.get(&target).copied().unwrap_or(self.first).max(self.first);
-        let from = usize::try_from(next - self.first).unwrap_or(usize::MAX);
-        for held in self.messages.iter().skip(from) {
-            match offer(&target, held) {
-                Sent::Taken => next += 1,
-                Sent::Full => break,
-                Sent::NoPeer => {
-                    self.sent.swap_remove(&target);
-                    return;
+    /// Sends connections what they were not sent yet, those that are there. Either the one of these is the client's own, or so
+    /// many will be served.
+    fn send(
+        &mut self,
+        mut targets: Vec<Identity>,
+        is_own: bool,
+        strangers: usize,
+        offer: &mut impl FnMut(&Identity, &mut Held, bool) -> Sent,
+    ) {
+        let Self { messages, first, sent } = self;
+        for (place, held) in (*first..).zip(messages) {
+            // Those that are known to be there come last.
+            targets.sort_by_key(|target| sent.contains_key(target));
+            let last = targets.last().cloned();
+            targets.retain(|target| {
+                let has_it = |next: &u64| *next > place;
+                if sent.get(target).is_some_and(has_it) {
+                    return true;
                 }
+                let is_known = is_own || (sent.contains_key(target) && sent.len() >= strangers);
+                let is_last = is_known
+                    && last.as_ref() == Some(target)
+                    && sent.iter().all(|(other, next)| other == target || has_it(next));
+                match offer(target, held, is_last) {
+                    Sent::Taken => drop(sent.insert(target.clone(), place + 1)),
+                    Sent::Full => return false,
+                    Sent::NoPeer => {
+                        sent.swap_remove(target);
+                        return false;
+                    }
+                }
+                true
+            });
+            if targets.is_empty() {
+                break;
             }
-        }
-        if next > self.first || self.sent.contains_key(&target) {
-            self.sent.insert(target, next);
         }
     }
 }
@@ -224,7 +256,7 @@ mod tests {
         }
 
         fn look(&mut self, formers: &mut Formers, now: Instant) -> Vec<u8> {
-            formers.look(now, KEEP, |target, held| match self.0.get_mut(&number_of(target).unwrap()) {
+            formers.look(now, KEEP, |target, held, _| match self.0.get_mut(&number_of(target).unwrap()) {
                 None => Sent::NoPeer,
                 Some(got) => {
                     got.push(held.body.header()[0]);
@@ -282,6 +314,32 @@ mod tests {
         wire.put(&mut formers, at(2), name(8, "b"), 4);
         assert_eq!(wire.look(&mut formers, at(3)), [3, 4]);
         assert_eq!((&wire.0[&7][..], &wire.0[&8][..]), (&[1, 2, 4][..], &[1, 2, 3][..]));
+    }
+
+    #[test]
+    fn once_it_is_with_the_last_connection_that_it_is_for_nobody_else_follows_it() {
+        let (mut formers, start) = (Formers::default(), Instant::now());
+        let mut wire = Wire::default();
+        wire.0.insert(7, Vec::new());
+        wire.put(&mut formers, start, name(7, "s"), 1);
+        assert_eq!(wire.look(&mut formers, start + PATIENCE), [1]);
+        // Whose the connection is may be known by what it was sent before, or by what it sent itself.
+        for (step, number) in [(2, 2), (3, 3)] {
+            wire.put(&mut formers, start, name(7, "s"), number);
+            let mut written = None;
+            formers.look(start + PATIENCE * step, KEEP, |target, held, is_last| {
+                if number_of(target) != Some(7) {
+                    return Sent::NoPeer;
+                }
+                written = held.follow(is_last);
+                assert_eq!(written.as_ref().map(Arc::strong_count), Some(1));
+                Sent::Taken
+            });
+            assert!(wire.1.is_empty(), "it is not written yet");
+            drop(written);
+            assert_eq!(wire.1.take().len(), 1);
+            formers.meet(&identity_of(7), "s");
+        }
     }
 
     #[test]

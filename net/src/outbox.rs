@@ -5,6 +5,7 @@
 //! messages and in bytes, what does not fit waits here, and who makes too much wait loses it, not the others. Of a message to
 //! a peer that is not connected libzmq says so, and keeps nothing; it may be about to come back, so that waits here too.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -195,12 +196,23 @@ impl Outbox {
         }
         if self.formers.patience().is_some() {
             let now = Instant::now();
-            self.formers.look(now, self.limits.keep, |peer, held| {
+            self.formers.look(now, self.limits.keep, |peer, held, is_last| {
                 // It has left once no connection has it any more.
-                let watched = held.watched.as_ref().filter(|watched| watched.gives_receipt());
-                let tail = watched.map(|watched| || watched.clone().tail(last_frame(&held.body)));
-                let tail = tail.as_ref().map(|tail| tail as &dyn Fn() -> Bytes);
-                socket.offer(std::iter::once(peer).chain(held.idents.iter().skip(1)), &held.body, tail)
+                let gives_receipt = held.watched.as_ref().is_some_and(|watched| watched.gives_receipt());
+                let follows = Cell::new(if gives_receipt { held.follow(is_last) } else { None });
+                let tail = || {
+                    let last = last_frame(&held.body);
+                    match follows.take() {
+                        Some(watched) => watched.tail(last),
+                        None => last,
+                    }
+                };
+                let tail: Option<&dyn Fn() -> Bytes> = if gives_receipt { Some(&tail) } else { None };
+                let sent = socket.offer(std::iter::once(peer).chain(held.idents.iter().skip(1)), &held.body, tail);
+                if is_last && let Some(not_taken) = follows.take() {
+                    held.watched = Some(not_taken);
+                }
+                sent
             });
         }
     }
