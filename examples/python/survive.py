@@ -6,8 +6,9 @@
 The script that works is `work` below: plain ipyparallel, as anybody would write it. What is around it starts a controller and stock
 engines in a folder of their own, kills the controller (SIGKILL) at random moments, and starts the same command again each time.
 
-The exit status is 0 if every result came, once, and was right, and no dependency was violated. `stale` counts the tasks whose replies came
-more than once.
+The exit status is 0 if every result came, once, and was right, and, with --durability=sync, no dependency was violated. `stale` counts the
+tasks whose replies came more than once. `early` are tasks that began before one that they waited for had ended for the last time: with
+--durability=async, one that ended in the last 100 ms before a kill may run again, after others that waited for it have begun.
 
 Tasks that are on their way to the controller when it dies are lost, and their client does not know: so it is killed once all
 are on record, unless --from-start is given.
@@ -227,7 +228,8 @@ def main():
         print(json.dumps({**summary, "hung": True, "folder": str(folder)}))
         return 1
     print(json.dumps({**summary, **{key: value for key, value in said.items() if key != "event"}}))
-    good = not (said["wrong"] or said["failed"] or said["early"] or said["stale"]) and said["answered"] == options.tasks
+    faults = ["wrong", "failed", "stale", *(["early"] if options.durability == "sync" else [])]
+    good = not any(said[fault] for fault in faults) and said["answered"] == options.tasks
     if good:
         shutil.rmtree(folder)
     else:

@@ -27,7 +27,7 @@ def test_a_script_survives_twenty_deaths_of_its_controller(tmp_path, durability)
     env = {**os.environ, MARK: mark, "TMPDIR": str(tmp_path), "IPYTHONDIR": str(tmp_path / "ipython")}
     words = [
         sys.executable, EXAMPLE, "--remuda", remuda_binary(), "--durability", durability, "--engines", 4,
-        "--tasks", TASKS, "--kills", KILLS, "--pause", 0.4, "--patience", 4 * DEADLINE,
+        "--tasks", TASKS, "--kills", KILLS, "--pause", 0.3, "--patience", 4 * DEADLINE,
     ]  # fmt: skip
     try:
         done = subprocess.run(
@@ -36,7 +36,10 @@ def test_a_script_survives_twenty_deaths_of_its_controller(tmp_path, durability)
         assert done.stdout, done.stderr[-6000:]
         said = json.loads(done.stdout)
         assert not said.get("hung"), done.stderr[-6000:]
-        wanted = {"tasks": TASKS, "answered": TASKS, "kills": KILLS, "wrong": [], "failed": [], "early": [], "stale": 0}
+        wanted = {"tasks": TASKS, "answered": TASKS, "kills": KILLS, "wrong": [], "failed": [], "stale": 0}
+        if durability == "sync":
+            # Otherwise one that ended just before a kill may run again, after others that waited for it have begun.
+            wanted["early"] = []
         assert {key: said[key] for key in wanted} == wanted
         assert done.returncode == 0, done.stderr[-6000:]
         # The nannies of stock engines end by themselves.
