@@ -139,11 +139,11 @@ impl Owed {
                 engines.entry(uuid).or_default().requests.insert(task.msg_id, request);
             }
         }
-        // One that was given up may still be answered.
+        // One that was given up may still be answered, also by an engine that was not missed any more when this controller began.
         let mut answered = Set::default();
         for FinishedTask { msg_id, engine, .. } in recovery.finished.into_iter().filter(|task| !task.ok) {
-            if let Some(debtor) = engine.and_then(|uuid| engines.get_mut(&uuid)) {
-                debtor.given_up.push(msg_id.clone());
+            if let Some(uuid) = engine {
+                engines.entry(uuid).or_default().given_up.push(msg_id.clone());
                 answered.insert(msg_id);
             }
         }
