@@ -16,10 +16,12 @@ pub mod limits;
 mod mailbox;
 mod outbox;
 pub mod profile;
+mod publisher;
 mod receipts;
 mod refusals;
 mod socket;
 mod told;
+mod weight;
 
 pub use backlog::{Backlog, BacklogLimit};
 pub use clock::Clock;
@@ -27,8 +29,9 @@ pub use curve::Security;
 pub use driver::{Driver, Input, drive};
 pub use former::former_client;
 pub use mailbox::{Mail, Mailbox, Sender, mailbox};
-pub use outbox::{Outbox, Publisher, Unsent};
+pub use outbox::{Outbox, Unsent};
 pub use profile::Profile;
+pub use publisher::Publisher;
 pub use receipts::{MAX_RECEIPTS, Receipt, Receipts};
 pub use refusals::{RefusalCounts, Refusals};
 pub use socket::{

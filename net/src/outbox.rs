@@ -8,19 +8,17 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use remuda_proto::{Body, Identity, Idents, LARGE_FRAME_BYTES, Map, Packer};
+use remuda_proto::{Body, Identity, Idents, Map, Packer};
 
 use crate::former::Formers;
 use crate::receipts::Receipts;
 use crate::socket::{Sent, Socket};
 use crate::told::{Departed, last_frame};
+use crate::weight::{WEIGHED_BYTES, Weight};
 
-/// Messages of this size or more are weighed while libzmq has them. Smaller ones are bounded well enough by their number.
-const WEIGHED_BYTES: usize = LARGE_FRAME_BYTES;
 /// Most bytes of weighed messages that libzmq may have for one peer, before a further one waits.
 const MAX_IN_FLIGHT_BYTES: usize = 64 << 20;
 /// What a message that waits takes besides its bytes, or more.
@@ -446,89 +444,6 @@ impl Outbox {
 /// What a message takes while it waits.
 pub(crate) fn size_of(body: &Body) -> usize {
     body.size_bytes() + OVERHEAD_BYTES
-}
-
-/// Bounds what waits in a bounded PUB for subscribers that do not read. libzmq bounds the number of messages for each of
-/// them; this bounds the bytes of large ones, for all together.
-pub struct Publisher {
-    /// Of the socket, for the log.
-    name: &'static str,
-    limit_bytes: usize,
-    /// Weighed messages that libzmq has not yet sent to every subscriber.
-    in_flight: Weight,
-    /// How many messages were not published since the limit was reached. The first is told.
-    lost: u64,
-}
-
-impl Publisher {
-    /// For the socket of that name. A large message is not published while `limit_bytes` of such wait for a subscriber.
-    pub fn new(name: &'static str, limit_bytes: usize) -> Self {
-        Self { name, limit_bytes, in_flight: Weight::default(), lost: 0 }
-    }
-
-    /// Publishes a message, unless it is beyond the limit.
-    pub fn send<'a>(&mut self, socket: &Socket, idents: impl IntoIterator<Item = &'a Identity>, body: &Body) {
-        if body.size_bytes() < WEIGHED_BYTES {
-            socket.offer(idents, body, None);
-            return;
-        }
-        let waiting_bytes = self.in_flight.bytes();
-        if waiting_bytes >= self.limit_bytes {
-            self.lost += 1;
-            if self.lost == 1 {
-                tracing::warn!(
-                    socket = self.name,
-                    waiting_bytes,
-                    limit_bytes = self.limit_bytes,
-                    "a subscriber does not read, and the limit --max-unread-bytes is reached: large messages are not \
-                     published until it reads; they stay on record"
-                );
-            }
-            return;
-        }
-        if self.lost > 0 {
-            tracing::info!(socket = self.name, lost = self.lost, "large messages are published again");
-            self.lost = 0;
-        }
-        socket.offer(idents, body, Some(&|| self.in_flight.tail(body)));
-    }
-}
-
-/// The size of messages that libzmq has, in bytes.
-#[derive(Clone, Default)]
-struct Weight(Arc<AtomicUsize>);
-
-impl Weight {
-    fn bytes(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// The last frame of a message, which counts with the weight of all of it until it is gone: the last to go.
-    fn tail(&self, body: &Body) -> Bytes {
-        let bytes = last_frame(body);
-        let size = body.size_bytes();
-        self.0.fetch_add(size, Ordering::Relaxed);
-        Bytes::from_owner(Weighed { bytes, size, weight: self.clone() })
-    }
-}
-
-/// A frame that takes its weight off when it goes.
-struct Weighed {
-    bytes: Bytes,
-    size: usize,
-    weight: Weight,
-}
-
-impl AsRef<[u8]> for Weighed {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Weighed {
-    fn drop(&mut self) {
-        self.weight.0.fetch_sub(self.size, Ordering::Relaxed);
-    }
 }
 
 #[cfg(test)]
