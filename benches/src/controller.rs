@@ -17,8 +17,9 @@ use crate::report::note;
 
 /// How long a controller may take to start.
 const START: Duration = Duration::from_secs(60);
-/// Period of heartbeats, in milliseconds: short, since an engine is registered one to two beats after it asks.
-const PING_MS: &str = "250";
+/// Stock's period of heartbeats, in milliseconds: short, since with stock an engine is registered one to two beats after
+/// it asks. Ours has its default.
+const STOCK_PING_MS: &str = "250";
 /// The profile, in the controller's folder.
 const PROFILE: &str = "profile_bench";
 /// The key of both ends of the plain relay, which itself has none.
@@ -184,9 +185,13 @@ impl Controller {
         let (profile_dir, hwm) = (profile.display().to_string(), hwm.to_string());
         if candidate.kind == Kind::Stock {
             args.extend(["-m".to_owned(), "ipyparallel.controller".to_owned()]);
-            args.extend([format!("--profile-dir={profile_dir}"), format!("--ping={PING_MS}"), format!("--hwm={hwm}")]);
+            args.extend([
+                format!("--profile-dir={profile_dir}"),
+                format!("--ping={STOCK_PING_MS}"),
+                format!("--hwm={hwm}"),
+            ]);
         } else {
-            args.extend(["controller", "--profile-dir", &profile_dir, "--ping", PING_MS].map(str::to_owned));
+            args.extend(["controller", "--profile-dir", &profile_dir].map(str::to_owned));
             args.extend(["--scheme", "leastload", "--hwm", &hwm].map(str::to_owned));
         }
         args.extend(candidate.extra.iter().cloned());

@@ -18,6 +18,11 @@ use crate::socket::{self, Incoming};
 
 /// How long the engines may take to connect or to register.
 const ARRIVAL: Duration = Duration::from_secs(60);
+/// How often the hearts look for pings. To wait for them would be to look at every socket for each of the others' pings,
+/// and for each step of each connection that comes about: with hundreds in one process that is most of what they do.
+const BEAT: Duration = Duration::from_millis(50);
+/// How often the shells look for the first request, for the same reason. From then on they wait.
+const AWAIT_FIRST: Duration = Duration::from_millis(50);
 /// Requests that one engine answers before the next has its turn.
 const TURN: usize = 16;
 /// One signature of so many is verified: enough to notice a controller that garbles, and little enough that the
@@ -124,11 +129,7 @@ impl Heart {
 fn beat(hearts: &mut [Heart]) -> Result<()> {
     let mut incoming = Incoming::new();
     loop {
-        let mut items: Vec<_> = hearts
-            .iter()
-            .flat_map(|heart| [heart.ping.as_poll_item(POLLIN), heart.control.as_poll_item(POLLIN)])
-            .collect();
-        socket::poll(&mut items, -1)?;
+        std::thread::sleep(BEAT);
         for heart in &*hearts {
             while incoming.receive(&heart.ping)? {
                 heart.pong.send(incoming.take(0), 0)?;
@@ -226,12 +227,17 @@ impl Shell {
 /// Answers requests for ever.
 fn answer(shells: &mut [Shell]) -> Result<()> {
     let mut incoming = Incoming::new();
+    let mut has_worked = false;
     loop {
         let readable: Vec<usize> = {
             let mut items: Vec<_> = shells.iter().map(|shell| shell.socket.as_poll_item(POLLIN)).collect();
-            socket::poll(&mut items, -1)?;
+            socket::poll(&mut items, if has_worked { -1 } else { 0 })?;
             (0..items.len()).filter(|&at| items[at].is_readable()).collect()
         };
+        if readable.is_empty() {
+            std::thread::sleep(AWAIT_FIRST);
+        }
+        has_worked |= !readable.is_empty();
         for at in readable {
             let shell = &mut shells[at];
             for _ in 0..TURN {

@@ -25,7 +25,7 @@ pub(crate) struct Storm {
     engines: u32,
     /// From the start of the engines' process until each has its registration granted, with its sockets connected.
     granted_s: f64,
-    /// Until a client's list of engines has all of them; a heartbeat or two later, each of 250 ms.
+    /// Until a client's list of engines has all of them.
     known_s: f64,
     /// Tasks sent to each engine by name that were not answered: engines that are listed and not there.
     unanswered: u64,

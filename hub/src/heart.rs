@@ -22,6 +22,15 @@ pub const SOON: Duration = Duration::from_millis(20);
 /// What a ping to one heart may take: early pings leave so much time for each known heart in between.
 const PING_EACH: Duration = Duration::from_micros(50);
 
+/// Early pings come at longer and longer intervals: up to so many times the first. An engine's heart may start long after
+/// it registered, and is known soon after it does all the same.
+const SLOWEST_EARLY: u32 = 8;
+
+/// For how many periods a heart is expected, and for how long at least: as a registration lasts (`controller/hub.py:
+/// registration_timeout`).
+const EXPECTED_PERIODS: u32 = 10;
+const EXPECTED_LEAST: Duration = Duration::from_secs(30);
+
 /// How the monitor beats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -111,11 +120,11 @@ pub struct HeartMonitor {
     /// Unknown hearts that answered since the last beat, and when the last ping that they answered was sent. Disjoint from
     /// `hearts`; at most [`MAX_NEW_HEARTS`].
     new: Map<EngineUuid, Instant>,
-    /// Unknown hearts that engines which registered should have soon, and when that was: for a period at most. Disjoint from
-    /// `hearts`; at most [`MAX_NEW_HEARTS`].
+    /// Unknown hearts that engines which registered should have soon, and when that was: as long as that lasts.
+    /// Disjoint from `hearts`; at most [`MAX_NEW_HEARTS`].
     expected: Map<EngineUuid, Instant>,
-    /// The last ping that was sent between beats. Only new hearts are asked for it.
-    early: Ping,
+    /// The last pings that were sent between beats, the newer one first. Only new hearts are asked for them.
+    early: [Ping; 2],
     /// When to send the next early ping: set exactly while hearts are expected.
     early_at: Option<Instant>,
     /// How long after that the next one comes: doubled with each.
@@ -145,7 +154,7 @@ impl HeartMonitor {
             answered: Set::default(),
             new: Map::default(),
             expected: Map::default(),
-            early: Ping::default(),
+            early: Default::default(),
             early_at: None,
             early_pause: SOON,
             report_at: None,
@@ -163,7 +172,8 @@ impl HeartMonitor {
             return;
         };
         // An answer to an older ping says nothing of now; neither do bytes that were never a ping.
-        let pings = [&self.previous, &self.current, &self.early];
+        let [early, earlier] = &self.early;
+        let pings = [&self.previous, &self.current, early, earlier];
         let Some(pinged) = pings.iter().find(|ping| ping.payload == payload).filter(|_| !payload.is_empty()) else {
             return;
         };
@@ -250,10 +260,12 @@ impl HeartMonitor {
 
     /// A ping between beats, for those that are expected.
     fn ping_early(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        self.early = self.ping(now);
-        out.push(Effect::Ping(self.early.payload.clone()));
+        let ping = self.ping(now);
+        out.push(Effect::Ping(ping.payload.clone()));
+        self.early.swap(0, 1);
+        self.early[0] = ping;
         self.early_at = Some(now + self.early_pause);
-        self.early_pause = (self.early_pause * 2).min(self.period);
+        self.early_pause = (self.early_pause * 2).min(self.least_pause() * SLOWEST_EARLY).min(self.period);
     }
 
     /// Those that were expected and have answered are reported, without waiting for the next beat.
@@ -313,9 +325,9 @@ impl Machine for HeartMonitor {
         }
         if now.instant >= self.next_beat {
             self.beat(now.instant, out);
-            // From here on, beats are as good as what early pings would be left.
-            let period = self.period;
-            self.expected.retain(|_, since| now.instant.since(*since) < period);
+            // Whoever registers and never has a heart is not asked for it for ever.
+            let lasts = EXPECTED_LEAST.max(self.period * EXPECTED_PERIODS);
+            self.expected.retain(|_, since| now.instant.since(*since) < lasts);
             let next = now.instant + self.early_pause;
             self.early_at = self.early_at.filter(|_| !self.expected.is_empty()).map(|at| at.max(next));
         } else if self.early_at.is_some_and(|at| at <= now.instant) {
@@ -563,7 +575,7 @@ mod tests {
             assert!(matches!(&out[..], [Effect::Ping(_)]), "{out:?}");
             pings += 1;
         }
-        assert!((5..10).contains(&pings), "{pings} early pings, each after twice the time");
+        assert!((5..30).contains(&pings), "{pings} early pings, with longer and longer pauses");
         assert_eq!(story.beat(), [], "the answer to the last beat was from before");
         story.answer("e");
         let pinged = story.now.instant;
@@ -571,7 +583,24 @@ mod tests {
     }
 
     #[test]
-    fn early_pings_leave_time_for_the_hearts_that_are_known_and_end_after_a_period() {
+    fn a_heart_that_starts_long_after_its_engine_registered_is_known_soon_after_it_does() {
+        let mut story = Story::new();
+        let from = story.now.instant;
+        expect(&mut story, "e");
+        while story.now.instant < from + PERIOD * 2 {
+            let out = next(&mut story);
+            assert!(matches!(&out[..], [Effect::Ping(_)]), "{out:?}");
+        }
+        let starts = story.now.instant;
+        next(&mut story);
+        let pinged = story.now.instant;
+        story.answer("e");
+        assert_eq!(next(&mut story), new("e", pinged));
+        assert!(story.now.instant.since(starts) <= SOON * (SLOWEST_EARLY + 1), "no beat was waited for");
+    }
+
+    #[test]
+    fn early_pings_leave_time_for_the_hearts_that_are_known_and_end_with_the_registration() {
         let mut story = Story::new();
         for heart in 0..1_000 {
             story.answer(&heart.to_string());
@@ -580,8 +609,15 @@ mod tests {
         let from = story.now.instant;
         expect(&mut story, "e");
         assert_eq!(story.monitor.deadline(), Some(from + PING_EACH * 1_001));
-        while !matches!(next(&mut story)[..], []) && story.now.instant < from + PERIOD * 4 {}
-        assert_eq!(story.monitor.early_at, None, "it was expected for a period");
+        let (mut pings, mut least) = (0, PERIOD);
+        while story.monitor.early_at.is_some() {
+            let last = story.now.instant;
+            pings += next(&mut story).iter().filter(|effect| matches!(effect, Effect::Ping(_))).count();
+            least = least.min(story.now.instant.since(last));
+        }
+        assert_eq!(story.now.instant, from + PERIOD * EXPECTED_PERIODS, "it is expected no longer");
+        assert!(least >= PING_EACH * 500, "pings {least:?} apart");
+        assert!(pings < 110, "{pings} pings");
         expect(&mut story, "f");
         assert_eq!(story.event(Event::Forget { heart: "f".into() }), []);
         assert_eq!(story.monitor.early_at, None, "nobody is expected any more");
