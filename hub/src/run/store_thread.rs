@@ -13,6 +13,9 @@ use crate::store::{Pace, SqliteStore, StoreError, TaskStore};
 /// How long the last commits are tried when the controller ends.
 const LAST_TRIES: Duration = Duration::from_secs(3);
 
+/// Most jobs for which the clock is read once.
+const SAME_TIME: usize = 64;
+
 /// From one of these tries to the next.
 const LAST_PAUSE: Duration = Duration::from_millis(50);
 
@@ -41,11 +44,18 @@ impl<E: FnMut(Event), C: FnMut(Queue, Ticket)> StoreThread<E, C> {
     pub fn run(mut self, mailbox: &Mailbox<Job>, clock: Clock) {
         loop {
             let now = clock.now();
-            if let Some(job) = mailbox.try_receive() {
+            let mut came = 0;
+            while came < SAME_TIME
+                && let Some(job) = mailbox.try_receive()
+            {
                 self.take(now, job);
+                came += 1;
                 if self.pace.is_due(now.instant, false) {
                     self.commit(now);
+                    break;
                 }
+            }
+            if came > 0 {
                 continue;
             }
             if self.pace.is_due(now.instant, true) {

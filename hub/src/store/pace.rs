@@ -9,9 +9,9 @@ use super::{Committed, Write};
 /// How long a change may wait before it is committed.
 pub const COMMIT_AFTER: Duration = Duration::from_millis(100);
 /// Most changes in one transaction: with as many a batch is committed at once.
-pub const BATCH_CHANGES: usize = 20_000;
+pub const BATCH_CHANGES: usize = 50_000;
 /// Messages and output of this size, in bytes, fill a transaction.
-pub const BATCH_BYTES: usize = 16 << 20;
+pub const BATCH_BYTES: usize = 32 << 20;
 
 /// How long to wait after a commit failed for the first time; twice as long after each further time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

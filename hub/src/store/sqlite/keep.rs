@@ -13,7 +13,7 @@ use crate::store::StoreError;
 const STEP_RECORDS: i64 = 200;
 
 /// How many pages are given back in one step.
-const STEP_PAGES: i64 = 256;
+const STEP_PAGES: i64 = 128;
 
 /// From the end of one round to the next.
 const ROUND_EVERY: Duration = Duration::from_secs(60);

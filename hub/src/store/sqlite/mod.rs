@@ -18,6 +18,7 @@ use std::path::PathBuf;
 
 use remuda_proto::monitor::Durability;
 use remuda_proto::{EngineUuid, Map, MsgId, Packer};
+use rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE;
 use rusqlite::types::{ToSqlOutput, Value};
 use rusqlite::{Connection, ErrorCode, params_from_iter};
 
@@ -81,6 +82,7 @@ struct Statements {
     owed: String,
     exists: String,
     insert: String,
+    insert_plain: String,
     owe: String,
     assign: String,
     requeue: String,
@@ -136,14 +138,19 @@ impl SqliteStore {
     /// Brings so many of the changes that were written into the transaction. One that is refused for itself is dropped;
     /// when the database fails, nothing is in it any more.
     fn apply(&mut self, until: usize) -> Result<(), StoreError> {
-        let applied = self.try_apply(until);
+        let mut applied = self.try_apply(until, Known::None);
+        if applied.as_ref().is_err_and(is_known) {
+            // Once in a while somebody sends an id again. To look for each would cost more than to begin anew for those.
+            self.roll_back();
+            applied = self.try_apply(until, Known::Some);
+        }
         if applied.is_err() {
             self.roll_back();
         }
         applied.map_err(|error| failed(&error))
     }
 
-    fn try_apply(&mut self, until: usize) -> rusqlite::Result<()> {
+    fn try_apply(&mut self, until: usize, known: Known) -> rusqlite::Result<()> {
         if self.applied >= until {
             return Ok(());
         }
@@ -151,7 +158,7 @@ impl SqliteStore {
             self.connection.execute_batch("BEGIN IMMEDIATE")?;
         }
         let (connection, sql) = (&self.connection, &self.statements);
-        let mut batch = Batch { connection, sql, fresh: Map::default(), changed: Map::default() };
+        let mut batch = Batch { connection, sql, known, fresh: Map::default(), changed: Map::default() };
         let mut refused = Vec::new();
         for write in self.written.range(self.applied..until) {
             judge(batch.apply(write), &mut refused)?;
@@ -245,12 +252,22 @@ impl SqliteStore {
     }
 }
 
+/// Which of the records that are to be added the database has already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// None, as far as anybody knows: that it has one after all is an error ([`is_known`]).
+    None,
+    /// Some may be: each is looked for.
+    Some,
+}
+
 /// Changes on their way into the database.
 struct Batch<'a> {
     connection: &'a Connection,
     sql: &'a Statements,
+    known: Known,
     /// New records that are not in the database, in the order in which they came.
-    fresh: Map<MsgId, TaskRecord>,
+    fresh: Map<&'a MsgId, TaskRecord>,
     /// What becomes of records that are.
     changed: Map<&'a MsgId, Changes<'a>>,
 }
@@ -268,10 +285,11 @@ impl<'a> Batch<'a> {
     fn apply(&mut self, write: &'a Write) -> rusqlite::Result<()> {
         match write {
             Write::Add(record) => {
-                let known = self.fresh.contains_key(&record.msg_id)
-                    || self.connection.prepare_cached(&self.sql.exists)?.exists([record.msg_id.as_str()])?;
-                if !known {
-                    self.fresh.insert(record.msg_id.clone(), (**record).clone());
+                let is_known = self.fresh.contains_key(&record.msg_id)
+                    || (self.known == Known::Some
+                        && self.connection.prepare_cached(&self.sql.exists)?.exists([record.msg_id.as_str()])?);
+                if !is_known {
+                    self.fresh.insert(&record.msg_id, (**record).clone());
                 }
             }
             Write::Assign { msg_id, engine, retries } => match self.fresh.get_mut(msg_id) {
@@ -385,9 +403,15 @@ impl<'a> Batch<'a> {
             judge(self.change(msg_id, &changes), refused)?;
         }
         let mut insert = self.connection.prepare_cached(&self.sql.insert)?;
+        let mut insert_plain = self.connection.prepare_cached(&self.sql.insert_plain)?;
         let mut owe = self.connection.prepare_cached(&self.sql.owe)?;
         for record in self.fresh.values() {
-            let done = insert.execute(params_from_iter(row::of_record(record)));
+            let values = row::of_record(record);
+            let insert = if values.len() == row::PLAIN { &mut insert_plain } else { &mut insert };
+            let done = insert.execute(params_from_iter(values));
+            if self.known == Known::None && done.as_ref().is_err_and(is_known) {
+                return done.map(drop);
+            }
             if judge(done, refused)?.is_some()
                 && let Some(client) = &record.reply_to
             {
@@ -396,6 +420,11 @@ impl<'a> Batch<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether a record cannot be added because there is one with its id.
+fn is_known(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_CONSTRAINT_UNIQUE)
 }
 
 /// Tells a change that can never be made, which is put aside, from a database that fails.
@@ -479,12 +508,15 @@ impl Drop for SqliteStore {
 
 impl Statements {
     fn new(table: &str) -> Self {
-        let (names, places) = row::inserted();
+        let insert = |columns: &[&str]| {
+            format!("INSERT INTO {table} ({}) VALUES ({})", columns.join(", "), vec!["?"; columns.len()].join(", "))
+        };
         let owed = schema::owed(table);
         let finished = row::finished();
         Self {
             exists: format!("SELECT 1 FROM {table} WHERE msg_id = ?"),
-            insert: format!("INSERT INTO {table} ({names}) VALUES ({places})"),
+            insert: insert(&row::INSERTED),
+            insert_plain: insert(&row::INSERTED[..row::PLAIN]),
             assign: format!(
                 "UPDATE {table} SET engine_uuid = ?, retries = ?, \
                  state = CASE WHEN received IS NULL THEN 'running' ELSE state END WHERE msg_id = ?"

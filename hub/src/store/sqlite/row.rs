@@ -12,7 +12,7 @@ use crate::record::{Outcome, OutputPiece, Said, TaskOutput, TaskRecord, TaskStat
 use crate::store::Buffers;
 
 /// The columns of a new row, in the order of [`of_record`].
-const INSERTED: [&str; 29] = [
+pub(super) const INSERTED: [&str; 29] = [
     "msg_id",
     "packer",
     "queue",
@@ -20,18 +20,10 @@ const INSERTED: [&str; 29] = [
     "engine_uuid",
     "label",
     "submitted",
-    "resubmitted",
     "header",
     "metadata",
     "content",
-    "execute_input",
-    "execute_result",
-    "error",
-    "display_data",
-    "stdout",
-    "stderr",
     "arrived",
-    "tried",
     "retries",
     "buffers",
     FINISHED[0],
@@ -42,7 +34,18 @@ const INSERTED: [&str; 29] = [
     FINISHED[5],
     FINISHED[6],
     FINISHED[7],
+    "resubmitted",
+    "tried",
+    "execute_input",
+    "execute_result",
+    "error",
+    "display_data",
+    "stdout",
+    "stderr",
 ];
+
+/// How many of these, from the front, a record has that is assigned once and writes nothing: the others are left out then.
+pub(super) const PLAIN: usize = 21;
 
 /// The columns that a reply fills, in the order of [`of_outcome`].
 const FINISHED: [&str; 8] = [
@@ -64,11 +67,6 @@ const READ: &str = "msg_id, packer, queue, engine_uuid, resubmitted, header, met
 /// A value on its way into a column.
 pub(super) type Column<'a> = ToSqlOutput<'a>;
 
-/// The names of the columns of a new row, and as many question marks.
-pub(super) fn inserted() -> (String, String) {
-    (INSERTED.join(", "), INSERTED.map(|_| "?").join(", "))
-}
-
 /// The assignments of a reply.
 pub(super) fn finished() -> String {
     FINISHED.map(|column| format!("{column} = ?")).join(", ")
@@ -82,7 +80,7 @@ pub(super) fn columns(table: &str, owed: &str, buffers: Buffers) -> String {
     format!("{READ}, {requests}, {results}, (SELECT reply_to FROM {owed} AS owed WHERE owed.seq = {table}.seq)")
 }
 
-/// The values of [`INSERTED`].
+/// The values of [`INSERTED`], or of the first [`PLAIN`] of them if there are no others.
 pub(super) fn of_record(record: &TaskRecord) -> Vec<Column<'_>> {
     let packer = record.packer;
     let (request, output) = (&record.request, &record.output);
@@ -96,18 +94,10 @@ pub(super) fn of_record(record: &TaskRecord) -> Vec<Column<'_>> {
         record.engine.as_ref().map_or(NULL, |engine| text(engine.as_str())),
         label.map_or(NULL, cow),
         date(submitted),
-        record.resubmitted.as_ref().map_or(NULL, |msg_id| text(msg_id.as_str())),
         packed(packer, request.header()),
         packed(packer, request.metadata()),
         packed(packer, request.content()),
-        output.execute_input.as_deref().map_or(NULL, text),
-        output.execute_result.as_ref().map_or(NULL, |content| packed(packer, content)),
-        output.error.as_ref().map_or(NULL, |content| packed(packer, content)),
-        output.display_data.as_ref().map_or(NULL, |content| packed(packer, content)),
-        text(&output.stdout),
-        text(&output.stderr),
         date(Some(record.arrived)),
-        of_tried(&record.tried),
         record.retries.map_or(NULL, |retries| Column::Owned(Value::Integer(retries.into()))),
         of_buffers(request),
     ]);
@@ -118,6 +108,19 @@ pub(super) fn of_record(record: &TaskRecord) -> Vec<Column<'_>> {
             _ => NULL,
         })),
     }
+    if record.resubmitted.is_none() && record.tried.is_empty() && *output == TaskOutput::default() {
+        return values;
+    }
+    values.extend([
+        record.resubmitted.as_ref().map_or(NULL, |msg_id| text(msg_id.as_str())),
+        of_tried(&record.tried),
+        output.execute_input.as_deref().map_or(NULL, text),
+        output.execute_result.as_ref().map_or(NULL, |content| packed(packer, content)),
+        output.error.as_ref().map_or(NULL, |content| packed(packer, content)),
+        output.display_data.as_ref().map_or(NULL, |content| packed(packer, content)),
+        text(&output.stdout),
+        text(&output.stderr),
+    ]);
     values
 }
 

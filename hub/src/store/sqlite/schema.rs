@@ -20,9 +20,16 @@ use crate::record::TaskState;
 /// The number of the schema that is written here.
 pub(super) const SCHEMA: i64 = 3;
 
-/// From so many pages on (of 4 kB each), what is in the log beside the database is brought into it. A page that many tasks
-/// change, as those of indexes are, is written once for all of them.
-const LOG_PAGES: i64 = 4_000;
+/// The size of a page of a new database. With SQLite's 4,096 a task costs 4 % more.
+const PAGE_BYTES: i64 = 8_192;
+
+/// From so many pages on, what is in the log beside the database is brought into it. A page that many tasks change, as
+/// those of indexes are, is written once for all of them.
+const LOG_PAGES: i64 = 2_000;
+
+/// Most memory for pages of the database, in KiB: enough for those that a transaction changes. With SQLite's 2,000 many are
+/// written before it ends, and read again.
+const CACHE_KIB: i64 = 16_000;
 
 /// How long to wait for another process that writes to the same database, when it is opened.
 pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -126,7 +133,9 @@ pub(super) fn open(config: &SqliteConfig) -> Result<(Connection, String), OpenEr
         let mut connection = Connection::open(&config.path)?;
         connection.busy_timeout(OPEN_TIMEOUT)?;
         connection.set_prepared_statement_cache_capacity(64);
-        // Of a file that has tables already nothing changes by that.
+        connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+        // Of a file that has tables already nothing changes by these.
+        connection.pragma_update(None, "page_size", PAGE_BYTES)?;
         connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         let synchronous = if config.durability == Durability::Sync { "FULL" } else { "NORMAL" };
