@@ -163,7 +163,7 @@ fn sockets_of_the_file_system_serve_all_and_leave_nothing() {
     let mut controller = place.controller(&["--transport", "ipc"]);
     let _engine = place.engine();
     wait_for("an engine", || finish(place.command(&["status", &place.profile_option()])).stdout.contains("native"));
-    let done = finish(place.command(&["map", &place.profile_option(), "--", "echo", ":::", "a", "b"]));
+    let done = finish(place.command(&["map", &place.profile_option(), "-k", "--", "echo", ":::", "a", "b"]));
     assert_eq!((done.code, &*done.stdout), (Some(0), "a\nb\n"), "{}", done.stderr);
     controller.signal(Signal::SIGTERM);
     assert_eq!(controller.wait().code(), Some(0));

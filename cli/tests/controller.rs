@@ -144,7 +144,7 @@ fn a_cluster_starts_works_and_stops_without_a_trace() {
     assert!(again.stderr.contains("remuda cluster stop"), "{}", again.stderr);
     let status = finish(place.command(&["status", &profile]));
     assert_eq!(status.stdout.matches("native").count(), 2, "{}", status.stdout);
-    let done = finish(place.command(&["map", &profile, "--", "echo", ":::", "a", "b"]));
+    let done = finish(place.command(&["map", &profile, "-k", "--", "echo", ":::", "a", "b"]));
     assert_eq!((done.code, &*done.stdout), (Some(0), "a\nb\n"), "{}", done.stderr);
     let stopped = finish(place.command(&["cluster", "stop", &profile]));
     assert_eq!(stopped.code, Some(0), "{}", stopped.stderr);

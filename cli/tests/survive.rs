@@ -42,7 +42,7 @@ fn survive(durability: &str) {
 
     let values: Vec<String> = (0..PROGRAMS).map(|number| number.to_string()).collect();
     let profile = place.profile_option();
-    let mut words = vec!["map", &profile, "--", "sh", "-c", SCRIPT, ":::"];
+    let mut words = vec!["map", &profile, "-k", "--", "sh", "-c", SCRIPT, ":::"];
     words.extend(values.iter().map(String::as_str));
     let command = place.command(&words);
     let done = std::thread::scope(|scope| {

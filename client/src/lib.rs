@@ -56,7 +56,7 @@ pub use connect::ConnectOptions;
 pub use error::ConnectError;
 pub use error::{DecodeError, QueryError, SubmitError, TaskError, TooFewEngines};
 pub use outstanding::{Engine, Piece, PieceKind};
-pub use remuda_proto::message::native::{ProcessOutcome, ProcessTask};
+pub use remuda_proto::message::native::{ProcessOutcome, ProcessTask, StopReason};
 pub use remuda_proto::{Dependency, EngineId, EngineUuid, MsgId, RemoteError};
 pub use reply::{ExecuteResult, MapError, Metadata, ProcessFailed, ProcessResult};
 #[cfg(feature = "io")]

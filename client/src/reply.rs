@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use remuda_proto::message::Header;
-use remuda_proto::message::native::{ApplyReplyContent, NativeReply, ProcessOutcome};
+use remuda_proto::message::native::{ApplyReplyContent, NativeReply, ProcessOutcome, StopReason};
 use remuda_proto::{Date, EngineId, EngineUuid, Map, MsgId, Packer, RemoteError, Status};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -51,6 +51,11 @@ pub struct ProcessFailed(pub ProcessResult);
 
 impl std::fmt::Display for ProcessFailed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.outcome.stopped {
+            Some(StopReason::RunTimeout) => f.write_str("it ran for longer than it may: ")?,
+            Some(StopReason::Asked) => f.write_str("it was stopped: ")?,
+            None => {}
+        }
         match (self.0.outcome.exit_code, self.0.outcome.signal) {
             (Some(code), _) => write!(f, "the program exited with code {code}"),
             (None, Some(signal)) => write!(f, "the program was ended by signal {signal}"),

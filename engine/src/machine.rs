@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use remuda_proto::message::content::{OkStatus, RegistrationReply};
-use remuda_proto::message::native::{Announcement, NativeReply};
+use remuda_proto::message::native::{Announcement, NativeReply, StopReason};
 use remuda_proto::{
     Body, Date, EngineId, EngineUuid, Frames, Identity, Idents, Instant, Machine, MsgId, MsgType, Now, Refusal,
     RemoteError, SeenSignatures, Session, Status,
@@ -243,16 +243,18 @@ struct Running {
     started: Date,
     /// The program, for messages; `None` for a function.
     program: Option<String>,
-    /// Whether and how far it was stopped. `None` for a function: that cannot be stopped.
+    /// When it has run for as long as it may. `None` for a function: that cannot be stopped.
+    until: Option<Instant>,
+    /// Whether and how far it was stopped. `None` for a function.
     stopping: Option<Stopping>,
 }
 
+/// SIGTERM was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stopping {
-    /// SIGTERM was sent; SIGKILL follows at this time.
-    Asked { kill_at: Instant },
-    /// SIGKILL was sent.
-    Killed,
+struct Stopping {
+    reason: StopReason,
+    /// When SIGKILL follows; `None` once that was sent.
+    kill_at: Option<Instant>,
 }
 
 #[derive(Deserialize)]
@@ -363,12 +365,14 @@ impl EngineCore {
             out.push(self.writer.status(now.date, Some(&request.body), "busy"));
             let before = out.len();
             if let Some(work) = self.begin(now.date, &request, out) {
-                let program = match &work {
-                    Work::Process { task, .. } => task.argv.first().cloned(),
-                    Work::Function { .. } => None,
+                let (program, limit) = match &work {
+                    Work::Process { task, .. } => (task.argv.first().cloned(), task.run_timeout),
+                    Work::Function { .. } => (None, None),
                 };
+                let limit = limit.map(|limit| Duration::try_from_secs_f64(limit).unwrap_or(Duration::MAX));
+                let until = limit.map(|limit| now.instant + limit);
                 out.push(Effect::Start { msg_id: request.msg_id.clone(), work });
-                self.running = Some(Running { request, started: now.date, program, stopping: None });
+                self.running = Some(Running { request, started: now.date, program, until, stopping: None });
             } else {
                 self.hold(now, &request, &out[before..]);
                 out.push(self.writer.status(now.date, Some(&request.body), "idle"));
@@ -448,11 +452,12 @@ impl EngineCore {
                 let native = NativeReply::Function;
                 out.push(self.writer.ok(now.date, started, request, Some(&native), vec![pickle, msgpack]));
             }
-            Outcome::Program { ended, stdout, stderr } => {
+            Outcome::Program { mut ended, stdout, stderr } => {
+                ended.stopped = running.stopping.map(|stopping| stopping.reason);
                 let pickle = pickle::program(&ended, &stdout, &stderr);
                 let error = (!ended.success()).then(|| {
                     let name = running.program.as_deref().unwrap_or_default();
-                    program::error(name, &ended, &stderr, running.stopping.is_some())
+                    program::error(name, &ended, &stderr)
                 });
                 let native = NativeReply::Process(ended);
                 let buffers = vec![pickle, stdout, stderr];
@@ -548,7 +553,7 @@ impl Machine for EngineCore {
             Phase::Registering { since } => Some(since + self.registration_timeout),
             Phase::Serving { last_ping, silence } => {
                 let lost = silence.map(|silence| last_ping + silence);
-                let kill = self.running.as_ref().and_then(Running::kill_at);
+                let kill = self.running.as_ref().and_then(Running::deadline);
                 lost.into_iter().chain(kill).min()
             }
         }
@@ -567,9 +572,14 @@ impl Machine for EngineCore {
                     return self.leave(now, Ending::ControllerLost { silence }, out);
                 }
                 let Some(running) = &mut self.running else { return };
-                if running.kill_at().is_some_and(|at| at <= now.instant) {
-                    running.stopping = Some(Stopping::Killed);
+                if running.deadline().is_none_or(|at| at > now.instant) {
+                    return;
+                }
+                if let Some(stopping) = &mut running.stopping {
+                    stopping.kill_at = None;
                     out.push(Effect::Signal { msg_id: running.request.msg_id.clone(), signal: signal::KILL });
+                } else {
+                    running.stop(now.instant, StopReason::RunTimeout, out);
                 }
             }
         }
@@ -582,17 +592,28 @@ impl Machine for EngineCore {
         assert!(serving || self.running.is_none(), "{:?} with a running task", self.phase);
         assert!(self.running.is_some() || self.queue.is_empty(), "something waits while nothing runs");
         if let Some(running) = &self.running {
-            assert!(running.program.is_some() || running.stopping.is_none(), "a function cannot be stopped");
+            let may_stop = running.until.is_some() || running.stopping.is_some();
+            assert!(running.program.is_some() || !may_stop, "a function cannot be stopped");
         }
         assert_eq!(self.functions.len(), self.announcement.functions.len(), "functions have names of their own");
     }
 }
 
 impl Running {
-    fn kill_at(&self) -> Option<Instant> {
-        match self.stopping? {
-            Stopping::Asked { kill_at } => Some(kill_at),
-            Stopping::Killed => None,
+    /// When it is to be stopped, or killed.
+    fn deadline(&self) -> Option<Instant> {
+        match self.stopping {
+            None => self.until,
+            Some(stopping) => stopping.kill_at,
+        }
+    }
+
+    /// Stops a program: first with SIGTERM, then, on a deadline, with SIGKILL. A function goes on, and so does what is
+    /// stopped already.
+    fn stop(&mut self, now: Instant, reason: StopReason, out: &mut Vec<Effect>) {
+        if self.program.is_some() && self.stopping.is_none() {
+            self.stopping = Some(Stopping { reason, kill_at: Some(now + STOP_GRACE) });
+            out.push(Effect::Signal { msg_id: self.request.msg_id.clone(), signal: signal::TERM });
         }
     }
 }

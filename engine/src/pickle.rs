@@ -48,6 +48,7 @@ mod tests {
             wall_us: 1_500_000,
             stdout_dropped_bytes: 0,
             stderr_dropped_bytes: 0,
+            stopped: None,
         };
         let bytes = program(&ended, b"out\xff", b"");
         let Value::Dict(dict) = serde_pickle::value_from_slice(&bytes, DeOptions::new()).unwrap() else {

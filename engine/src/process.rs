@@ -83,6 +83,8 @@ fn finish(mut child: Child, wall: Duration, pump: Pump) -> Outcome {
         wall_us: u64::try_from(wall.as_micros()).unwrap_or(u64::MAX),
         stdout_dropped_bytes,
         stderr_dropped_bytes,
+        // The machine knows.
+        stopped: None,
     };
     Outcome::Program { ended, stdout, stderr }
 }

@@ -70,7 +70,14 @@ fn value(result: Bytes) -> Outcome {
 }
 
 fn ended(script: Script, exit_code: Option<i32>, signal: Option<i32>) -> ProcessOutcome {
-    ProcessOutcome { exit_code, signal, wall_us: script.time_us, stdout_dropped_bytes: 0, stderr_dropped_bytes: 0 }
+    ProcessOutcome {
+        exit_code,
+        signal,
+        wall_us: script.time_us,
+        stdout_dropped_bytes: 0,
+        stderr_dropped_bytes: 0,
+        stopped: None,
+    }
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ def native_engines():
     rc = cluster.start_and_connect_sync()
     mapped = subprocess.run(
         [find_program(), "map", "--profile-dir", cluster.profile_dir, "--cluster-id", cluster.cluster_id]
-        + ["--", "echo", "{}", ":::", "a", "b", "c"],
+        + ["-k", "--", "echo", "{}", ":::", "a", "b", "c"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

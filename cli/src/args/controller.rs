@@ -1,6 +1,6 @@
 //! `remuda controller`, in the spellings of ipcontroller (`controller/app.py`).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, ValueEnum};
 use remuda_cluster::{
@@ -144,7 +144,8 @@ pub(crate) struct ControllerArgs {
     #[arg(long, value_name = "BYTES", default_value_t = MAX_STORE_LAG_BYTES, help_heading = "Limits")]
     pub(crate) max_store_lag_bytes: usize,
 
-    /// Where task records are kept: memory, sqlite or none (`dictdb`, `sqlitedb` and `nodb` for ipcontroller)
+    /// Where task records are kept: memory, sqlite, the path of a database, or none (`dictdb`, `sqlitedb` and `nodb` for
+    /// ipcontroller)
     #[arg(long, value_name = "STORE", default_value = "memory", value_parser = store, help_heading = "Task records")]
     pub(crate) db: Store,
     /// Most records in memory [default: 1024]
@@ -210,7 +211,7 @@ pub(crate) enum Transport {
 }
 
 /// Where task records are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Store {
     /// In memory.
     Memory,
@@ -218,6 +219,19 @@ pub(crate) enum Store {
     None,
     /// In a database.
     Sqlite,
+    /// In this one.
+    File(PathBuf),
+}
+
+impl ControllerArgs {
+    /// The database, of a controller with this profile directory.
+    pub(crate) fn database(&self, profile_dir: &Path) -> PathBuf {
+        if let Store::File(path) = &self.db {
+            return path.clone();
+        }
+        let location = self.sqlite_location.as_deref().filter(|location| !location.as_os_str().is_empty());
+        location.unwrap_or(profile_dir).join(&self.sqlite_filename)
+    }
 }
 
 fn store(text: &str) -> Result<Store, String> {
@@ -228,7 +242,11 @@ fn store(text: &str) -> Result<Store, String> {
         "mongodb" => {
             Err("there is no MongoDB store: use sqlite (`--sqlitedb`), which keeps records in a file".to_owned())
         }
-        _ => Err("use memory, sqlite or none".to_owned()),
+        path if path.contains('/') || Path::new(path).extension().is_some() => Ok(Store::File(PathBuf::from(path))),
+        _ => {
+            Err("use memory, sqlite, none, or the path of a database (with a `/`, or an ending such as `.db`)"
+                .to_owned())
+        }
     }
 }
 

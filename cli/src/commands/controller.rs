@@ -169,7 +169,7 @@ fn curve(args: &ControllerArgs) -> Result<Option<KeyPair>, Failure> {
 
 /// What a crash may cost: with a database little, without one everything.
 fn durability(args: &ControllerArgs) -> Result<Durability, Failure> {
-    let in_database = args.db == Store::Sqlite;
+    let in_database = matches!(args.db, Store::Sqlite | Store::File(_));
     match args.durability {
         None if in_database => Ok(Durability::Async),
         None => Ok(Durability::None),
@@ -194,12 +194,11 @@ fn store(args: &ControllerArgs, profile: &Profile) -> Result<StoreKind, Failure>
         size_bytes: args.size_limit.unwrap_or(limits.size_bytes),
         cull_fraction: args.cull_fraction.unwrap_or(limits.cull_fraction),
     };
-    Ok(match args.db {
+    Ok(match &args.db {
         Store::None => StoreKind::None,
         Store::Memory => StoreKind::Memory(limits),
-        Store::Sqlite => {
-            let location = args.sqlite_location.as_deref().filter(|location| !location.as_os_str().is_empty());
-            let path = location.unwrap_or_else(|| profile.dir()).join(&args.sqlite_filename);
+        Store::Sqlite | Store::File(_) => {
+            let path = args.database(profile.dir());
             // In stock an empty name is that of the session: a table of its own.
             let table = Some(&args.sqlite_table).filter(|table| !table.is_empty()).cloned();
             let table = table.unwrap_or_else(|| format!("_{}", remuda_net::random_session_id()).replace('-', "_"));
@@ -223,6 +222,21 @@ mod tests {
         let all = format!("remuda controller --profile-dir=/p {words}");
         let Command::Controller(args) = Args::try_parse_from(all.split_whitespace()).unwrap().command else { panic!() };
         resolve(&args)
+    }
+
+    #[test]
+    fn a_database_has_its_place() {
+        for (words, place) in [
+            ("--db=sqlite", "/p/tasks.db"),
+            ("--db=sqlite --sqlite-location=/d --sqlite-filename=t", "/d/t"),
+            ("--db /d/x", "/d/x"),
+            ("--db x.db --sqlite-location=/d", "x.db"),
+        ] {
+            let StoreKind::Sqlite(sqlite) = config(words).ok().unwrap().store else { panic!("{words}") };
+            assert_eq!(sqlite.path, Path::new(place), "{words}");
+        }
+        let args = Args::try_parse_from(["remuda", "controller", "--db", "sqlight"]);
+        assert!(args.unwrap_err().to_string().contains("path of a database"));
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Control requests: answered at once, also while a task runs.
 
 use remuda_proto::message::content::{AbortRequest, Done, Shutdown};
+use remuda_proto::message::native::StopReason;
 use remuda_proto::{Frames, MsgId, MsgType, Now, Refusal, RemoteError};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::request::Request;
 use super::writer::shutdown_content;
-use super::{Effect, Ending, EngineCore, STOP_GRACE, Stopping, kernel_info};
+use super::{Effect, Ending, EngineCore, kernel_info};
 use crate::signal;
 
 #[derive(Deserialize)]
@@ -95,12 +96,9 @@ impl EngineCore {
         self.running.as_ref().is_some_and(|running| running.request.msg_id == *msg_id)
     }
 
-    /// Stops the program that runs: first with SIGTERM, then, on a deadline, with SIGKILL. A function goes on.
     fn stop_running(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let Some(running) = self.running.as_mut().filter(|running| running.program.is_some()) else { return };
-        if running.stopping.is_none() {
-            running.stopping = Some(Stopping::Asked { kill_at: now.instant + STOP_GRACE });
-            out.push(Effect::Signal { msg_id: running.request.msg_id.clone(), signal: signal::TERM });
+        if let Some(running) = &mut self.running {
+            running.stop(now.instant, StopReason::Asked, out);
         }
     }
 

@@ -1,6 +1,6 @@
 //! A request as it arrived on the shell or control socket.
 
-use remuda_proto::message::native::{ApplyContent, NativeTask};
+use remuda_proto::message::native::{ApplyContent, NativeTask, ProcessTask};
 use remuda_proto::{Body, Frames, Idents, MsgId, MsgType, Packer, Refusal};
 use serde::Deserialize;
 use serde_json::Value;
@@ -115,6 +115,9 @@ impl Asked {
             }
             NativeTask::Process(task) if task.argv.first().is_none_or(String::is_empty) => {
                 Self::Invalid("the process task names no program: its `argv` is empty".to_owned())
+            }
+            NativeTask::Process(ProcessTask { run_timeout: Some(limit), .. }) if limit.is_nan() || limit <= 0.0 => {
+                Self::Invalid(format!("the process task's `run_timeout` is {limit}: it is in seconds, and above 0"))
             }
             NativeTask::Process(task) => {
                 let stdin = task.stdin.then(|| body.last_buffer());

@@ -178,7 +178,7 @@ fn frames(body: Body) -> Frames {
 }
 
 fn outcome(exit_code: Option<i32>, signal: Option<i32>) -> ProcessOutcome {
-    ProcessOutcome { exit_code, signal, wall_us: 5, stdout_dropped_bytes: 0, stderr_dropped_bytes: 0 }
+    ProcessOutcome { exit_code, signal, wall_us: 5, stdout_dropped_bytes: 0, stderr_dropped_bytes: 0, stopped: None }
 }
 
 #[test]
@@ -430,6 +430,29 @@ fn a_program_told_to_stop_is_killed_after_a_grace() {
     let (_, content, buffers) = story.reply();
     assert_eq!(content["ename"], json!("TaskStopped"));
     assert_eq!((&content["remuda"]["process"]["signal"], buffers.len()), (&json!(9), 3));
+}
+
+#[test]
+fn a_program_that_runs_for_longer_than_it_may_is_stopped() {
+    let mut story = Story::serving();
+    let program = |limit: f64| json!({"remuda": {"process": {"argv": ["a"], "run_timeout": limit}}});
+    story.shell(MsgType::ApplyRequest, &program(1.5), &[]);
+    story.shell(MsgType::ApplyRequest, &program(1.5), &[]);
+    let limit = Duration::from_millis(1500);
+    assert_eq!(story.pass(limit), ["signal #0: 15"]);
+    assert_eq!(story.pass(STOP_GRACE), ["signal #0: 9"]);
+    story.ended(0, outcome(None, Some(9)));
+    let (_, content, _) = story.reply();
+    assert_eq!(content["ename"], json!("RunTimeout"));
+    assert_eq!(content["remuda"]["process"]["stopped"], json!("run_timeout"));
+    assert_eq!(story.engine.deadline(), Some(story.now.instant + limit), "the time in the queue does not count");
+    story.pass(limit);
+    story.ended(1, outcome(Some(0), None));
+    assert_eq!(story.reply().1["ename"], json!("RunTimeout"), "whatever its exit code, it is not done");
+    for limit in [0.0, -1.0] {
+        story.shell(MsgType::ApplyRequest, &program(limit), &[]);
+        assert!(story.reply().1["evalue"].as_str().unwrap().contains("run_timeout"));
+    }
 }
 
 #[test]

@@ -45,6 +45,20 @@ pub struct ProcessTask {
     /// Whether the last buffer is what the program reads on stdin; else it reads nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stdin: bool,
+    /// How long it may run, in seconds, above 0: then it is stopped. None: as long as it likes. The time in queues does not
+    /// count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_timeout: Option<f64>,
+}
+
+/// Why an engine stopped a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// Somebody asked for it.
+    Asked,
+    /// It ran for longer than its `run_timeout`.
+    RunTimeout,
 }
 
 /// What the content of a native task's reply says under `remuda`.
@@ -74,12 +88,15 @@ pub struct ProcessOutcome {
     /// The same of stderr.
     #[serde(default)]
     pub stderr_dropped_bytes: u64,
+    /// Why its engine stopped it, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<StopReason>,
 }
 
 impl ProcessOutcome {
-    /// Whether it exited with 0.
+    /// Whether it exited with 0, in its time.
     pub fn success(&self) -> bool {
-        self.exit_code == Some(0)
+        self.exit_code == Some(0) && self.stopped != Some(StopReason::RunTimeout)
     }
 }
 

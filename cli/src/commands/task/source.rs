@@ -1,7 +1,6 @@
 //! Where records come from: a controller that runs, ours or a stock one, or the database of one that has stopped.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
@@ -370,9 +369,7 @@ fn database(args: &SourceArgs) -> Option<SqliteConfig> {
     let words = Layers::read(Program::Controller, &["controller"], profile.dir(), None).ok()?;
     let all = ["remuda", "controller"].map(Into::into).into_iter().chain(words.words());
     let Command::Controller(controller) = Args::try_parse_from(all).ok()?.command else { return None };
-    let location = controller.sqlite_location.filter(|location| !location.as_os_str().is_empty());
-    let path: PathBuf = location.unwrap_or_else(|| profile.dir().to_owned()).join(controller.sqlite_filename);
-    let mut config = SqliteConfig::new(path);
+    let mut config = SqliteConfig::new(controller.database(profile.dir()));
     config.table = Some(controller.sqlite_table).filter(|table| !table.is_empty()).unwrap_or(config.table);
     Some(config)
 }
