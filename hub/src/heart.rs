@@ -600,6 +600,18 @@ mod tests {
     }
 
     #[test]
+    fn a_new_heart_may_answer_the_early_ping_before_the_last() {
+        let mut story = Story::new();
+        expect(&mut story, "e");
+        next(&mut story);
+        let (pinged, ping) = (story.now.instant, story.ping.clone());
+        next(&mut story);
+        assert_ne!(story.ping, ping);
+        story.pong("e", &ping);
+        assert_eq!(next(&mut story), new("e", pinged));
+    }
+
+    #[test]
     fn early_pings_leave_time_for_the_hearts_that_are_known_and_end_with_the_registration() {
         let mut story = Story::new();
         for heart in 0..1_000 {

@@ -264,6 +264,8 @@ struct Map<'a> {
     tally: Tally,
     /// Whether nothing more is to be begun.
     is_over: bool,
+    /// Whether that is because enough jobs had ended.
+    is_halted: bool,
     /// What is said of the first failures.
     failures: Vec<String>,
     /// The exit code of the last that failed.
@@ -300,6 +302,7 @@ impl<'a> Map<'a> {
             next: 0,
             tally: Tally::default(),
             is_over: false,
+            is_halted: false,
             failures: Vec::new(),
             last_failed: None,
         }
@@ -394,13 +397,14 @@ impl<'a> Map<'a> {
         }
         self.bar.inc(1);
         let ended = Ended { job, sent, result, metadata };
-        if let Some(log) = &mut self.log {
-            log.write(&ended.entry())?;
-        }
         if let (Some(folder), Ok(result)) = (&self.args.results, &ended.result) {
             results::write(folder, &ended.job, result).map_err(|error| {
                 Failure::new(error).hint(format!("what the programs write cannot be kept in `{}`", folder.display()))
             })?;
+        }
+        // Last: what the log has is not run again, so all that is kept of it must be there by now.
+        if let Some(log) = &mut self.log {
+            log.write(&ended.entry())?;
         }
         self.tally.done += 1;
         if let Some(reason) = ended.failure() {
@@ -440,7 +444,7 @@ impl<'a> Map<'a> {
 
     /// Begins nothing more. What waits is taken back, and what runs is stopped, unless it may end (`soon`).
     async fn halt(&mut self, soon: bool) {
-        self.is_over = true;
+        (self.is_over, self.is_halted) = (true, true);
         if !soon {
             return self.give_up().await;
         }
@@ -463,9 +467,9 @@ impl<'a> Map<'a> {
 
     fn summary(&self) -> ExitCode {
         let Tally { done, failed } = self.tally;
-        let halted = self.args.halt.is_reached(self.tally).is_some();
-        if halted {
-            let Halt::When { what, .. } = self.args.halt else { return ExitCode::SUCCESS };
+        if let Halt::When { what, .. } = self.args.halt
+            && self.is_halted
+        {
             say(&format!("stopped after {done} programs, as `--halt` says; {failed} failed"));
             if what == What::Success {
                 return ExitCode::SUCCESS;
@@ -479,7 +483,7 @@ impl<'a> Map<'a> {
         if failed > self.failures.len() as u64 {
             say(&format!("  and {} more", failed - self.failures.len() as u64));
         }
-        match self.last_failed.filter(|_| halted) {
+        match self.last_failed.filter(|_| self.is_halted) {
             Some(code) => ExitCode::from(u8::try_from(code).ok().filter(|code| *code != 0).unwrap_or(1)),
             None => ExitCode::FAILURE,
         }
