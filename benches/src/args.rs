@@ -30,6 +30,8 @@ pub(crate) enum Command {
     /// (internal) The work whose instructions are counted.
     #[command(hide = true)]
     Count(CountArgs),
+    /// `remuda map` beside xargs, GNU parallel, HyperQueue and a bare loop, on small programs.
+    Programs(ProgramsArgs),
     /// A client beside one that never reads its replies: is it slowed, and is memory bounded?
     Mute(MuteArgs),
     /// (internal) A client that never reads.
@@ -44,6 +46,26 @@ pub(crate) enum Command {
     /// (internal) The client that makes the load.
     #[command(hide = true)]
     Client,
+}
+
+/// Arguments of `programs`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ProgramsArgs {
+    /// How often each load is run by each
+    #[arg(long, default_value_t = 3)]
+    pub(crate) rounds: u32,
+    /// How many times `true` is run
+    #[arg(long, default_value_t = 2000)]
+    pub(crate) programs: u32,
+    /// A Python that has HyperQueue (`pip install hyperqueue`)
+    #[arg(long, value_name = "PYTHON")]
+    pub(crate) hyperqueue: Option<PathBuf>,
+    /// The `remuda` program. [default: beside this program]
+    #[arg(long, env = "REMUDA_PROGRAM")]
+    pub(crate) remuda: Option<PathBuf>,
+    /// Also write each run as a line of JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
 }
 
 /// A controller to measure.

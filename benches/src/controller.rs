@@ -55,7 +55,7 @@ pub(crate) fn line_up(args: &ControllerArgs, default: &[Kind]) -> Result<Vec<Can
     for &kind in if named { &args.controllers[..] } else { default } {
         let program = match kind {
             Kind::Relay => Ok(PathBuf::new()),
-            Kind::Remuda => find_remuda(args),
+            Kind::Remuda => find_remuda(args.remuda.as_deref()),
             Kind::Stock => find_python(args),
         };
         match program {
@@ -71,9 +71,9 @@ pub(crate) fn line_up(args: &ControllerArgs, default: &[Kind]) -> Result<Vec<Can
     Ok(found)
 }
 
-fn find_remuda(args: &ControllerArgs) -> Result<PathBuf> {
-    let path = match &args.remuda {
-        Some(path) => path.clone(),
+pub(crate) fn find_remuda(named: Option<&Path>) -> Result<PathBuf> {
+    let path = match named {
+        Some(path) => path.to_owned(),
         None => std::env::current_exe().context("cannot find this program")?.with_file_name("remuda"),
     };
     ensure!(path.is_file(), "no program `{}`: build it with `cargo build --release -p remuda`", path.display());

@@ -24,6 +24,7 @@ mod message;
 mod mute;
 mod parts;
 mod process;
+mod programs;
 mod records;
 mod relay;
 mod replies;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::Table(args) => table::run(&args),
         Command::Soak(args) => table::soak(&args),
         Command::Idle(args) => idle::run(&args),
+        Command::Programs(args) => programs::run(&args),
         Command::Relay => parts::serve("relay", relay::run),
         Command::Records(args) => records::run(&args),
         Command::Instructions(args) => instructions::run(&args),

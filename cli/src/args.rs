@@ -5,6 +5,7 @@ pub(crate) mod controller;
 pub(crate) mod debug;
 pub(crate) mod engine;
 pub(crate) mod map;
+pub(crate) mod run;
 pub(crate) mod task;
 
 use std::path::PathBuf;
@@ -30,6 +31,10 @@ pub(crate) enum Command {
     ///
     /// Uses the profile's running cluster, or else starts one for the time being.
     Map(map::MapArgs),
+    /// Run a program on an engine: its output comes as it is written, and its exit code is that of this command.
+    ///
+    /// Uses the profile's running cluster, or else starts one for the time being.
+    Run(run::RunArgs),
     /// Show the engines of a running cluster, and what they do.
     Status(StatusArgs),
     /// List tasks, read their results and output, abort them, run them again; also from the database of a stopped controller.
@@ -105,6 +110,20 @@ impl PlaceArgs {
         }
         text
     }
+}
+
+/// Where programs run.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(next_help_heading = "Cluster")]
+pub(crate) struct VenueArgs {
+    /// Start a cluster for the time being even if the profile has a running one
+    #[arg(long)]
+    pub(crate) embedded: bool,
+    /// Seconds to wait for the controller's answer
+    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
+    pub(crate) connect_timeout: f64,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
 }
 
 /// Where the configuration comes from.
@@ -193,6 +212,19 @@ pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Reads a size: `500`, `64k`, `1M`, `2G`, in powers of 1024.
+pub(crate) fn size(text: &str) -> Result<usize, String> {
+    let wrong = || format!("`{text}` is no size: give bytes, or `64k`, `1M`, `2G`");
+    let (digits, unit) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1 << 10),
+        Some((at, 'm' | 'M')) => (&text[..at], 1 << 20),
+        Some((at, 'g' | 'G')) => (&text[..at], 1 << 30),
+        _ => (text, 1_usize),
+    };
+    let count: usize = digits.parse().map_err(|_| wrong())?;
+    count.checked_mul(unit).filter(|size| *size > 0).ok_or_else(wrong)
+}
+
 fn version() -> &'static str {
     static VERSION: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
         let (libzmq, curve) = remuda_net::libzmq();
@@ -236,11 +268,23 @@ mod tests {
     }
 
     #[test]
+    fn sizes_have_units() {
+        assert_eq!((size("500"), size("64k"), size("1M"), size("2G")), (Ok(500), Ok(65_536), Ok(1 << 20), Ok(2 << 30)));
+        for text in ["", "k", "0", "-1", "1x", "1.5M"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn what_map_runs_may_have_options_of_its_own() {
         let Command::Map(map) = parse("remuda map -n 3 -- wc -l {} ::: a b").unwrap().command else { panic!() };
         assert_eq!(map.command, ["wc", "-l", "{}", ":::", "a", "b"]);
         let Command::Map(map) = parse("remuda map wc -l -n {} ::: a").unwrap().command else { panic!() };
         assert_eq!(map.command.len(), 6);
+        for words in ["remuda map -j2 -- wc -l", "remuda map --embedded -kn2 -- wc -l", "remuda map -n2 wc -l"] {
+            let Command::Map(map) = parse(words).unwrap().command else { panic!() };
+            assert_eq!((map.jobs, map.command.len()), (Some(2), 2), "{words}");
+        }
         for words in ["remuda map", "remuda map -n 0 -- true ::: a", "remuda map -n x -- true ::: a"] {
             assert_eq!(parse(words).unwrap_err().exit_code(), 2, "{words}");
         }

@@ -3,10 +3,14 @@
 mod cluster;
 mod controller;
 mod debug;
+mod embedded;
 mod engine;
 mod map;
+mod run;
+mod spooled;
 mod status;
 mod task;
+mod venue;
 
 use std::time::Duration;
 
@@ -22,6 +26,7 @@ pub(crate) fn run(invocation: Invocation) -> Outcome {
     let Invocation { command, notes, is_stock } = invocation;
     match command {
         Command::Map(args) => map::run(&args),
+        Command::Run(args) => run::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Task(command) => task::run(&command),
         Command::Debug(command) => debug::run(&command),

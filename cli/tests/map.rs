@@ -45,13 +45,16 @@ fn programs_that_fail_are_named_and_the_others_output_is_there() {
 }
 
 #[test]
-fn a_program_that_is_retried_succeeds_on_another_engine() {
+fn a_program_that_failed_is_tried_again_and_knows_it() {
     let place = place();
     let script = "[ -e tried ] || { touch tried; exit 1; }; echo {}";
     let done = map(&place, &["-n", "2", "-k", "--retries", "1", "--", "sh", "-c", script, ":::", "a", "b"]);
     assert_eq!((done.code, &*done.stdout), (Some(0), "a\nb\n"), "{}", done.stderr);
     let done = map(&place, &["-n", "1", "--retries", "5", "--", "false", ":::", "a"]);
-    assert_eq!(done.code, Some(1), "a program that all engines tried must not wait for another for ever");
+    assert_eq!(done.code, Some(1), "a program that always fails must not wait for another engine for ever");
+    let script = "echo $REMUDA_ATTEMPT; [ $REMUDA_ATTEMPT = 3 ]";
+    let done = map(&place, &["-n", "1", "--retries", "5", "--", "sh", "-c", script, ":::", "a"]);
+    assert_eq!((done.code, &*done.stdout), (Some(0), "3\n"), "{}", done.stderr);
 }
 
 #[test]

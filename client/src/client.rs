@@ -283,7 +283,13 @@ impl Client {
         join_all(told).await.into_iter().collect()
     }
 
-    async fn tell_one(&self, engine: EngineUuid, msg_type: &MsgType, content: &Value) -> Result<(), QueryError> {
+    /// Tells one engine, and gives what came of it.
+    pub(crate) async fn tell_for_reply(
+        &self,
+        engine: EngineUuid,
+        msg_type: &MsgType,
+        content: &Value,
+    ) -> Result<Arc<Outcome>, QueryError> {
         let timeout = Some(self.inner.query_timeout);
         let outcome = self.request(|msg_id| Event::Control {
             msg_id,
@@ -292,7 +298,12 @@ impl Client {
             content: content.clone(),
             timeout,
         });
-        match query::read::<Value>(self.inner.packer, msg_type, &*outcome.await?) {
+        outcome.await
+    }
+
+    async fn tell_one(&self, engine: EngineUuid, msg_type: &MsgType, content: &Value) -> Result<(), QueryError> {
+        let outcome = self.tell_for_reply(engine, msg_type, content).await?;
+        match query::read::<Value>(self.inner.packer, msg_type, &outcome) {
             // Whatever it was told, it will not do it any more.
             Ok(_) | Err(QueryError::EngineLost { .. }) => Ok(()),
             Err(error) => Err(error),

@@ -154,7 +154,7 @@ pub enum SubmitError {
         id: u32,
     },
     /// The controller's scheme is `pure`, in which there is nobody to see to options.
-    #[error("the controller's scheme `pure` knows no `after`, `follow`, `targets`, `retries` or `timeout`")]
+    #[error("the controller's scheme `pure` knows no options of tasks but `label`")]
     PureScheme,
     /// The client's own thread ended, or the controller was shut down.
     #[error("the client is disconnected")]

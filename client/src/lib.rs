@@ -40,6 +40,8 @@ mod client;
 #[cfg(feature = "io")]
 mod connect;
 #[cfg(feature = "io")]
+mod program_output;
+#[cfg(feature = "io")]
 mod result;
 #[cfg(feature = "io")]
 mod run;
@@ -56,7 +58,11 @@ pub use connect::ConnectOptions;
 pub use error::ConnectError;
 pub use error::{DecodeError, QueryError, SubmitError, TaskError, TooFewEngines};
 pub use outstanding::{Engine, Piece, PieceKind};
-pub use remuda_proto::message::native::{ProcessOutcome, ProcessTask, StopReason};
+#[cfg(feature = "io")]
+pub use program_output::OutputPart;
+pub use remuda_proto::message::content::ProgramStream;
+pub use remuda_proto::message::native::{Limits, ProcessOutcome, ProcessTask, ProgramInput, ProgramOutput, StopReason};
+pub use remuda_proto::message::needs::{Amount, Needs, NeedsError};
 pub use remuda_proto::{Dependency, EngineId, EngineUuid, MsgId, RemoteError};
 pub use reply::{ExecuteResult, MapError, Metadata, ProcessFailed, ProcessResult};
 #[cfg(feature = "io")]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use remuda_proto::message::content::EngineNotification;
 use remuda_proto::message::metadata::{ReplyEnvelope, replying_engine};
+use remuda_proto::message::needs::Extras;
 use remuda_proto::message::parent_msg_id;
 use remuda_proto::{
     Body, EngineId, EngineUuid, Envelope, Frames, Instant, Machine, Map, MsgId, MsgType, Now, Refusal, SeenSignatures,
@@ -100,6 +101,8 @@ impl Names {
 #[derive(Serialize)]
 struct DirectMetadata<'a> {
     label: &'a Option<Value>,
+    #[serde(rename = "remuda", skip_serializing_if = "Extras::is_empty")]
+    extras: Extras,
 }
 
 impl Outstanding {
@@ -144,7 +147,11 @@ impl Outstanding {
         };
         self.outputs.insert(msg_id.clone(), Collecting::default());
         let metadata = match route {
-            Route::Direct { label, .. } => self.pack(&DirectMetadata { label }),
+            Route::Direct { label, run_timeout, .. } => {
+                let mut extras = Extras::default();
+                extras.set_run_timeout(*run_timeout);
+                self.pack(&DirectMetadata { label, extras })
+            }
             Route::Balanced(metadata) => self.pack(metadata),
         };
         let (content, buffers) = match work {

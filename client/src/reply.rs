@@ -21,6 +21,8 @@ pub struct ProcessResult {
     pub stdout: Bytes,
     /// What it wrote to stderr.
     pub stderr: Bytes,
+    /// Its result, if the task had an `output`.
+    pub output: Option<Bytes>,
 }
 
 impl ProcessResult {
@@ -41,13 +43,13 @@ impl ProcessResult {
 
     /// Turns a program that did not exit with 0 into an error, which holds all that there is to know of it.
     pub fn checked(self) -> Result<Self, ProcessFailed> {
-        if self.success() { Ok(self) } else { Err(ProcessFailed(self)) }
+        if self.success() { Ok(self) } else { Err(ProcessFailed(Box::new(self))) }
     }
 }
 
 /// A program that did not exit with 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProcessFailed(pub ProcessResult);
+pub struct ProcessFailed(pub Box<ProcessResult>);
 
 impl std::fmt::Display for ProcessFailed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -245,7 +247,8 @@ pub fn process(packer: Packer, reply: &Reply) -> Result<ProcessResult, DecodeErr
     let Some(NativeReply::Process(outcome)) = native(packer, reply)? else {
         return Err(DecodeError::OtherKind { expected: "program" });
     };
-    Ok(ProcessResult { outcome, stdout: buffer(reply, 1)?, stderr: buffer(reply, 2)? })
+    let output = reply.body.buffer(3);
+    Ok(ProcessResult { outcome, stdout: buffer(reply, 1)?, stderr: buffer(reply, 2)?, output })
 }
 
 /// What a Python engine says of a code string.

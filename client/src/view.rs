@@ -4,7 +4,7 @@ mod direct;
 mod load_balanced;
 
 use bytes::Bytes;
-use remuda_proto::message::native::{NativeTask, ProcessTask};
+use remuda_proto::message::native::{NativeTask, ProcessTask, ProgramInput};
 use serde::Serialize;
 
 pub use direct::DirectView;
@@ -24,12 +24,16 @@ fn function<A: Serialize + ?Sized>(client: &Client, name: &str, argument: &A) ->
 }
 
 /// A program.
-fn process(client: &Client, mut task: ProcessTask, stdin: Option<Bytes>) -> Result<Work, SubmitError> {
+fn process(client: &Client, mut task: ProcessTask, input: Option<Bytes>) -> Result<Work, SubmitError> {
     if task.argv.first().is_none_or(String::is_empty) {
         return Err(SubmitError::NoProgram);
     }
-    task.stdin = stdin.is_some();
-    Ok(client.native_work(NativeTask::Process(task), stdin))
+    if input.is_some() {
+        task.input.get_or_insert(ProgramInput::Stdin);
+    }
+    let takes = !matches!(task.input, None | Some(ProgramInput::HostFile(_)));
+    let input = takes.then(|| input.unwrap_or_default());
+    Ok(client.native_work(NativeTask::Process(task), input))
 }
 
 /// A call of a Python function that engines can import.

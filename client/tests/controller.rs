@@ -252,7 +252,7 @@ async fn a_program_gets_its_stdin_and_gives_its_exit_code() {
         let request = Controller::receive(&mut controller.mux);
         // The client's ident, then the engine's.
         assert_eq!(request.idents[1].as_bytes(), b"e0");
-        assert_eq!(request.body.content(), br#"{"remuda":{"process":{"argv":["cat"],"stdin":true}}}"#);
+        assert_eq!(request.body.content(), br#"{"remuda":{"process":{"argv":["cat"],"input":"stdin"}}}"#);
         let content = json!({"status": "error", "ename": "ProcessFailed", "evalue": "", "traceback": [], "engine_info": {},
             "remuda": {"process": {"exit_code": null, "signal": 9, "wall_us": 1}}});
         let buffers = [Bytes::from_static(b"N."), request.body.last_buffer().unwrap(), Bytes::new()];

@@ -184,7 +184,10 @@ impl World {
         let id = |world: &Self, request: usize| world.ids.get(request % world.ids.len().max(1)).cloned();
         match step {
             Step::Direct(engine) => {
-                self.submit(Channel::Mux, Route::Direct { engine: format!("e{engine}").into(), label: None });
+                self.submit(
+                    Channel::Mux,
+                    Route::Direct { engine: format!("e{engine}").into(), label: None, run_timeout: None },
+                );
             }
             Step::Balanced => self.submit(Channel::Task, Route::Balanced(Box::default())),
             Step::Query => {

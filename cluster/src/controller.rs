@@ -371,6 +371,7 @@ impl Controller {
                     }
                     News::Granted(grant) => engines_file.grant(&grant),
                     News::Engines(state) => engines_file.save(&state),
+                    News::Signal { engine, body } => control.send(RelayEvent::Signal { engine, body }),
                     News::Resubmit { msg_id, body } => task.send(TaskEvent::Resubmit { msg_id, body }),
                     News::Explain { question, msg_ids, whole } => {
                         task.send(TaskEvent::Explain { question, msg_ids, whole });
@@ -390,7 +391,7 @@ impl Controller {
         let link = MonitorLink::new(hub_sender.clone(), config.max_hub_lag).with_backlog(backlog.clone());
         let monitor = || link.clone();
         let to_hub = hub_sender.clone();
-        let abort = move |msg_ids| task_sender.send(TaskEvent::Abort { msg_ids });
+        let tell_task = move |event| task_sender.send(event);
 
         if let Some(state) = state {
             hub_sender.send(hub::Event::Restore(state));
@@ -436,7 +437,7 @@ impl Controller {
         let mux = RelayDriver::new(client_mux, engine_mux, names, monitor(), unsent, |_| ());
         let mux = tells.iter().fold(mux, |driver, packer| driver.telling(*packer, receipts.clone()));
         let names = ["control", "control (engines)"];
-        let control = RelayDriver::new(client_control, engine_control, names, monitor(), unsent, abort);
+        let control = RelayDriver::new(client_control, engine_control, names, monitor(), unsent, tell_task);
         let (mux, control) = (mux.counted_in(&refusals), control.counted_in(&refusals));
         threads.push(spawn("mux", relay(Channel::Mux), mux, mux_mailbox, clock)?);
         threads.push(spawn("control", relay(Channel::Control), control, control_mailbox, clock)?);

@@ -2,10 +2,12 @@
 
 use std::fmt::Display;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use remuda_net::{Mailbox, Sender, mailbox};
 use remuda_proto::message::native::Announcement;
+use remuda_proto::message::needs::{Amount, NeedsError, Resources, check_name};
 use remuda_proto::{EngineConnection, EngineId, EngineUuid};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,6 +16,7 @@ use crate::function::Functions;
 use crate::machine::{Ending, Event};
 use crate::process::KEPT_BYTES;
 use crate::run::{self, RunError};
+use crate::spool::SPOOL_BYTES;
 
 /// How long the controller has to answer a registration, unless told otherwise (`engine/app.py: timeout`).
 pub const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,6 +31,9 @@ pub enum BuildError {
     /// Two functions by one name.
     #[error("there are two functions by the name `{0}`")]
     SameName(String),
+    /// A resource that cannot be named so.
+    #[error(transparent)]
+    Resource(#[from] NeedsError),
     /// It could run nothing.
     #[error("an engine without functions that runs no programs has nothing to do")]
     Idle,
@@ -64,6 +70,10 @@ pub(crate) struct Settings {
     pub(crate) registration_timeout: Duration,
     pub(crate) max_missed_pings: u32,
     pub(crate) kept_bytes: usize,
+    pub(crate) spool_bytes: u64,
+    pub(crate) folder: Option<PathBuf>,
+    pub(crate) slots: u32,
+    pub(crate) resources: Resources,
 }
 
 impl Engine {
@@ -80,8 +90,13 @@ impl Engine {
                 registration_timeout: REGISTRATION_TIMEOUT,
                 max_missed_pings: MAX_MISSED_PINGS,
                 kept_bytes: KEPT_BYTES,
+                spool_bytes: SPOOL_BYTES,
+                folder: None,
+                slots: 1,
+                resources: Resources::new(),
             },
             same_name: None,
+            wrong_resource: None,
         }
     }
 
@@ -118,6 +133,8 @@ pub struct EngineBuilder {
     settings: Settings,
     /// The first name that was given twice.
     same_name: Option<String>,
+    /// The first resource that cannot be named so.
+    wrong_resource: Option<NeedsError>,
 }
 
 impl EngineBuilder {
@@ -188,8 +205,41 @@ impl EngineBuilder {
         self
     }
 
-    /// How much of a program's stdout, and of its stderr, is kept for the reply, in bytes; [`KEPT_BYTES`] unless told
-    /// otherwise.
+    /// How many tasks of one core each it runs at once: one unless told otherwise; 0 counts as 1. Functions are then called
+    /// from several threads at a time.
+    #[must_use]
+    pub fn slots(mut self, slots: u32) -> Self {
+        self.settings.slots = slots.max(1);
+        self
+    }
+
+    /// Something of the user's own that it has, and that tasks take while they run: `("gpu", Amount::ONE)`.
+    #[must_use]
+    pub fn resource(mut self, name: &str, amount: Amount) -> Self {
+        match check_name(name) {
+            Ok(()) => drop(self.settings.resources.insert(name.into(), amount)),
+            Err(error) => drop(self.wrong_resource.get_or_insert(error)),
+        }
+        self
+    }
+
+    /// How many bytes may be in files, of all that programs wrote and that was too much for a reply, or that is read
+    /// while they run; [`SPOOL_BYTES`] unless told otherwise. What goes beyond is dropped, and the reply says how much.
+    #[must_use]
+    pub fn spool_limit(mut self, bytes: u64) -> Self {
+        self.settings.spool_bytes = bytes;
+        self
+    }
+
+    /// Where it makes files, for as long as they are needed: that of the system for temporary ones unless told otherwise.
+    #[must_use]
+    pub fn folder(mut self, folder: Option<PathBuf>) -> Self {
+        self.settings.folder = folder;
+        self
+    }
+
+    /// How much of a program's stdout, of its stderr and of its result is kept for the reply, in bytes; [`KEPT_BYTES`]
+    /// unless told otherwise. If there is more, all of it is in a file, from which a client can read it.
     #[must_use]
     pub fn kept_output(mut self, bytes: usize) -> Self {
         self.settings.kept_bytes = bytes;
@@ -203,6 +253,9 @@ impl EngineBuilder {
     pub fn build(self) -> Result<Engine, BuildError> {
         if let Some(name) = self.same_name {
             return Err(BuildError::SameName(name));
+        }
+        if let Some(error) = self.wrong_resource {
+            return Err(BuildError::Resource(error));
         }
         let settings = self.settings;
         if settings.functions.names().is_empty() && !settings.processes && !settings.null {
@@ -225,6 +278,8 @@ impl Settings {
             labels: self.labels.clone(),
             functions: self.functions.names(),
             process: self.processes,
+            slots: self.slots,
+            resources: self.resources.clone(),
         }
     }
 }

@@ -18,6 +18,8 @@ mod process;
 #[cfg(feature = "io")]
 mod run;
 mod signal;
+#[cfg(feature = "io")]
+mod spool;
 mod work;
 #[cfg(feature = "io")]
 mod worker;
@@ -34,4 +36,6 @@ pub use remuda_net::profile::{Place, Profile};
 pub use remuda_proto::EngineConnection;
 #[cfg(feature = "io")]
 pub use run::RunError;
+#[cfg(feature = "io")]
+pub use spool::SPOOL_BYTES;
 pub use work::{Outcome, Stream, Work};

@@ -1,23 +1,29 @@
-//! The engine as a machine: registration, the queue, one task at a time, aborts, the lost controller.
+//! The engine as a machine: registration, the queue, what runs and what it takes, aborts, the lost controller.
 
 mod control;
 mod held;
+mod output;
 mod probe;
 mod program;
 mod queue;
 mod request;
+mod room;
+mod running;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub use held::{HELD_FOR, MAX_HELD, MAX_HELD_BYTES};
+#[cfg(feature = "io")]
+pub(crate) use room::MAX_RUNNING;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use remuda_proto::message::content::{OkStatus, RegistrationReply};
-use remuda_proto::message::native::{Announcement, NativeReply, StopReason};
+use remuda_proto::message::content::{OkStatus, OutputRequest, RegistrationReply};
+use remuda_proto::message::native::{Announcement, Capability, NativeReply};
+use remuda_proto::message::needs::Extras;
 use remuda_proto::{
     Body, Date, EngineId, EngineUuid, Frames, Identity, Idents, Instant, Machine, MsgId, MsgType, Now, Refusal,
     RemoteError, SeenSignatures, Session, Status,
@@ -26,11 +32,13 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::pickle;
-use crate::signal;
 use crate::work::{Outcome, Stream, Work};
 use held::Held;
+use output::Reading;
 use queue::Queue;
 use request::{Asked, Request};
+use room::Room;
+use running::{Running, Runs};
 use writer::{Answer, Failure, Writer};
 
 /// How long a program that was told to stop may take before it is killed.
@@ -122,7 +130,7 @@ pub enum Event {
     Shell(Frames),
     /// A message on the control socket.
     Control(Frames),
-    /// The running task wrote something.
+    /// A task that runs wrote something.
     Output {
         /// The task.
         msg_id: MsgId,
@@ -131,12 +139,19 @@ pub enum Event {
         /// What it wrote.
         text: String,
     },
-    /// The running task ended.
+    /// A task that runs ended.
     TaskDone {
         /// The task.
         msg_id: MsgId,
         /// How.
         outcome: Outcome,
+    },
+    /// The answer to [`Effect::ReadOutput`].
+    OutputRead {
+        /// Its number.
+        number: u64,
+        /// The bytes, fewer than were asked for if there are no more so far; or why there are none.
+        bytes: Result<Bytes, RemoteError>,
     },
     /// A ping came (and was answered elsewhere, so that a busy machine never misses a beat).
     Ping,
@@ -170,14 +185,28 @@ pub enum Effect {
         /// The message.
         body: Body,
     },
-    /// Run a task, and answer with exactly one [`Event::TaskDone`]. None runs at the moment.
+    /// Run a task beside those that run, and answer with exactly one [`Event::TaskDone`]. None of this id runs.
     Start {
         /// The task.
         msg_id: MsgId,
+        /// Which attempt at it this is, from 1.
+        attempt: u32,
         /// What to run.
         work: Work,
     },
-    /// Send a signal to the process group of the running program. If it has ended by itself, nothing is to be done.
+    /// Read a part of what the program of a task wrote, and answer with exactly one [`Event::OutputRead`].
+    ReadOutput {
+        /// Tells it from others.
+        number: u64,
+        /// Which part of what.
+        part: OutputRequest,
+    },
+    /// What the program of this task wrote is needed no more.
+    ReleaseOutput {
+        /// The task.
+        msg_id: MsgId,
+    },
+    /// Send a signal to the process group of a program that runs. If it has ended by itself, nothing is to be done.
     Signal {
         /// The task.
         msg_id: MsgId,
@@ -197,7 +226,7 @@ pub enum Effect {
     Exit(Ending),
 }
 
-/// The machine. Runs one task at a time, in order of arrival.
+/// The machine. Starts tasks in order of arrival, each as soon as what it takes is free.
 pub struct EngineCore {
     /// Signs what we write, verifies what comes.
     writer: Writer,
@@ -219,8 +248,12 @@ pub struct EngineCore {
     phase: Phase,
     /// What waits. Empty unless something runs.
     queue: Queue,
-    /// The task that runs: started, and its end not yet told. Only while [`Phase::Serving`].
-    running: Option<Running>,
+    /// The tasks that run. Only while [`Phase::Serving`].
+    running: Runs,
+    /// What is free: all but what those in `running` take.
+    room: Room,
+    /// The parts of output that are being read.
+    reading: Reading,
     /// The replies on the shell socket that were sent last. Empty if all is answered at once.
     held: Held,
 }
@@ -237,26 +270,6 @@ enum Phase {
     Ended,
 }
 
-struct Running {
-    request: Request,
-    /// When its turn came.
-    started: Date,
-    /// The program, for messages; `None` for a function.
-    program: Option<String>,
-    /// When it has run for as long as it may. `None` for a function: that cannot be stopped.
-    until: Option<Instant>,
-    /// Whether and how far it was stopped. `None` for a function.
-    stopping: Option<Stopping>,
-}
-
-/// SIGTERM was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stopping {
-    reason: StopReason,
-    /// When SIGKILL follows; `None` once that was sent.
-    kill_at: Option<Instant>,
-}
-
 #[derive(Deserialize)]
 struct RegistrationStatus {
     status: Status,
@@ -271,13 +284,15 @@ impl EngineCore {
             seen: SeenSignatures::default(),
             wish: config.id,
             functions: config.announcement.functions.iter().cloned().collect(),
+            room: Room::new(Capability::native(&config.announcement)),
             announcement: config.announcement,
             null: config.null,
             registration_timeout: config.registration_timeout,
             max_missed_pings: config.max_missed_pings,
             phase: Phase::New,
             queue: Queue::default(),
-            running: None,
+            running: Runs::default(),
+            reading: Reading::default(),
             held: Held::default(),
         }
     }
@@ -289,7 +304,7 @@ impl EngineCore {
 
     /// How many requests wait for their turn or run.
     pub fn load(&self) -> usize {
-        self.queue.len() + usize::from(self.running.is_some())
+        self.queue.len() + self.running.len()
     }
 
     fn verify(&mut self, body: &Body) -> Result<(), Refusal> {
@@ -333,10 +348,10 @@ impl EngineCore {
         let request = self.read(frames)?;
         if let Some(probe) = self.probe(&request) {
             self.answer_probe(now, &request, &probe, out);
-        } else if let Some((idents, body)) = self.held.find(now.instant, &request.msg_id) {
+        } else if let Some((idents, body)) = self.held.find(now.instant, &request.msg_id, request.attempt()) {
             // A controller that was started anew sends it once more, since the reply was lost with the one before.
             out.push(Effect::Reply { link: Link::Shell, idents: idents.clone(), body: body.clone() });
-        } else if self.runs_now(&request.msg_id) || self.queue.has(&request.msg_id) {
+        } else if self.running.get(&request.msg_id).is_some() || self.queue.has(&request.msg_id) {
             // Its reply comes when it is done.
         } else if self.null && request.msg_type == MsgType::ApplyRequest {
             let none = vec![Bytes::from_static(pickle::NONE)];
@@ -350,46 +365,64 @@ impl EngineCore {
         Ok(())
     }
 
-    /// Answers a request that never had its turn.
-    fn answer_aborted(&mut self, now: Now, request: &Request, out: &mut Vec<Effect>) {
-        out.push(self.writer.status(now.date, Some(&request.body), "busy"));
-        out.push(self.writer.aborted(now.date, request));
-        self.hold(now, request, &out[out.len() - 1..]);
-        out.push(self.writer.status(now.date, Some(&request.body), "idle"));
+    /// Publishes that a request has its turn, or has had it.
+    fn tell_status(&mut self, now: Now, request: &Request, state: &str, out: &mut Vec<Effect>) {
+        if !request.extras.as_ref().is_ok_and(|extras| extras.quiet) {
+            out.push(self.writer.status(now.date, Some(&request.body), state));
+        }
     }
 
-    /// Gives requests their turn until one of them runs.
+    /// Answers a request that never had its turn.
+    fn answer_aborted(&mut self, now: Now, request: &Request, out: &mut Vec<Effect>) {
+        self.tell_status(now, request, "busy", out);
+        out.push(self.writer.aborted(now.date, request));
+        self.hold(now, request, &out[out.len() - 1..]);
+        self.tell_status(now, request, "idle", out);
+    }
+
+    /// Gives requests their turn, until one of them has to wait for what others take.
     fn advance(&mut self, now: Now, out: &mut Vec<Effect>) {
-        while self.running.is_none() {
+        while let Some(request) = self.queue.first() {
+            let waits = !self.running.is_empty()
+                && request
+                    .extras
+                    .as_ref()
+                    .is_ok_and(|extras| self.room.has(&extras.needs) && !self.room.fits(&extras.needs));
+            if waits {
+                return;
+            }
             let Some(request) = self.queue.pop() else { return };
-            out.push(self.writer.status(now.date, Some(&request.body), "busy"));
+            self.tell_status(now, &request, "busy", out);
             let before = out.len();
-            if let Some(work) = self.begin(now.date, &request, out) {
-                let (program, limit) = match &work {
-                    Work::Process { task, .. } => (task.argv.first().cloned(), task.run_timeout),
-                    Work::Function { .. } => (None, None),
+            if let Some((work, extras)) = self.begin(now.date, &request, out) {
+                let program = match &work {
+                    Work::Process { task, .. } => task.argv.first().cloned(),
+                    Work::Function { .. } => None,
                 };
-                let limit = limit.map(|limit| Duration::try_from_secs_f64(limit).unwrap_or(Duration::MAX));
-                let until = limit.map(|limit| now.instant + limit);
-                out.push(Effect::Start { msg_id: request.msg_id.clone(), work });
-                self.running = Some(Running { request, started: now.date, program, until, stopping: None });
+                let (msg_id, attempt) = (request.msg_id.clone(), extras.attempt());
+                out.push(Effect::Start { msg_id, attempt, work });
+                self.room.take(&extras.needs);
+                let limit = extras.run_timeout();
+                let running = Running::new(request, now.date, extras.needs, program);
+                self.running.start(now.instant, limit, running);
             } else {
                 self.hold(now, &request, &out[before..]);
-                out.push(self.writer.status(now.date, Some(&request.body), "idle"));
+                self.tell_status(now, &request, "idle", out);
             }
         }
     }
 
     /// The work that a request calls for; `None` if it was answered instead.
-    fn begin(&mut self, now: Date, request: &Request, out: &mut Vec<Effect>) -> Option<Work> {
+    fn begin(&mut self, now: Date, request: &Request, out: &mut Vec<Effect>) -> Option<(Work, Extras)> {
         let failure = match &request.msg_type {
-            MsgType::ApplyRequest => match Asked::read(self.writer.packer(), &request.body) {
-                Asked::Work(work) => match self.unmet(&work) {
-                    None => return Some(work),
+            MsgType::ApplyRequest => match (Asked::read(self.writer.packer(), &request.body), &request.extras) {
+                (Asked::Work(work), Ok(extras)) => match self.unmet(&work, extras) {
+                    None => return Some((work, extras.clone())),
                     Some(reason) => Failure::unmet(RemoteError::new("UnmetDependency", reason)),
                 },
-                Asked::Python => Failure::unmet(RemoteError::new("UnmetDependency", self.no_python("function"))),
-                Asked::Invalid(reason) => Failure::of(RemoteError::new("ValueError", reason)),
+                (Asked::Python, _) => Failure::unmet(RemoteError::new("UnmetDependency", self.no_python("function"))),
+                (Asked::Work(_), Err(reason)) => Failure::of(RemoteError::new("ValueError", reason.clone())),
+                (Asked::Invalid(reason), _) => Failure::of(RemoteError::new("ValueError", reason)),
             },
             MsgType::ExecuteRequest => Failure::unmet(RemoteError::new("NotImplementedError", self.no_python("code"))),
             MsgType::KernelInfoRequest => {
@@ -405,7 +438,11 @@ impl EngineCore {
     }
 
     /// Why this engine cannot run this, if it cannot.
-    fn unmet(&self, work: &Work) -> Option<String> {
+    fn unmet(&self, work: &Work, extras: &Extras) -> Option<String> {
+        if !self.room.has(&extras.needs) {
+            let has = self.room.describe();
+            return Some(format!("the task needs {}; engine {} has {has}", extras.needs, self.writer.id));
+        }
         match work {
             Work::Process { .. } if self.announcement.process => None,
             Work::Process { .. } => Some(format!("engine {} runs no programs; {}", self.writer.id, self.runs())),
@@ -443,24 +480,23 @@ impl EngineCore {
         if self.phase == Phase::Ended {
             return;
         }
-        let running = self.running.take();
-        let running = running.unwrap_or_else(|| panic!("task {msg_id} ended, but none was started"));
-        assert_eq!(running.request.msg_id, *msg_id, "the task that ended is the one that was started");
+        let running = self.running.end(msg_id);
+        self.room.give_back(&running.needs);
         let (request, started, before) = (&running.request, running.started, out.len());
         match outcome {
             Outcome::Value { pickle, msgpack } => {
                 let native = NativeReply::Function;
                 out.push(self.writer.ok(now.date, started, request, Some(&native), vec![pickle, msgpack]));
             }
-            Outcome::Program { mut ended, stdout, stderr } => {
+            Outcome::Program { mut ended, stdout, stderr, output } => {
                 ended.stopped = running.stopping.map(|stopping| stopping.reason);
-                let pickle = pickle::program(&ended, &stdout, &stderr);
+                let pickle = pickle::program(&ended, &stdout, &stderr, output.as_deref());
                 let error = (!ended.success()).then(|| {
                     let name = running.program.as_deref().unwrap_or_default();
                     program::error(name, &ended, &stderr)
                 });
                 let native = NativeReply::Process(ended);
-                let buffers = vec![pickle, stdout, stderr];
+                let buffers: Vec<Bytes> = [pickle, stdout, stderr].into_iter().chain(output).collect();
                 match error {
                     None => out.push(self.writer.ok(now.date, started, request, Some(&native), buffers)),
                     Some(error) => {
@@ -472,14 +508,15 @@ impl EngineCore {
             Outcome::Failed(error) => self.writer.failed(now.date, started, request, Failure::of(error), out),
         }
         self.hold(now, request, &out[before..]);
-        out.push(self.writer.status(now.date, Some(&request.body), "idle"));
+        self.tell_status(now, request, "idle", out);
         self.advance(now, out);
     }
 
     /// The last words: nothing has an effect afterwards.
     fn end(&mut self, ending: Ending, out: &mut Vec<Effect>) {
         self.phase = Phase::Ended;
-        self.running = None;
+        self.running = Runs::default();
+        self.room = Room::new(Capability::native(&self.announcement));
         self.queue = Queue::default();
         out.push(Effect::Exit(ending));
     }
@@ -524,13 +561,17 @@ impl Machine for EngineCore {
             }
             Event::Output { msg_id, stream, text } => {
                 // What a task wrote after its end belongs to nobody.
-                if let Some(running) = self.running.as_ref().filter(|running| running.request.msg_id == msg_id) {
+                if let Some(running) = self.running.get(&msg_id) {
                     out.push(self.writer.stream(now.date, &running.request.body, stream, text));
                 }
                 None
             }
             Event::TaskDone { msg_id, outcome } => {
                 self.done(now, &msg_id, outcome, out);
+                None
+            }
+            Event::OutputRead { number, bytes } => {
+                self.output_read(now, number, bytes, out);
                 None
             }
             Event::Ping => {
@@ -553,8 +594,7 @@ impl Machine for EngineCore {
             Phase::Registering { since } => Some(since + self.registration_timeout),
             Phase::Serving { last_ping, silence } => {
                 let lost = silence.map(|silence| last_ping + silence);
-                let kill = self.running.as_ref().and_then(Running::deadline);
-                lost.into_iter().chain(kill).min()
+                lost.into_iter().chain(self.running.deadline()).min()
             }
         }
     }
@@ -571,16 +611,7 @@ impl Machine for EngineCore {
                 if let Some(silence) = silence.filter(|silence| last_ping + *silence <= now.instant) {
                     return self.leave(now, Ending::ControllerLost { silence }, out);
                 }
-                let Some(running) = &mut self.running else { return };
-                if running.deadline().is_none_or(|at| at > now.instant) {
-                    return;
-                }
-                if let Some(stopping) = &mut running.stopping {
-                    stopping.kill_at = None;
-                    out.push(Effect::Signal { msg_id: running.request.msg_id.clone(), signal: signal::KILL });
-                } else {
-                    running.stop(now.instant, StopReason::RunTimeout, out);
-                }
+                self.running.on_deadline(now.instant, out);
             }
         }
     }
@@ -589,32 +620,11 @@ impl Machine for EngineCore {
         self.queue.check();
         self.held.check();
         let serving = matches!(self.phase, Phase::Serving { .. });
-        assert!(serving || self.running.is_none(), "{:?} with a running task", self.phase);
-        assert!(self.running.is_some() || self.queue.is_empty(), "something waits while nothing runs");
-        if let Some(running) = &self.running {
-            let may_stop = running.until.is_some() || running.stopping.is_some();
-            assert!(running.program.is_some() || !may_stop, "a function cannot be stopped");
-        }
+        assert!(serving || self.running.is_empty(), "{:?} with tasks that run", self.phase);
+        assert!(!self.running.is_empty() || self.queue.is_empty(), "something waits while nothing runs");
+        self.running.check();
+        self.room.check(self.running.iter().map(|running| &running.needs));
         assert_eq!(self.functions.len(), self.announcement.functions.len(), "functions have names of their own");
-    }
-}
-
-impl Running {
-    /// When it is to be stopped, or killed.
-    fn deadline(&self) -> Option<Instant> {
-        match self.stopping {
-            None => self.until,
-            Some(stopping) => stopping.kill_at,
-        }
-    }
-
-    /// Stops a program: first with SIGTERM, then, on a deadline, with SIGKILL. A function goes on, and so does what is
-    /// stopped already.
-    fn stop(&mut self, now: Instant, reason: StopReason, out: &mut Vec<Effect>) {
-        if self.program.is_some() && self.stopping.is_none() {
-            self.stopping = Some(Stopping { reason, kill_at: Some(now + STOP_GRACE) });
-            out.push(Effect::Signal { msg_id: self.request.msg_id.clone(), signal: signal::TERM });
-        }
     }
 }
 

@@ -21,16 +21,23 @@ struct Program<'a> {
     #[serde(with = "serde_bytes")]
     stderr: &'a [u8],
     wall_s: f64,
+    cpu_s: f64,
+    peak_memory_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<&'a serde_bytes::Bytes>,
 }
 
 /// How a program ended, as a dict.
-pub(crate) fn program(ended: &ProcessOutcome, stdout: &[u8], stderr: &[u8]) -> Bytes {
+pub(crate) fn program(ended: &ProcessOutcome, stdout: &[u8], stderr: &[u8], output: Option<&[u8]>) -> Bytes {
     let dict = Program {
         exit_code: ended.exit_code,
         signal: ended.signal,
         stdout,
         stderr,
         wall_s: ended.wall_us as f64 / 1e6,
+        cpu_s: (ended.user_us + ended.system_us) as f64 / 1e6,
+        peak_memory_bytes: ended.peak_memory_bytes,
+        output: output.map(serde_bytes::Bytes::new),
     };
     value(&dict).expect("numbers and bytes have a pickled form")
 }
@@ -42,15 +49,8 @@ mod tests {
 
     #[test]
     fn a_program_is_a_dict_with_its_output_as_bytes() {
-        let ended = ProcessOutcome {
-            exit_code: Some(3),
-            signal: None,
-            wall_us: 1_500_000,
-            stdout_dropped_bytes: 0,
-            stderr_dropped_bytes: 0,
-            stopped: None,
-        };
-        let bytes = program(&ended, b"out\xff", b"");
+        let ended = ProcessOutcome { exit_code: Some(3), wall_us: 1_500_000, ..ProcessOutcome::default() };
+        let bytes = program(&ended, b"out\xff", b"", None);
         let Value::Dict(dict) = serde_pickle::value_from_slice(&bytes, DeOptions::new()).unwrap() else {
             panic!("no dict")
         };

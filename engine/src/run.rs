@@ -13,7 +13,8 @@ use remuda_proto::{EngineConnection, EngineId, Identity, Now, Refusal, RemoteErr
 use crate::builder::Engine;
 use crate::heart::Heart;
 use crate::machine::{Config, Effect, Ending, EngineCore, Event, Link};
-use crate::worker::Worker;
+use crate::spool::Spool;
+use crate::worker::{Setup, Worker};
 
 /// How long to look whether anything listens at an address that did not answer.
 const LOOK: Duration = Duration::from_secs(1);
@@ -31,8 +32,8 @@ pub enum RunError {
     /// The sockets.
     #[error("cannot connect to the controller")]
     Net(#[from] NetError),
-    /// The thread for tasks.
-    #[error("cannot start a thread")]
+    /// What runs programs.
+    #[error("cannot make what is needed to run programs")]
     Thread(#[from] io::Error),
     /// No process listens where the file says.
     #[error("nothing answers at {address}: is the controller of this connection file still running?")]
@@ -77,6 +78,7 @@ struct Outside<'a> {
     refusals: [Refusals; 3],
     events: Sender<Event>,
     worker: Worker,
+    spool: Spool,
     /// From registration on.
     heart: Option<Heart>,
     /// From registration on.
@@ -108,7 +110,16 @@ pub(crate) fn run(engine: Engine, connection: &EngineConnection) -> Result<Endin
     let address = url(&interface, common.registration);
     let context = Context::new().secured(security);
     let hub = Socket::builder(&context, Kind::Dealer)?.identity(identity.as_bytes())?.connect([&address])?;
-    let worker = Worker::start(settings.functions, settings.kept_bytes, sender.clone())?;
+    let folder = settings.folder.unwrap_or_else(std::env::temp_dir);
+    let spool = Spool::new(folder.clone(), settings.spool_bytes);
+    let setup = Setup {
+        functions: settings.functions,
+        kept_bytes: settings.kept_bytes,
+        spool: spool.clone(),
+        folder,
+        processes: settings.processes,
+    };
+    let worker = Worker::start(setup, sender.clone())?;
     let mut outside = Outside {
         context,
         connection,
@@ -118,6 +129,7 @@ pub(crate) fn run(engine: Engine, connection: &EngineConnection) -> Result<Endin
         refusals: ["hub", "shell", "control"].map(Refusals::new),
         events: sender.clone(),
         worker,
+        spool,
         heart: None,
         id: EngineId(0),
         result: None,
@@ -222,13 +234,18 @@ impl Driver for Outside<'_> {
             Effect::Publish { topic, body } => {
                 self.sockets[IOPUB].send([&topic], &body);
             }
-            Effect::Start { msg_id, work } => {
+            Effect::Start { msg_id, attempt, work } => {
                 tracing::debug!(msg_id = msg_id.as_str(), "task started");
-                self.worker.run(msg_id, self.id, work);
+                self.worker.run(msg_id, attempt, self.id, work);
             }
+            Effect::ReadOutput { number, part } => {
+                let bytes = self.spool.read(&part);
+                self.events.send(Event::OutputRead { number, bytes });
+            }
+            Effect::ReleaseOutput { msg_id } => self.spool.release(&msg_id),
             Effect::Signal { msg_id, signal } => {
                 tracing::info!(msg_id = msg_id.as_str(), signal, "signal to the task's program");
-                self.worker.signal(signal);
+                self.worker.signal(&msg_id, signal);
             }
             Effect::Refused { link, from, refusal } => self.refusals[index(link)].note(from.as_ref(), &refusal),
             Effect::Exit(ending) => return self.leave(Ok(ending)),

@@ -17,9 +17,9 @@ pub enum Work {
     /// Run a program.
     Process {
         /// What to run; its `argv` is not empty.
-        task: ProcessTask,
-        /// What it reads on stdin; `None`: nothing.
-        stdin: Option<Bytes>,
+        task: Box<ProcessTask>,
+        /// The bytes of its [`ProcessTask::input`], if that takes any.
+        input: Option<Bytes>,
     },
 }
 
@@ -41,6 +41,8 @@ pub enum Outcome {
         stdout: Bytes,
         /// What was kept of its stderr.
         stderr: Bytes,
+        /// What was kept of its [`ProcessTask::output`], if it has one.
+        output: Option<Bytes>,
     },
     /// A function failed, or a program could not be started. Without an engine: the machine adds that.
     Failed(RemoteError),

@@ -1,88 +1,225 @@
-//! The thread that runs tasks, one at a time.
+//! The threads that run tasks: as many as there are tasks at a time.
 
-use std::sync::mpsc;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use nix::sys::signal::Signal;
 use remuda_net::{Clock, Sender};
-use remuda_proto::{EngineId, MsgId};
+use remuda_proto::{EngineId, Map, MsgId};
 
 use crate::function::Functions;
-use crate::machine::Event;
-use crate::process::{self, Group, Program};
-use crate::work::Work;
+use crate::machine::{Event, MAX_RUNNING};
+use crate::process::{self, Group, Groups, Guard, Program, Scratch};
+use crate::spool::Spool;
+use crate::work::{Outcome, Work};
 
-/// The thread, as the driver sees it. Dropping it kills the program that runs.
+/// The threads, as the driver sees them. Dropping it kills the programs that run.
 pub(crate) struct Worker {
-    /// `None` once the worker is to end.
-    tasks: Option<mpsc::Sender<Task>>,
-    group: Group,
-    thread: Option<JoinHandle<()>>,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    /// `None` for an engine that runs no programs.
+    guard: Option<Guard>,
+}
+
+/// What a worker needs to know.
+pub(crate) struct Setup {
+    pub(crate) functions: Functions,
+    pub(crate) kept_bytes: usize,
+    pub(crate) spool: Spool,
+    /// Where folders for files of tasks are made.
+    pub(crate) folder: PathBuf,
+    /// Whether it runs programs.
+    pub(crate) processes: bool,
+}
+
+struct Shared {
+    setup: Setup,
+    events: Sender<Event>,
+    /// For programs: which entries of it are in use.
+    groups: Option<(Arc<Groups>, Vec<AtomicBool>)>,
+    state: Mutex<State>,
+    /// Something is in the queue, or it is over.
+    wake: Condvar,
+    clock: Clock,
+}
+
+#[derive(Default)]
+struct State {
+    /// What no thread has taken yet.
+    queue: VecDeque<Task>,
+    /// How many threads wait for something in the queue.
+    idle: usize,
+    /// What runs, or is in the queue.
+    running: Map<MsgId, Group>,
+    /// It is over.
+    closed: bool,
 }
 
 struct Task {
     msg_id: MsgId,
+    attempt: u32,
     engine: EngineId,
     work: Work,
+    group: Group,
 }
 
 impl Worker {
-    /// Starts the thread; it tells `events` of output and ends.
-    pub(crate) fn start(functions: Functions, kept_bytes: usize, events: Sender<Event>) -> std::io::Result<Self> {
-        let (tasks, inbox) = mpsc::channel::<Task>();
+    /// Starts no thread yet; those that come tell `events` of output and ends.
+    pub(crate) fn start(setup: Setup, events: Sender<Event>) -> std::io::Result<Self> {
+        let guard = if setup.processes { Some(Guard::start(MAX_RUNNING)?) } else { None };
+        let groups = guard.as_ref().map(|guard| {
+            let groups = Arc::clone(guard.groups());
+            let used = (0..groups.len()).map(|_| AtomicBool::new(false)).collect();
+            (groups, used)
+        });
+        let (state, wake) = (Mutex::default(), Condvar::new());
+        let shared = Arc::new(Shared { setup, events, groups, state, wake, clock: Clock::new() });
+        Ok(Self { shared, threads: Vec::new(), guard })
+    }
+
+    /// Runs a task beside those that run.
+    pub(crate) fn run(&mut self, msg_id: MsgId, attempt: u32, engine: EngineId, work: Work) {
         let group = Group::default();
-        let own_group = group.clone();
-        // The program is tied to the thread that starts it, so this one lives until the engine ends.
-        let thread = std::thread::Builder::new().name("task".to_owned()).spawn(move || {
-            let _leave = LeaveOnPanic(events.clone());
-            for Task { msg_id, engine, work } in inbox {
-                let outcome = match work {
-                    Work::Function { name, argument } => functions.call(&name, &argument),
-                    Work::Process { task, stdin } => {
-                        let env = [("REMUDA_TASK_ID", msg_id.to_string()), ("REMUDA_ENGINE_ID", engine.to_string())];
-                        let program = Program { task: &task, stdin, env: &env, kept_bytes };
-                        process::run(program, &own_group, Clock::new(), &mut |stream, text| {
-                            events.send(Event::Output { msg_id: msg_id.clone(), stream, text });
-                        })
-                    }
-                };
-                own_group.end();
-                events.send(Event::TaskDone { msg_id, outcome });
-            }
-        })?;
-        Ok(Self { tasks: Some(tasks), group, thread: Some(thread) })
-    }
-
-    /// Runs a task. None runs at the moment.
-    pub(crate) fn run(&self, msg_id: MsgId, engine: EngineId, work: Work) {
-        self.group.begin(matches!(work, Work::Process { .. }));
-        let sent = self.tasks.as_ref().is_some_and(|tasks| tasks.send(Task { msg_id, engine, work }).is_ok());
-        assert!(sent, "the task thread lives as long as its engine");
-    }
-
-    /// Sends a signal to the program that runs.
-    pub(crate) fn signal(&self, signal: i32) {
-        if let Ok(signal) = Signal::try_from(signal) {
-            self.group.signal(signal);
-        } else {
-            tracing::warn!(signal, "no such signal on this system");
+        group.begin(matches!(work, Work::Process { .. }));
+        let mut state = self.shared.lock();
+        state.running.insert(msg_id.clone(), group.clone());
+        state.queue.push_back(Task { msg_id: msg_id.clone(), attempt, engine, work, group });
+        let enough = state.idle >= state.queue.len();
+        drop(state);
+        if enough {
+            self.shared.wake.notify_one();
+            return;
         }
+        let shared = Arc::clone(&self.shared);
+        // A program is tied to the thread that starts it, so threads live until the engine ends.
+        let thread = std::thread::Builder::new().name("slot".to_owned()).spawn(move || shared.work());
+        match thread {
+            Ok(thread) => self.threads.push(thread),
+            // Another one takes the task once it is free.
+            Err(error) if !self.threads.is_empty() => tracing::warn!(%error, "a task waits: no thread can be started"),
+            Err(error) => {
+                let mut state = self.shared.lock();
+                state.running.swap_remove(&msg_id);
+                state.queue.retain(|task| task.msg_id != msg_id);
+                drop(state);
+                let reason = format!("the engine cannot start a thread: {error}");
+                let outcome = Outcome::Failed(remuda_proto::RemoteError::new("OSError", reason));
+                self.shared.events.send(Event::TaskDone { msg_id, outcome });
+            }
+        }
+    }
+
+    /// Sends a signal to the program of a task.
+    pub(crate) fn signal(&self, msg_id: &MsgId, signal: i32) {
+        let Ok(signal) = Signal::try_from(signal) else {
+            return tracing::warn!(signal, "no such signal on this system");
+        };
+        let group = self.shared.lock().running.get(msg_id).cloned();
+        group.into_iter().for_each(|group| group.signal(signal));
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each change is one step, so a panic leaves nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The life of a thread.
+    fn work(&self) {
+        let _leave = LeaveOnPanic(self.events.clone());
+        let mut scratch = Scratch::default();
+        loop {
+            let mut state = self.lock();
+            while state.queue.is_empty() && !state.closed {
+                state.idle += 1;
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.idle -= 1;
+            }
+            if state.closed {
+                return;
+            }
+            let Some(task) = state.queue.pop_front() else { continue };
+            drop(state);
+            let Task { msg_id, attempt, engine, work, group } = task;
+            let outcome = match work {
+                Work::Function { name, argument } => self.setup.functions.call(&name, &argument),
+                Work::Process { task, input } => {
+                    let env = [
+                        ("REMUDA_TASK_ID", msg_id.to_string()),
+                        ("REMUDA_ENGINE_ID", engine.to_string()),
+                        ("REMUDA_ATTEMPT", attempt.to_string()),
+                    ];
+                    let entry = self.take_entry();
+                    let program = Program {
+                        msg_id: &msg_id,
+                        task: &task,
+                        input,
+                        env: &env,
+                        kept_bytes: self.setup.kept_bytes,
+                        spool: &self.setup.spool,
+                        folder: &self.setup.folder,
+                        entry: entry.as_ref().map(|entry| entry.groups.entry(entry.at)),
+                    };
+                    let tell = &mut |stream, text| {
+                        self.events.send(Event::Output { msg_id: msg_id.clone(), stream, text });
+                    };
+                    process::run(&program, &group, self.clock, &mut scratch, tell)
+                }
+            };
+            group.end();
+            self.lock().running.swap_remove(&msg_id);
+            self.setup.spool.ended(self.clock.now().instant, &msg_id);
+            self.events.send(Event::TaskDone { msg_id, outcome });
+        }
+    }
+
+    /// An entry in the guard's list, for as long as it is held.
+    fn take_entry(&self) -> Option<Entry<'_>> {
+        let (groups, used) = self.groups.as_ref()?;
+        let free = |used: &AtomicBool| !used.swap(true, Ordering::AcqRel);
+        let at = used.iter().position(free)?;
+        Some(Entry { groups, used: &used[at], at })
+    }
+}
+
+/// An entry in the guard's list.
+struct Entry<'a> {
+    groups: &'a Groups,
+    used: &'a AtomicBool,
+    at: usize,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.used.store(false, Ordering::Release);
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        let calling = self.group.close();
-        self.tasks = None;
+        let mut state = self.shared.lock();
+        state.closed = true;
+        state.queue.clear();
+        let calling = state.running.values().filter(|group| group.close()).count();
+        drop(state);
+        self.shared.wake.notify_all();
         // A function cannot be stopped: its thread ends with it, or with the process.
-        let thread = self.thread.take().filter(|_| !calling);
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the task thread panicked");
+        if calling == 0 {
+            for thread in self.threads.drain(..) {
+                if thread.join().is_err() {
+                    tracing::error!("a thread that runs tasks panicked");
+                }
+            }
         }
+        self.guard = None;
     }
 }
 
-/// An engine whose task thread has gone could never answer: it leaves, so that its tasks are given to others.
+/// An engine whose thread has gone could never answer that task: it leaves, so that its tasks are given to others.
 struct LeaveOnPanic(Sender<Event>);
 
 impl Drop for LeaveOnPanic {

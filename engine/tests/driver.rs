@@ -122,7 +122,7 @@ impl Controller {
     }
 
     fn program(&mut self, script: &str, stdin: Option<&'static [u8]>) -> MsgId {
-        let process = json!({"argv": ["sh", "-c", script], "stdin": stdin.is_some()});
+        let process = json!({"argv": ["sh", "-c", script], "input": stdin.map(|_| "stdin")});
         let buffers: Vec<Bytes> = stdin.into_iter().map(Bytes::from_static).collect();
         self.shell(MsgType::ApplyRequest, &json!({"remuda": {"process": process}}), &buffers)
     }

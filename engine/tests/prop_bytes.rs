@@ -48,7 +48,7 @@ fn part() -> impl Strategy<Value = Vec<u8>> {
             json!({"remuda": {"function": "f"}}),
             json!({"remuda": {"function": "g"}}),
             json!({"remuda": {"process": {"argv": ["x"]}}}),
-            json!({"remuda": {"process": {"argv": ["x"], "stdin": true}}}),
+            json!({"remuda": {"process": {"argv": ["x"], "input": "stdin"}}}),
             json!({"remuda": {"stop": true}, "msg_ids": []}),
             json!({"msg_ids": ["m0", "m1", "m2"]}),
             json!({"msg_ids": "m3", "remuda": {"stop": true}}),

@@ -179,6 +179,13 @@ pub enum Effect {
         /// The request, signed.
         body: Body,
     },
+    /// Give a request of the task scheduler's to the control relay, for the nanny of an engine.
+    Signal {
+        /// The engine.
+        engine: EngineUuid,
+        /// The request, signed.
+        body: Body,
+    },
     /// Ask the task scheduler about these tasks, which answers by a [`Monitor::Explained`]. With `whole`, ask the heart
     /// monitor and the drivers how they stand, too ([`Event::Hearts`], [`Event::Drivers`]).
     Explain {

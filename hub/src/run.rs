@@ -50,6 +50,13 @@ pub enum News {
         /// The request.
         body: Body,
     },
+    /// A request of the task scheduler's, for an engine's nanny: for the control relay.
+    Signal {
+        /// The engine.
+        engine: EngineUuid,
+        /// The request.
+        body: Body,
+    },
     /// A question: for the task scheduler, and if all is asked for, for the heart monitor and about the drivers.
     Explain {
         /// Number of the question.
@@ -177,6 +184,7 @@ impl<F: FnMut(News)> Driver for HubDriver<F> {
             hub::Effect::ForgetHeart(uuid) => (self.tell)(News::ForgetHeart(uuid)),
             hub::Effect::ExpectHeart(uuid) => (self.tell)(News::ExpectHeart(uuid)),
             hub::Effect::Resubmit { msg_id, body } => (self.tell)(News::Resubmit { msg_id, body }),
+            hub::Effect::Signal { engine, body } => (self.tell)(News::Signal { engine, body }),
             hub::Effect::Explain { question, msg_ids, whole } => {
                 (self.tell)(News::Explain { question, msg_ids, whole });
             }

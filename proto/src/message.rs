@@ -3,6 +3,7 @@
 pub mod content;
 pub mod metadata;
 pub mod native;
+pub mod needs;
 pub mod probe;
 pub mod story;
 
@@ -187,6 +188,8 @@ msg_types! {
     KernelInfoRequest = "kernel_info_request",
     LoadReply = "load_reply",
     LoadRequest = "load_request",
+    OutputReply = "output_reply",
+    OutputRequest = "output_request",
     PurgeReply = "purge_reply",
     PurgeRequest = "purge_request",
     QueueReply = "queue_reply",

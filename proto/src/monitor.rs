@@ -170,6 +170,13 @@ pub enum Monitor {
     },
     /// The answer to a question of the hub.
     Explained(Box<Explanation>),
+    /// The task scheduler has a request for the nanny of an engine, by way of the control channel.
+    Signal {
+        /// The engine.
+        engine: EngineUuid,
+        /// The request.
+        body: Body,
+    },
     /// The task scheduler reads no more from clients, since a limit is reached; or it reads again.
     Intake(Option<IntakeLimit>),
     /// Something that an engine published (topic `iopub`).

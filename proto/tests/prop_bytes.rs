@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use remuda_proto::message::metadata::{ReplyEnvelope, TaskMetadata};
-use remuda_proto::message::native::Need;
+use remuda_proto::message::native::Runs;
 use remuda_proto::message::{content, parent_msg_id};
 use remuda_proto::{
     Body, BodyBuilder, ClientConnection, DELIMITER, Date, Dependency, EngineConnection, Envelope, Frames, Header, Key,
@@ -80,7 +80,7 @@ proptest! {
             let _ = packer.unpack::<Header>(body.header());
             let _ = TaskMetadata::read(packer, &body).map(|metadata| (metadata.timeout(), metadata.retries()));
             let _ = ReplyEnvelope::read(packer, &body);
-            let _ = Need::read(packer, &MsgType::ApplyRequest, &body);
+            let _ = Runs::read(packer, &MsgType::ApplyRequest, &body);
             let _ = packer.unpack::<RemoteError>(body.content());
             let _ = packer.unpack::<content::AbortRequest>(body.content());
             let _ = packer.unpack::<content::RegistrationRequest>(body.content());

@@ -40,14 +40,15 @@ pub(crate) fn answer(packer: Packer, body: &Body) -> Option<Vec<MsgId>> {
 }
 
 /// The same message in other bytes: who has had it already drops it, by its signature. Its metadata has a mark that is used
-/// once, and that nobody reads; its parent header, if the metadata cannot have one.
-pub(crate) fn again(session: &mut Session, date: Date, body: &Body) -> Body {
+/// once, and that nobody reads; its parent header, if the metadata cannot have one. `attempt` is said in its metadata.
+pub(crate) fn again(session: &mut Session, date: Date, body: &Body, attempt: Option<usize>) -> Body {
     let packer = session.packer();
     let mark = session.header(date, MsgType::KernelInfoRequest).msg_id;
     let marked = |part: &[u8]| {
         let Ok(Value::Object(mut map)) = packer.unpack(part) else { return None };
         let Value::Object(ours) = map.entry("remuda").or_insert_with(|| Value::Object(Map::new())) else { return None };
         ours.insert("sent_again".to_owned(), json!(mark));
+        attempt.into_iter().for_each(|attempt| drop(ours.insert("attempt".to_owned(), json!(attempt))));
         Some(packer.pack(&map).expect("what was unpacked can be packed"))
     };
     let (parent, metadata) = match marked(body.metadata()) {
@@ -76,8 +77,8 @@ mod tests {
             let buffers = [Bytes::from_static(b"b")];
             let made = session.message(Date(0), MsgType::ApplyRequest, None, &metadata, &json!({"a": 1}), &buffers);
             let (msg_id, body) = made.unwrap();
-            let once = again(&mut session, Date(1), &body);
-            let twice = again(&mut session, Date(1), &once);
+            let once = again(&mut session, Date(1), &body, None);
+            let twice = again(&mut session, Date(1), &once, Some(3));
             for sent in [&once, &twice] {
                 session.key().verify(sent).unwrap();
                 assert_eq!(Envelope::read(packer, sent).unwrap().msg_id, msg_id);
@@ -97,7 +98,7 @@ mod tests {
                 let mut session = Session::new(SessionId::from("s"), "u", Key::new("k"), packer, 1);
                 let made = session.message(Date(0), MsgType::ApplyRequest, None, &metadata, &json!({}), &[]);
                 let (msg_id, body) = made.unwrap();
-                let once = again(&mut session, Date(1), &body);
+                let once = again(&mut session, Date(1), &body, None);
                 session.key().verify(&once).unwrap();
                 assert_eq!(Envelope::read(packer, &once).unwrap().msg_id, msg_id);
                 assert_eq!(once.metadata(), body.metadata());

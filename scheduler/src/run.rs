@@ -10,7 +10,7 @@ use remuda_net::{
 };
 use remuda_proto::message::parent_msg_id;
 use remuda_proto::monitor::Monitor;
-use remuda_proto::{Body, Frames, Identity, Idents, MsgId, Now, Packer, Refusal};
+use remuda_proto::{Body, Frames, Identity, Idents, Now, Packer, Refusal};
 
 use crate::broadcast::{Broadcast, BroadcastEffect, BroadcastEvent};
 use crate::relay::{OutputEffect, OutputEvent, OutputRelay, Relay, RelayEffect, RelayEvent};
@@ -308,16 +308,16 @@ impl<E: From<Monitor>> Driver for TaskDriver<E> {
 }
 
 /// Drives a [`Relay`]: the direct queue, or the control queue.
-pub struct RelayDriver<E, A> {
+pub struct RelayDriver<E, T> {
     sides: Sides,
     monitor: MonitorLink<E>,
-    /// Takes the ids of tasks that a client wants aborted to the task scheduler.
-    abort: A,
+    /// Takes what the task scheduler is to know.
+    tell_task: T,
     /// How replies are packed, if the hub is told which are out of our hands.
     tells: Option<Packer>,
 }
 
-impl<E: From<Monitor>, A: FnMut(Vec<MsgId>)> RelayDriver<E, A> {
+impl<E: From<Monitor>, T: FnMut(TaskEvent)> RelayDriver<E, T> {
     /// A driver over ROUTERs that are bound. `names` are those of the client's and the engine's side, for the log.
     pub fn new(
         clients: Socket,
@@ -325,9 +325,9 @@ impl<E: From<Monitor>, A: FnMut(Vec<MsgId>)> RelayDriver<E, A> {
         names: [&'static str; 2],
         monitor: MonitorLink<E>,
         unsent: Unsent,
-        abort: A,
+        tell_task: T,
     ) -> Self {
-        Self { sides: Sides::new(clients, engines, names, unsent), monitor, abort, tells: None }
+        Self { sides: Sides::new(clients, engines, names, unsent), monitor, tell_task, tells: None }
     }
 
     /// The same, and the hub is told which replies, in messages packed so, are out of our hands; there is a receipt for each, if
@@ -344,7 +344,7 @@ impl<E: From<Monitor>, A: FnMut(Vec<MsgId>)> RelayDriver<E, A> {
     }
 }
 
-impl<E: From<Monitor>, A: FnMut(Vec<MsgId>)> Driver for RelayDriver<E, A> {
+impl<E: From<Monitor>, T: FnMut(TaskEvent)> Driver for RelayDriver<E, T> {
     type Machine = Relay;
 
     fn sockets(&self) -> &[Socket] {
@@ -384,7 +384,8 @@ impl<E: From<Monitor>, A: FnMut(Vec<MsgId>)> Driver for RelayDriver<E, A> {
                 self.sides.send(CLIENTS, [&client].into_iter().chain(&idents), &body);
             }
             RelayEffect::Monitor(seen) => self.monitor.send(seen),
-            RelayEffect::Abort { msg_ids } => (self.abort)(msg_ids),
+            RelayEffect::Abort { msg_ids, stop } => (self.tell_task)(TaskEvent::Abort { msg_ids, stop }),
+            RelayEffect::Signalled { msg_id } => (self.tell_task)(TaskEvent::Signalled { msg_id }),
             RelayEffect::Refused { from, refusal } => self.sides.refuse(CLIENTS, Some(&from), &refusal),
         }
         ControlFlow::Continue(())

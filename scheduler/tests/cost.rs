@@ -253,7 +253,7 @@ fn a_task_leaves_the_middle_of_a_long_queue_at_the_same_cost() {
             world.submit(&json!({"timeout": timeout, "targets": if at % 2 == 0 { vec!["e0"] } else { vec![] }}));
         }
         let middle = MsgId::from((queued / 3).to_string());
-        let abort = world.handle(TaskEvent::Abort { msg_ids: vec![middle] });
+        let abort = world.handle(TaskEvent::Abort { msg_ids: vec![middle], stop: false });
         let before = world.scheduler.work();
         world.now.instant.0 += 1_000_000_000;
         world.scheduler.on_deadline(world.now, &mut world.out);

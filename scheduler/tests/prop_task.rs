@@ -30,6 +30,7 @@ enum Op {
         retries: u32,
         timeout_s: Option<u8>,
         need: usize,
+        priority: i32,
         /// The hub repeats it: nobody is sent its reply, and the hub is told.
         by_hub: bool,
     },
@@ -95,19 +96,20 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 fn op() -> impl Strategy<Value = Op> {
     let targets = prop_oneof![3 => Just(Vec::new()), 1 => prop::collection::vec(0..6_u8, 1..4)];
     let timeout = prop_oneof![3 => Just(None), 1 => (0..8_u8).prop_map(Some)];
+    let priority = prop_oneof![4 => Just(0), 1 => -2..3_i32];
     let need = prop_oneof![6 => Just(0), 1 => Just(1_usize), 1 => Just(2_usize)];
     let serves = prop_oneof![3 => Just([true, false, false]), 1 => Just([true; 3]), 1 => any::<[bool; 3]>()];
     prop_oneof![
-        12 => (ids(), ids(), targets, 0..3_u32, timeout, need, prop::bool::weighted(0.15)).prop_map(
-            |(after, follow, targets, retries, timeout_s, need, by_hub)| {
-                Op::Submit { after, follow, targets, retries, timeout_s, need, by_hub }
+        12 => (ids(), ids(), targets, 0..3_u32, timeout, need, priority, prop::bool::weighted(0.15)).prop_map(
+            |(after, follow, targets, retries, timeout_s, need, priority, by_hub)| {
+                Op::Submit { after, follow, targets, retries, timeout_s, need, priority, by_hub }
             },
         ),
         12 => (any::<u8>(), outcome()).prop_map(|(which, outcome)| Op::Answer { which, outcome }),
         1 => (0..6_u8, any::<u8>(), outcome()).prop_map(|(engine, task, outcome)| Op::Stray { engine, task, outcome }),
         4 => (0..6_u8, serves).prop_map(|(engine, serves)| Op::Join { engine, serves }),
         2 => (0..6_u8).prop_map(|engine| Op::Leave { engine }),
-        2 => (0..4_u8).prop_map(|seconds| Op::Pass { seconds }),
+        2 => prop_oneof![9 => 0..4_u8, 1 => 10..70_u8].prop_map(|seconds| Op::Pass { seconds }),
         1 => prop::collection::vec(any::<u8>(), 0..4).prop_map(|tasks| Op::Abort { tasks }),
         1 => (any::<u8>(), any::<bool>()).prop_map(|(task, by_hub)| Op::SameId { task, by_hub }),
     ]
@@ -132,8 +134,8 @@ fn identity(text: &str) -> Identity {
 }
 
 fn capability(serves: [bool; 3]) -> Capability {
-    let functions = if serves[2] { [Arc::from("mul")].into_iter().collect() } else { remuda_proto::Set::default() };
-    Capability { python: serves[0], process: serves[1], functions }
+    let functions = if serves[2] { [Arc::from("mul")].into_iter().collect() } else { BTreeSet::new() };
+    Capability { python: serves[0], process: serves[1], functions, ..Capability::stock() }
 }
 
 impl Both {
@@ -288,7 +290,7 @@ impl Both {
         };
         let timeout = task.timeout.map(|timeout| timeout.as_secs_f64());
         let metadata = json!({"after": dependency(&task.after), "follow": dependency(&task.follow),
-            "targets": task.targets, "retries": task.retries, "timeout": timeout});
+            "targets": task.targets, "retries": task.retries, "timeout": timeout, "remuda": {"priority": task.priority}});
         let content = match task.need {
             "process" => json!({"remuda": {"process": {"argv": ["true"]}}}),
             "mul" => json!({"remuda": {"function": "mul"}}),
@@ -386,7 +388,7 @@ impl Both {
     fn play(&mut self, op: Op) {
         let newest = self.tasks;
         match op {
-            Op::Submit { after, follow, targets, retries, timeout_s, need, by_hub } => {
+            Op::Submit { after, follow, targets, retries, timeout_s, need, priority, by_hub } => {
                 self.tasks += 1;
                 let dependency = |ids: Ids| Dependency {
                     ids: ids.back.iter().map(|back| before(newest, *back)).collect(),
@@ -409,6 +411,7 @@ impl Both {
                     retries,
                     // 0 would be none at all.
                     timeout: timeout_s.map(|seconds| Duration::from_millis(u64::from(seconds) * 1000 + 500)),
+                    priority,
                 };
                 if by_hub { self.repeat(task) } else { self.submit(task) }
             }
@@ -434,7 +437,7 @@ impl Both {
                 let ids: Vec<String> =
                     tasks.iter().map(|task| format!("t{}", usize::from(*task) % (newest + 1))).collect();
                 let msg_ids = ids.iter().map(|id| MsgId::from(&**id)).collect();
-                let out = self.handle(TaskEvent::Abort { msg_ids });
+                let out = self.handle(TaskEvent::Abort { msg_ids, stop: false });
                 let did = self.did(&out);
                 let expected = self.model.abort(self.now.instant, &ids, &did);
                 self.compare(&did, &expected);
@@ -449,6 +452,7 @@ impl Both {
                     targets: Vec::new(),
                     retries: 0,
                     timeout: None,
+                    priority: 0,
                 };
                 if by_hub { self.repeat_in_vain(&task) } else { self.submit(task) }
             }

@@ -129,7 +129,11 @@ impl StockEngine {
                 _ => code(self.session.packer(), &request.body),
             };
             self.running = Some((request, now.date));
-            out.push(Effect::Start { msg_id, work: Work::Function { name: "python".to_owned(), argument } });
+            out.push(Effect::Start {
+                msg_id,
+                attempt: 1,
+                work: Work::Function { name: "python".to_owned(), argument },
+            });
         }
     }
 
@@ -246,7 +250,7 @@ impl Machine for StockEngine {
                 }
                 (Link::Shell, Ok(()))
             }
-            Event::Ping => (Link::Hub, Ok(())),
+            Event::Ping | Event::OutputRead { .. } => (Link::Hub, Ok(())),
             Event::Stop => {
                 let content = UnregistrationRequest { id: self.id };
                 out.push(Effect::Hub(self.message(

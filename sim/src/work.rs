@@ -50,7 +50,12 @@ impl Script {
         match work {
             Work::Process { .. } => {
                 let exit_code = Some(i32::from(fails && !calm));
-                Outcome::Program { ended: ended(self, exit_code, None), stdout: result, stderr: Bytes::new() }
+                Outcome::Program {
+                    ended: ended(self, exit_code, None),
+                    stdout: result,
+                    stderr: Bytes::new(),
+                    output: None,
+                }
             }
             Work::Function { .. } if calm => value(result),
             Work::Function { .. } if is_unmet => Outcome::Failed(RemoteError::new("UnmetDependency", "")),
@@ -61,7 +66,8 @@ impl Script {
 
     /// A program that was ended by a signal.
     pub(crate) fn killed(self, signal: i32) -> Outcome {
-        Outcome::Program { ended: ended(self, None, Some(signal)), stdout: Bytes::new(), stderr: Bytes::new() }
+        let (stdout, stderr) = (Bytes::new(), Bytes::new());
+        Outcome::Program { ended: ended(self, None, Some(signal)), stdout, stderr, output: None }
     }
 }
 
@@ -70,14 +76,7 @@ fn value(result: Bytes) -> Outcome {
 }
 
 fn ended(script: Script, exit_code: Option<i32>, signal: Option<i32>) -> ProcessOutcome {
-    ProcessOutcome {
-        exit_code,
-        signal,
-        wall_us: script.time_us,
-        stdout_dropped_bytes: 0,
-        stderr_dropped_bytes: 0,
-        stopped: None,
-    }
+    ProcessOutcome { exit_code, signal, wall_us: script.time_us, ..ProcessOutcome::default() }
 }
 
 #[cfg(test)]

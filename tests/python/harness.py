@@ -204,7 +204,7 @@ class Cluster:
 
     def start_native_engine(self, *args):
         """A `remuda engine`; not waited for."""
-        return self.start("native", [remuda_binary(), "engine", "--profile-dir", self.profile_dir, *args])
+        return self.start("native", [remuda_binary(), "engine", "--slots=1", "--profile-dir", self.profile_dir, *args])
 
     # -- connection files
 

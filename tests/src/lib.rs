@@ -159,7 +159,7 @@ impl Place {
 
     /// Starts a native engine.
     pub fn engine(&self) -> Running {
-        self.start(&["engine"])
+        self.start(&["engine", "--slots", "1"])
     }
 }
 

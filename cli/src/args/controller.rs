@@ -108,9 +108,13 @@ pub(crate) struct ControllerArgs {
     /// How engines are chosen: leastload, lru, plainrandom, pure, twobin or weighted
     #[arg(long, default_value_t = Scheme::default(), help_heading = "Engines")]
     pub(crate) scheme: Scheme,
-    /// Most tasks sent to one engine at a time; 0: no limit
+    /// Most tasks sent to one engine at a time, for each that it runs at once; 0: no limit
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Engines")]
     pub(crate) hwm: u32,
+    /// Seconds that a task waits until it counts as one of the next higher priority; 0: it never does
+    #[arg(long, value_name = "S", default_value_t = TaskConfig::PRIORITY_AGE.as_secs(), help_heading = "Engines",
+          value_parser = priority_age)]
+    pub(crate) priority_age: u64,
 
     /// Most tasks without a reply; with as many, no more are read from clients until a quarter is done
     #[arg(long, value_name = "N", default_value_t = TaskConfig::MAX_PENDING_TASKS, help_heading = "Limits")]
@@ -288,6 +292,14 @@ fn ports(text: &str) -> Result<PortList, String> {
         }
     }
     Ok(PortList(all))
+}
+
+/// Below ten seconds, the order would be wrong for long-lived controllers.
+fn priority_age(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(seconds @ (0 | 10..=1_000_000_000)) => Ok(seconds),
+        _ => Err("give 0, or 10 seconds and more".to_owned()),
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::{PlaceArgs, seconds};
 #[derive(Debug, Subcommand)]
 pub(crate) enum DebugCommand {
     /// Tell what happened to a task, and why it is where it is.
+    #[command(visible_alias = "why")]
     Story(StoryArgs),
     /// Print the controller's state as JSON: set-up, limits, engines, queues, records, refused messages.
     Dump(DumpArgs),

@@ -1,10 +1,13 @@
 //! `remuda engine`.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ConfigArgs, LogArgs, PlaceArgs, seconds};
+use remuda_proto::message::needs::{Amount, check_name};
+
+use super::{ConfigArgs, LogArgs, PlaceArgs, seconds, size};
 
 /// Arguments of `remuda engine`.
 #[derive(Debug, Args)]
@@ -40,13 +43,33 @@ pub(crate) struct EngineArgs {
     /// Heartbeats of the controller that may be missing in a row before the engine ends; 0: any number
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub(crate) max_missed_pings: u32,
-    /// Words of your own that describe the engine
+    /// Programs to run at once, each on one core unless it asks for more; the cores of this machine unless told otherwise
+    #[arg(long, value_name = "N")]
+    pub(crate) slots: Option<NonZeroU32>,
+    /// Something that tasks take while they run, and how much of it there is: `gpu=2`
+    #[arg(long, value_name = "NAME=N", value_parser = resource)]
+    pub(crate) resource: Vec<(String, Amount)>,
+    /// Words of your own that describe the engine, for tasks that ask for them
     #[arg(long, value_name = "WORD")]
     pub(crate) label: Vec<String>,
+    /// Most bytes in files, of what programs write that is too much for a reply (`500M`, `2G`)
+    #[arg(long, value_name = "SIZE", default_value = "32G", value_parser = size)]
+    pub(crate) spool_limit: usize,
+    /// Folder for such files, and for files of programs; that of the system for temporary files unless told otherwise
+    #[arg(long, value_name = "DIR")]
+    pub(crate) spool_dir: Option<PathBuf>,
     /// Finish every task at once without running it, to measure what the rest costs
     #[arg(long)]
     pub(crate) null: bool,
     /// End when the process with this id does, which must be the parent
     #[arg(long, value_name = "PID", hide = true)]
     pub(crate) parent: Option<i32>,
+}
+
+/// `NAME=N`
+fn resource(text: &str) -> Result<(String, Amount), String> {
+    let (name, amount) = text.split_once('=').ok_or("give a name and an amount: `gpu=2`")?;
+    check_name(name).map_err(|error| error.to_string())?;
+    let amount = Amount::parse(name, amount).map_err(|error| error.to_string())?;
+    Ok((name.to_owned(), amount))
 }

@@ -9,7 +9,9 @@ use clap::Args;
 
 pub(crate) use halt::{Halt, Tally, What};
 
-use super::{PlaceArgs, seconds};
+use remuda_proto::message::needs::Needs;
+
+use super::{VenueArgs, seconds, size};
 
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
@@ -33,7 +35,7 @@ Examples:
   remuda map --shell -- 'zcat {} | wc -l' ::: *.gz"
 )]
 pub(crate) struct MapArgs {
-    /// How many run at once: engines of a cluster of its own, or tasks in a running one [default: the cores]
+    /// How many run at once: in a cluster of its own, or tasks in a running one [default: the cores]
     #[arg(short = 'n', short_alias = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) jobs: Option<u16>,
     /// Print what the programs write in the order of the values, not as they end
@@ -42,12 +44,18 @@ pub(crate) struct MapArgs {
     /// Begin each line with the values that it is for, and a tab
     #[arg(long)]
     pub(crate) tag: bool,
-    /// How often a program that fails is tried again, on another engine
+    /// How often a program that fails is tried again
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) retries: u32,
     /// Seconds that a program may run: then it is stopped, and has failed
     #[arg(long, value_name = "S", value_parser = seconds)]
     pub(crate) timeout: Option<f64>,
+    /// What each program takes of its engine while it runs, and words that the engine must have: `cpus=2,gpu=1,label=big`
+    #[arg(long, value_name = "WHAT", default_value = "", hide_default_value = true)]
+    pub(crate) needs: Needs,
+    /// Programs of higher priority come first, whoever submitted them
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub(crate) priority: i32,
     /// When to stop early: `now,fail=1` stops what runs, `soon,fail=1` lets it end; also `success=N`, `done=N`, and `fail=30%`
     #[arg(long, value_name = "WHEN", default_value = "never")]
     pub(crate) halt: Halt,
@@ -90,41 +98,9 @@ pub(crate) struct MapArgs {
     /// Size of a block: bytes, or 64k, 1M, 2G
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = size, requires = "pipe")]
     pub(crate) block: usize,
-    /// Start a cluster for the time being even if the profile has a running one
-    #[arg(long)]
-    pub(crate) embedded: bool,
-    /// Seconds to wait for the controller's answer
-    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
-    pub(crate) connect_timeout: f64,
     #[command(flatten)]
-    pub(crate) place: PlaceArgs,
+    pub(crate) venue: VenueArgs,
     /// The program and its arguments, then `:::` and the values
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM")]
     pub(crate) command: Vec<OsString>,
-}
-
-/// Reads a size: `500`, `64k`, `1M`, `2G`, in powers of 1024.
-fn size(text: &str) -> Result<usize, String> {
-    let wrong = || format!("`{text}` is no size: give bytes, or `64k`, `1M`, `2G`");
-    let (digits, unit) = match text.char_indices().last() {
-        Some((at, 'k' | 'K')) => (&text[..at], 1 << 10),
-        Some((at, 'm' | 'M')) => (&text[..at], 1 << 20),
-        Some((at, 'g' | 'G')) => (&text[..at], 1 << 30),
-        _ => (text, 1_usize),
-    };
-    let count: usize = digits.parse().map_err(|_| wrong())?;
-    count.checked_mul(unit).filter(|size| *size > 0).ok_or_else(wrong)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!((size("500"), size("64k"), size("1M"), size("2G")), (Ok(500), Ok(65_536), Ok(1 << 20), Ok(2 << 30)));
-        for text in ["", "k", "0", "-1", "1x", "1.5M"] {
-            assert!(size(text).is_err(), "{text}");
-        }
-    }
 }

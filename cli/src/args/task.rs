@@ -21,6 +21,8 @@ pub(crate) enum TaskCommand {
     Output(OutputArgs),
     /// Tell the cluster not to run tasks; with `--stop`, to end those that run.
     Abort(AbortArgs),
+    /// Tell the cluster not to run tasks, and to end those that run.
+    Stop(ChangeArgs),
     /// Run tasks once more, under new ids.
     Resubmit(ChangeArgs),
     /// Drop the records of tasks that have ended.

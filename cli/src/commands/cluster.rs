@@ -82,7 +82,8 @@ fn engine_program(args: &EngineArgs, is_stock: bool) -> Result<Vec<OsString>, Fa
     let default = if is_stock { EngineKind::Python } else { EngineKind::Native };
     let mut engine = match args.engines.unwrap_or(default) {
         EngineKind::Native => {
-            let mut engine = vec![this_program()?, "engine".into()];
+            // `-n` says how much runs at once, unless the user says something else of the engines.
+            let mut engine = vec![this_program()?, "engine".into(), "--slots".into(), "1".into()];
             if !args.daemonize {
                 engine.extend(end_with_this());
             }

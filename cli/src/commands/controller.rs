@@ -100,6 +100,7 @@ fn resolve(args: &ControllerArgs) -> Result<ControllerConfig, Failure> {
         task: TaskConfig {
             scheme: args.scheme,
             hwm: args.hwm,
+            priority_age: Duration::from_secs(args.priority_age),
             max_pending_tasks: args.max_pending_tasks,
             max_pending_bytes: args.max_pending_bytes,
             max_finished_ids: args.max_finished_ids,

@@ -1,6 +1,7 @@
 //! `remuda engine`: runs one until it is told to end.
 
 use std::ffi::OsString;
+use std::num::NonZeroU32;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -52,6 +53,14 @@ pub(crate) fn run(args: &EngineArgs, notes: &[String]) -> Outcome {
         .registration_timeout(Duration::from_secs_f64(args.timeout));
     for label in &args.label {
         builder = builder.label(label);
+    }
+    let cores = || thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
+    builder = builder
+        .slots(args.slots.map_or_else(cores, NonZeroU32::get))
+        .spool_limit(args.spool_limit as u64)
+        .folder(args.spool_dir.clone());
+    for (name, amount) in &args.resource {
+        builder = builder.resource(name, *amount);
     }
     let engine = builder.build()?;
     let stop = engine.stop_handle();

@@ -1,7 +1,6 @@
 //! `remuda map`: one process task for each row of values.
 
 mod blocks;
-mod embedded;
 mod input;
 mod joblog;
 mod producer;
@@ -18,13 +17,13 @@ use futures::StreamExt;
 use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use remuda_client::{Client, ConnectError, ConnectOptions, Metadata, MsgId, ProcessResult, Targets, TaskError};
-use remuda_cluster::LocalCluster;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use remuda_client::{Client, Metadata, MsgId, ProcessResult, ProgramStream, Targets, TaskError, TaskOptions};
 use tokio::sync::mpsc::Receiver;
 
 use crate::args::map::{Halt, MapArgs, Tally, What};
 use crate::commands::cluster::cores;
+use crate::commands::spooled::Spooled;
+use crate::commands::venue::{Interrupts, Venue};
 use crate::failure::{Failure, Outcome};
 use joblog::{Entry, JobLog, Resume};
 use producer::{Jobs, Next};
@@ -56,7 +55,7 @@ pub(crate) fn run(args: &MapArgs) -> Outcome {
         // From the first moment on, so that a Ctrl-C during the start leaves nothing behind either.
         let mut interrupts = Interrupts::new()?;
         let cluster = tokio::select! {
-            cluster = Cluster::find(args, &jobs) => cluster?,
+            cluster = find(args, &jobs) => cluster?,
             signal = interrupts.next() => return Ok(ExitCode::from(128 + signal)),
         };
         let count = jobs.known_count();
@@ -64,6 +63,13 @@ pub(crate) fn run(args: &MapArgs) -> Outcome {
         cluster.end();
         code
     })
+}
+
+/// The cluster to run on.
+async fn find(args: &MapArgs, jobs: &Jobs) -> Result<Venue, Failure> {
+    let slots = args.jobs.map_or_else(cores, usize::from).min(jobs.known_count().unwrap_or(usize::MAX)).max(1);
+    // An engine of its own has the same programs as we: what is missing is missing for all.
+    Venue::find(&args.venue, slots, || jobs.check_program()).await
 }
 
 /// Prints the commands.
@@ -78,103 +84,6 @@ fn dry_run(jobs: Jobs) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// SIGINT and SIGTERM.
-struct Interrupts {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Interrupts {
-    fn new() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    /// The number of the next signal.
-    async fn next(&mut self) -> u8 {
-        tokio::select! {
-            _ = self.interrupt.recv() => 2,
-            _ = self.terminate.recv() => 15,
-        }
-    }
-}
-
-/// Where the programs run.
-struct Cluster {
-    client: Client,
-    /// The cluster that was started for this command alone, if there was none.
-    embedded: Option<(LocalCluster, tempfile::TempDir)>,
-    /// Most tasks outstanding.
-    window: usize,
-    /// How many engines run programs; `None` if the controller does not say.
-    engines: Option<usize>,
-}
-
-impl Cluster {
-    /// How often a program can be tried again: no engine gets the same task twice, and one that all have tried would wait
-    /// for another for ever.
-    fn retries(&self, asked: u32) -> u32 {
-        let most =
-            self.engines.map_or(u32::MAX, |engines| u32::try_from(engines.saturating_sub(1)).unwrap_or(u32::MAX));
-        if asked > most {
-            say(&format!("note: each retry needs another engine: with {} it is {most} retries at most", most + 1));
-        }
-        asked.min(most)
-    }
-
-    async fn find(args: &MapArgs, jobs: &Jobs) -> Result<Self, Failure> {
-        if !args.embedded
-            && let Some((client, engines)) = running(args).await?
-        {
-            let window = args.jobs.map_or(WINDOW, usize::from);
-            return Ok(Self { client, embedded: None, window, engines });
-        }
-        // Here the engines have the same programs as we: what is missing is missing for all.
-        jobs.check_program()?;
-        let engines = args.jobs.map_or_else(cores, usize::from).min(jobs.known_count().unwrap_or(usize::MAX)).max(1);
-        let (client, cluster, folder) = embedded::start(engines).await?;
-        Ok(Self { client, embedded: Some((cluster, folder)), window: WINDOW, engines: Some(engines) })
-    }
-
-    fn end(self) {
-        drop(self.client);
-        if let Some((cluster, _folder)) = self.embedded {
-            cluster.stop();
-        }
-    }
-}
-
-/// A client of the profile's running cluster, and how many of its engines run programs; `None` if there is no cluster.
-async fn running(args: &MapArgs) -> Result<Option<(Client, Option<usize>)>, Failure> {
-    let profile = args.place.profile();
-    let file = profile.client_file();
-    // A place that was named must be right; the default one may well have no cluster.
-    let named = !args.place.options().is_empty();
-    let options = ConnectOptions::file(&file).timeout(Duration::from_secs_f64(args.connect_timeout));
-    let client = match Client::connect(options).await {
-        Ok(client) => client,
-        Err(ConnectError::NoFile { .. } | ConnectError::Stale { .. }) if !named => return Ok(None),
-        Err(error) => {
-            return Err(Failure::new(error).hint("use `--embedded` to start a cluster just for this command"));
-        }
-    };
-    let status = client.status().await?;
-    let programs = status.remuda.as_ref().map(|remuda| remuda.engines.values().filter(|engine| engine.process).count());
-    if let Some(remuda) = &status.remuda
-        && programs == Some(0)
-    {
-        return Err(Failure::new(anyhow::anyhow!(
-            "the cluster of `{}` has no engine that runs programs ({} engines in all)",
-            file.display(),
-            remuda.engines.len()
-        ))
-        .hint(format!(
-            "add one with `remuda engine{}`, or use `--embedded` to start a cluster just for this command",
-            args.place.options()
-        )));
-    }
-    Ok(Some((client, programs)))
-}
-
 /// A job that is under way.
 struct Running {
     job: Job,
@@ -186,6 +95,7 @@ struct Running {
 /// A job that has ended.
 struct Ended {
     job: Job,
+    msg_id: MsgId,
     sent: usize,
     result: Result<ProcessResult, TaskError>,
     metadata: Option<Metadata>,
@@ -219,10 +129,7 @@ impl Ended {
             }),
             runtime_s,
             sent: self.sent,
-            received: self
-                .result
-                .as_ref()
-                .map_or(0, |result| result.stdout.len() as u64 + result.outcome.stdout_dropped_bytes),
+            received: self.result.as_ref().map_or(0, stdout_bytes),
             // A job that was stopped for its time has not done what it should, whatever it said at the end.
             exit_code: outcome
                 .filter(|outcome| outcome.success() || outcome.exit_code != Some(0))
@@ -233,10 +140,25 @@ impl Ended {
         }
     }
 
+    /// What its engine has of its output, if that is more than is in the result.
+    fn spooled<'a>(&'a self, client: &'a Client) -> Option<Spooled<'a>> {
+        let result = self.result.as_ref().ok()?;
+        let engine = self.metadata.as_ref()?.engine_uuid.as_ref()?;
+        let outcome = &result.outcome;
+        let more = outcome.stdout_file_bytes > result.stdout.len() as u64
+            || outcome.stderr_file_bytes > result.stderr.len() as u64;
+        more.then_some(Spooled { client, engine, msg_id: &self.msg_id })
+    }
+
     /// What it holds in memory, in bytes.
     fn size(&self) -> usize {
         self.result.as_ref().map_or(0, |result| result.stdout.len() + result.stderr.len())
     }
+}
+
+/// How much a program wrote to stdout.
+fn stdout_bytes(result: &ProcessResult) -> u64 {
+    result.outcome.stdout_file_bytes.max(result.stdout.len() as u64) + result.outcome.stdout_dropped_bytes
 }
 
 /// Replies as they come: the number of the job by submission, and how it ended.
@@ -246,7 +168,7 @@ type Waiting = FuturesUnordered<LocalBoxFuture<'static, (usize, Result<ProcessRe
 struct Map<'a> {
     args: &'a MapArgs,
     client: &'a Client,
-    retries: u32,
+    options: TaskOptions,
     window: usize,
     log: Option<JobLog>,
     cwd: Option<String>,
@@ -273,10 +195,10 @@ struct Map<'a> {
 }
 
 impl<'a> Map<'a> {
-    fn new(args: &'a MapArgs, cluster: &'a Cluster, log: Option<JobLog>, count: Option<usize>) -> Self {
-        // Draws nothing unless stderr is a terminal.
-        let target = if args.no_bar { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        let bar = ProgressBar::with_draw_target(count.map(|count| count as u64), target);
+    fn new(args: &'a MapArgs, cluster: &'a Venue, log: Option<JobLog>, count: Option<usize>) -> Self {
+        // In a running cluster `-n` says how many tasks there are at a time.
+        let window = args.jobs.filter(|_| !cluster.is_embedded()).map_or(WINDOW, usize::from);
+        let bar = ProgressBar::with_draw_target(count.map(|count| count as u64), target(args));
         let template = match count {
             Some(_) => "{bar:32} {pos}/{len}  {elapsed} elapsed, {eta} left  {msg}",
             None => "{spinner} {pos} done  {elapsed} elapsed  {msg}",
@@ -285,11 +207,19 @@ impl<'a> Map<'a> {
         Self {
             args,
             client: &cluster.client,
-            retries: cluster.retries(args.retries),
+            options: TaskOptions {
+                retries: args.retries,
+                retry_anywhere: true,
+                quiet: true,
+                run_timeout: args.timeout.map(Duration::from_secs_f64),
+                priority: args.priority,
+                needs: args.needs.clone(),
+                ..TaskOptions::default()
+            },
             // What is under way when enough have ended runs, so nothing waits for its turn.
             window: match args.halt {
-                Halt::Never => cluster.window,
-                Halt::When { .. } => cluster.window.min(cluster.engines.unwrap_or_else(cores)).max(1),
+                Halt::Never => window,
+                Halt::When { .. } => window.min(cluster.slots.unwrap_or_else(cores)).max(1),
             },
             log,
             cwd: std::env::current_dir().ok().and_then(|dir| dir.into_os_string().into_string().ok()),
@@ -327,8 +257,13 @@ impl<'a> Map<'a> {
                     }
                 }
                 Some((index, result, metadata)) = self.waiting.next() => {
-                    match self.ended(index, result, metadata) {
+                    match self.ended(index, result, metadata).await {
                         Ok(Ok(())) => {}
+                        Ok(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
+                            self.is_over = true;
+                            self.give_up().await;
+                            broken.get_or_insert_with(|| error.into());
+                        }
                         Ok(Err(_)) => {
                             // Nobody reads what we print (`| head`): there is no use in going on.
                             self.give_up().await;
@@ -354,8 +289,9 @@ impl<'a> Map<'a> {
             }
         }
         self.bar.finish_and_clear();
-        if self.print_rest().is_err() {
-            return Ok(ExitCode::from(141));
+        match self.print_rest().await {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(ExitCode::from(141)),
+            printed => printed?,
         }
         let code = self.summary();
         broken.map_or(Ok(code), Err)
@@ -370,9 +306,9 @@ impl<'a> Map<'a> {
             self.bar.inc(1);
             return Ok(());
         }
-        let view = self.client.load_balanced_view().retries(self.retries);
+        let view = self.client.load_balanced_view().with_options(self.options.clone());
         let sent = stdin.as_ref().map_or(0, Bytes::len);
-        let result = view.process(job.task(self.cwd.clone(), self.args.timeout), stdin)?;
+        let result = view.process(job.task(self.cwd.clone()), stdin)?;
         let index = self.submitted;
         self.submitted += 1;
         self.running.insert(index, Running { job, msg_id: result.msg_id().clone(), sent });
@@ -384,21 +320,22 @@ impl<'a> Map<'a> {
     }
 
     /// Takes the end of one job, and prints what can be printed. The inner error: nobody reads it.
-    fn ended(
+    async fn ended(
         &mut self,
         index: usize,
         result: Result<ProcessResult, TaskError>,
         metadata: Option<Metadata>,
     ) -> Result<io::Result<()>, Failure> {
-        let Some(Running { job, sent, .. }) = self.running.remove(&index) else { return Ok(Ok(())) };
+        let Some(Running { job, sent, msg_id }) = self.running.remove(&index) else { return Ok(Ok(())) };
         if self.is_over && matches!(result, Err(TaskError::Aborted { .. })) {
             // It was taken back before it began.
             return Ok(Ok(()));
         }
         self.bar.inc(1);
-        let ended = Ended { job, sent, result, metadata };
+        let ended = Ended { job, msg_id, sent, result, metadata };
         if let (Some(folder), Ok(result)) = (&self.args.results, &ended.result) {
-            results::write(folder, &ended.job, result).map_err(|error| {
+            let written = results::write(folder, &ended.job, result, ended.spooled(self.client)).await;
+            written.map_err(|error| {
                 Failure::new(error).hint(format!("what the programs write cannot be kept in `{}`", folder.display()))
             })?;
         }
@@ -416,14 +353,14 @@ impl<'a> Map<'a> {
             self.bar.set_message(format!("{} failed", self.tally.failed));
         }
         if !self.args.keep_order {
-            return Ok(self.print(&ended));
+            return Ok(self.print(&ended).await);
         }
         self.early_bytes += ended.size();
         self.early.insert(index, ended);
         while let Some(ended) = self.early.remove(&self.next) {
             self.next += 1;
             self.early_bytes -= ended.size();
-            if let Err(error) = self.print(&ended) {
+            if let Err(error) = self.print(&ended).await {
                 return Ok(Err(error));
             }
         }
@@ -431,15 +368,25 @@ impl<'a> Map<'a> {
     }
 
     /// Prints what was kept for a turn that never came.
-    fn print_rest(&mut self) -> io::Result<()> {
-        let rest = std::mem::take(&mut self.early);
-        rest.values().try_for_each(|ended| self.print(ended))
+    async fn print_rest(&mut self) -> io::Result<()> {
+        for ended in std::mem::take(&mut self.early).into_values() {
+            self.print(&ended).await?;
+        }
+        Ok(())
     }
 
-    fn print(&self, ended: &Ended) -> io::Result<()> {
+    async fn print(&self, ended: &Ended) -> io::Result<()> {
         let Ok(result) = &ended.result else { return Ok(()) };
         let tag = self.args.tag.then(|| ended.job.values.join(" "));
-        self.bar.suspend(|| print(result, tag.as_deref()))
+        let Some(spooled) = ended.spooled(self.client) else {
+            return self.bar.suspend(|| print(result, tag.as_deref()));
+        };
+        // It is too much to have at once: it goes by in parts, and the bar must wait.
+        self.bar.set_draw_target(ProgressDrawTarget::hidden());
+        let printed = print_spooled(result, tag.as_deref(), &spooled).await;
+        self.bar.set_draw_target(target(self.args));
+        spooled.release().await;
+        printed
     }
 
     /// Begins nothing more. What waits is taken back, and what runs is stopped, unless it may end (`soon`).
@@ -490,13 +437,39 @@ impl<'a> Map<'a> {
     }
 }
 
+/// Where progress is shown: nowhere, unless stderr is a terminal.
+fn target(args: &MapArgs) -> ProgressDrawTarget {
+    if args.no_bar { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() }
+}
+
+/// Prints what a program wrote of which its engine has more than is in the result.
+async fn print_spooled(result: &ProcessResult, tag: Option<&str>, spooled: &Spooled<'_>) -> io::Result<()> {
+    let (mut stdout, mut stderr) = (Tagged::new(io::stdout(), tag), Tagged::new(io::stderr(), tag));
+    let streams: [(ProgramStream, &Bytes, u64, &mut dyn Write); 2] = [
+        (ProgramStream::Stdout, &result.stdout, result.outcome.stdout_file_bytes, &mut stdout),
+        (ProgramStream::Stderr, &result.stderr, result.outcome.stderr_file_bytes, &mut stderr),
+    ];
+    for (stream, head, all, to) in streams {
+        let written = spooled.rest(stream, head, all, to).await;
+        // Nobody to read the errors is no reason to stop.
+        written.or_else(|error| if stream == ProgramStream::Stderr { Ok(()) } else { Err(error) })?;
+    }
+    say_dropped(result);
+    Ok(())
+}
+
 /// Prints what a program wrote, as it wrote it, or with a tag before each line.
 fn print(result: &ProcessResult, tag: Option<&str>) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    write(&mut stdout, &result.stdout, tag)?;
+    let mut stdout = Tagged::new(io::stdout().lock(), tag);
+    stdout.write_all(&result.stdout)?;
     stdout.flush()?;
     // Nobody to read the errors is no reason to stop.
-    let _ = write(&mut io::stderr(), &result.stderr, tag);
+    let _ = Tagged::new(io::stderr(), tag).write_all(&result.stderr);
+    say_dropped(result);
+    Ok(())
+}
+
+fn say_dropped(result: &ProcessResult) {
     for (name, dropped) in
         [("stdout", result.outcome.stdout_dropped_bytes), ("stderr", result.outcome.stderr_dropped_bytes)]
     {
@@ -506,17 +479,39 @@ fn print(result: &ProcessResult, tag: Option<&str>) -> io::Result<()> {
             ));
         }
     }
-    Ok(())
 }
 
-fn write(to: &mut impl Write, text: &[u8], tag: Option<&str>) -> io::Result<()> {
-    let Some(tag) = tag else { return to.write_all(text) };
-    for line in text.split_inclusive(|byte| *byte == b'\n') {
-        to.write_all(tag.as_bytes())?;
-        to.write_all(b"\t")?;
-        to.write_all(line)?;
+/// Begins each line with a tag, if there is one.
+struct Tagged<'a, W> {
+    to: W,
+    tag: Option<&'a str>,
+    /// Whether the next byte begins a line.
+    at_start: bool,
+}
+
+impl<'a, W: Write> Tagged<'a, W> {
+    fn new(to: W, tag: Option<&'a str>) -> Self {
+        Self { to, tag, at_start: true }
     }
-    Ok(())
+}
+
+impl<W: Write> Write for Tagged<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(tag) = self.tag else { return self.to.write(bytes) };
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if self.at_start {
+                self.to.write_all(tag.as_bytes())?;
+                self.to.write_all(b"\t")?;
+            }
+            self.to.write_all(line)?;
+            self.at_start = line.ends_with(b"\n");
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }
 
 #[expect(clippy::print_stderr, reason = "talk goes to stderr")]

@@ -61,6 +61,8 @@ pub enum Route {
         engine: EngineUuid,
         /// A word of the application's own, kept in the task record.
         label: Option<Value>,
+        /// How long it may run.
+        run_timeout: Option<Duration>,
     },
     /// Wherever the task scheduler sends it. Boxed, for its size.
     Balanced(Box<TaskMetadata>),

@@ -16,6 +16,8 @@ use super::Outcome;
 pub struct Piece {
     /// When it came in.
     pub received: Date,
+    /// The engine that says so.
+    pub engine: Option<EngineUuid>,
     /// What it is.
     pub kind: PieceKind,
 }
@@ -101,7 +103,10 @@ impl Collecting {
         limit_bytes: usize,
     ) -> Result<Option<Piece>, Refusal> {
         let packer = session.packer();
-        let kind = match Envelope::read(packer, body)?.msg_type {
+        let Envelope { msg_type, session, .. } = Envelope::read(packer, body)?;
+        // An engine signs under its uuid (`engine/app.py`: the session is the identity).
+        let engine = (!session.as_str().is_empty()).then(|| EngineUuid::from(session.as_str()));
+        let kind = match msg_type {
             MsgType::Stream => {
                 let Stream { name, text } = packer.unpack(body.content())?;
                 let text = self.fit_text(text, limit_bytes);
@@ -122,7 +127,7 @@ impl Collecting {
             // The reply carries the same error; the rest (code shown again, comms) is for notebooks.
             _ => return Ok(None),
         };
-        Ok(Some(Piece { received, kind }))
+        Ok(Some(Piece { received, engine, kind }))
     }
 
     fn status(&mut self, packer: Packer, body: &Body) -> Result<(), Refusal> {

@@ -86,7 +86,7 @@ impl World {
 
     fn submit(&mut self, msg_id: &str, engine: Option<&str>) -> Vec<Effect> {
         let route = match engine {
-            Some(engine) => Route::Direct { engine: engine.into(), label: None },
+            Some(engine) => Route::Direct { engine: engine.into(), label: None, run_timeout: None },
             None => Route::Balanced(Box::default()),
         };
         let content = ApplyContent { remuda: Some(NativeTask::Function("mul".into())) };
@@ -232,7 +232,10 @@ fn a_reply_that_makes_no_sense_resolves_all_the_same() {
 fn output_is_passed_on_as_it_comes_and_ends_with_reply_and_idle_in_either_order() {
     let mut world = World::new();
     world.submit("t0", None);
-    let text = |kind| Effect::Output { msg_id: "t0".into(), piece: Piece { received: Date(0), kind } };
+    let text = |kind| Effect::Output {
+        msg_id: "t0".into(),
+        piece: Piece { received: Date(0), engine: Some("controller".into()), kind },
+    };
     let out = world.output("t0", "stream", &json!({"name": "stdout", "text": "hi"}));
     assert_eq!(out, [text(PieceKind::Stdout("hi".into()))]);
     let err = world.output("t0", "stream", &json!({"name": "stderr", "text": "no"}));
@@ -261,7 +264,7 @@ fn output_beyond_the_limit_is_counted_and_dropped() {
     // 18 bytes; of the next letters, of two bytes each, only one is within 20.
     world.output("t0", "stream", &json!({"name": "stdout", "text": "x".repeat(17)}));
     let effects = world.output("t0", "stream", &json!({"name": "stdout", "text": "éé"}));
-    let piece = Piece { received: Date(0), kind: PieceKind::Stdout("é".into()) };
+    let piece = Piece { received: Date(0), engine: Some("controller".into()), kind: PieceKind::Stdout("é".into()) };
     assert_eq!(effects, [Effect::Output { msg_id: "t0".into(), piece }]);
     assert_eq!(world.output("t0", "execute_result", &json!({"data": {"text/plain": "5"}})), []);
     world.idle("t0");

@@ -1,5 +1,7 @@
 //! Tasks that go to named engines.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use remuda_proto::EngineId;
 use remuda_proto::message::content::ExecuteRequest;
@@ -22,11 +24,12 @@ pub struct DirectView {
     client: Client,
     targets: Targets,
     label: Option<Value>,
+    run_timeout: Option<Duration>,
 }
 
 impl DirectView {
     pub(crate) fn new(client: Client, targets: Targets) -> Self {
-        Self { client, targets, label: None }
+        Self { client, targets, label: None, run_timeout: None }
     }
 
     /// The engines that it means now.
@@ -43,6 +46,13 @@ impl DirectView {
         Self { label: Some(label.into()), ..self.clone() }
     }
 
+    /// A view whose tasks may run for so long: then they are stopped, and fail with `RunTimeout`. Only native engines see to
+    /// it, and only programs can be stopped: nobody watches tasks that go past the task scheduler.
+    #[must_use]
+    pub fn run_timeout(&self, limit: Duration) -> Self {
+        Self { run_timeout: Some(limit), ..self.clone() }
+    }
+
     /// Calls a function that the engines have registered under this name; the results are in the order of the engines.
     pub fn call<A: Serialize + ?Sized, T: DeserializeOwned>(
         &self,
@@ -52,13 +62,13 @@ impl DirectView {
         Ok(self.submit(&super::function(&self.client, function, argument)?, reply::function))
     }
 
-    /// Runs a program on each engine, with `stdin` to read; see [`LoadBalancedView::process`](crate::LoadBalancedView::process).
+    /// Runs a program on each engine, with `input` to read; see [`LoadBalancedView::process`](crate::LoadBalancedView::process).
     pub fn process(
         &self,
         task: ProcessTask,
-        stdin: impl Into<Option<Bytes>>,
+        input: impl Into<Option<Bytes>>,
     ) -> Result<AsyncMapResult<ProcessResult>, SubmitError> {
-        Ok(self.submit(&super::process(&self.client, task, stdin.into())?, reply::process))
+        Ok(self.submit(&super::process(&self.client, task, input.into())?, reply::process))
     }
 
     /// Calls a function of an importable module on Python engines; see
@@ -80,7 +90,8 @@ impl DirectView {
 
     fn submit<T>(&self, work: &Work, decode: Decode<T>) -> AsyncMapResult<T> {
         let submit = |id| {
-            let route = Route::Direct { engine: self.client.uuid(id)?, label: self.label.clone() };
+            let (engine, label) = (self.client.uuid(id)?, self.label.clone());
+            let route = Route::Direct { engine, label, run_timeout: self.run_timeout };
             Ok(AsyncResult::new(self.client.submit(route, work.clone())?, decode))
         };
         AsyncMapResult::new(self.client.clone(), self.engine_ids().into_iter().map(submit).collect())

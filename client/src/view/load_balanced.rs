@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use remuda_proto::message::metadata::TaskMetadata;
 use remuda_proto::message::native::ProcessTask;
+use remuda_proto::message::needs::Needs;
 use remuda_proto::{Dependency, EngineId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -31,6 +32,19 @@ pub struct TaskOptions {
     pub timeout: Option<Duration>,
     /// A word of the application's own, kept in the task record.
     pub label: Option<Value>,
+    /// How long it may run; then it is stopped. `None`: as long as it likes.
+    pub run_timeout: Option<Duration>,
+    /// Of tasks that wait, those of higher priority come first. See [`LoadBalancedView::priority`].
+    pub priority: i32,
+    /// What it asks of its engine, and takes while it runs.
+    pub needs: Needs,
+    /// Whether it fails at once if no engine that is there could ever run it; else it waits for one.
+    pub fail_unplaceable: bool,
+    /// Whether a further try may be on an engine where it failed.
+    pub retry_anywhere: bool,
+    /// Whether a native engine saves itself the word that it begins and ends, which only the end of
+    /// [`AsyncResult::output`](crate::AsyncResult) needs: it costs as much as the rest of a small task.
+    pub quiet: bool,
 }
 
 /// Submits tasks to the task scheduler. Cheap to clone.
@@ -95,6 +109,39 @@ impl LoadBalancedView {
         self.with(|options| options.timeout = Some(timeout))
     }
 
+    /// A view whose tasks may run for so long: then they are stopped, and fail with `RunTimeout`. The time in queues does
+    /// not count. A function of a native engine cannot be stopped.
+    #[must_use]
+    pub fn run_timeout(&self, limit: Duration) -> Self {
+        self.with(|options| options.run_timeout = Some(limit))
+    }
+
+    /// A view whose tasks have this priority; 0 unless told otherwise. Of tasks that the same engine may run, those of
+    /// higher priority come first. So that none waits for ever, a task gains one level for each minute that it waits
+    /// (or as the controller was told).
+    #[must_use]
+    pub fn priority(&self, priority: i32) -> Self {
+        self.with(|options| options.priority = priority)
+    }
+
+    /// A view whose tasks ask this of their engine: `"cpus=2,gpu=1,label=big".parse()?`.
+    #[must_use]
+    pub fn needs(&self, needs: Needs) -> Self {
+        self.with(|options| options.needs = needs)
+    }
+
+    /// A view whose tasks fail at once if no engine that is there could ever run them; else they wait for one.
+    #[must_use]
+    pub fn fail_unplaceable(&self, fail: bool) -> Self {
+        self.with(|options| options.fail_unplaceable = fail)
+    }
+
+    /// A view whose tasks may be tried again on an engine where they failed; else each try is on another one.
+    #[must_use]
+    pub fn retry_anywhere(&self, anywhere: bool) -> Self {
+        self.with(|options| options.retry_anywhere = anywhere)
+    }
+
     /// A view whose tasks carry this word in their records.
     #[must_use]
     pub fn label(&self, label: impl Into<Value>) -> Self {
@@ -120,15 +167,15 @@ impl LoadBalancedView {
         AsyncMapResult::new(self.client.clone(), results)
     }
 
-    /// Runs a program, with `stdin` to read; `task.stdin` is set accordingly. A program that exits with another code than
-    /// 0 gives a result that says so, no error ([`ProcessResult::checked`] makes one of it). For the scheduler it has
+    /// Runs a program, with `input` to read: on stdin, unless `task.input` says otherwise. A program that exits with
+    /// another code than 0 gives a result that says so, no error ([`ProcessResult::checked`] makes one of it). For the scheduler it has
     /// failed all the same: `retries` count, and tasks that need its success do not run.
     pub fn process(
         &self,
         task: ProcessTask,
-        stdin: impl Into<Option<Bytes>>,
+        input: impl Into<Option<Bytes>>,
     ) -> Result<AsyncResult<ProcessResult>, SubmitError> {
-        self.submit(super::process(&self.client, task, stdin.into())?, reply::process)
+        self.submit(super::process(&self.client, task, input.into())?, reply::process)
     }
 
     /// Calls a function of an importable module on a Python engine: `("operator", "mul", &(6, 7))`. Arguments and result
@@ -159,6 +206,12 @@ impl LoadBalancedView {
         metadata.follow = options.follow;
         metadata.targets = targets;
         metadata.label = options.label;
+        metadata.extras.priority = options.priority;
+        metadata.extras.needs = options.needs;
+        metadata.extras.fail_unplaceable = options.fail_unplaceable;
+        metadata.extras.retry_anywhere = options.retry_anywhere;
+        metadata.extras.quiet = options.quiet;
+        metadata.extras.set_run_timeout(options.run_timeout);
         metadata.set_retries(options.retries);
         metadata.set_timeout(options.timeout);
         Ok(metadata)

@@ -21,6 +21,10 @@ impl EngineCore {
     /// Each control request is answered, and its handling is told on iopub as a task's is.
     pub(super) fn control(&mut self, now: Now, frames: Frames, out: &mut Vec<Effect>) -> Result<(), Refusal> {
         let request = self.read(frames)?;
+        if request.msg_type == MsgType::OutputRequest {
+            self.output_request(now, request, out);
+            return Ok(());
+        }
         out.push(self.writer.status(now.date, Some(&request.body), "busy"));
         let mut shutdown = None;
         let reply = match &request.msg_type {
@@ -62,7 +66,7 @@ impl EngineCore {
         Ok(())
     }
 
-    fn unpack<T: for<'a> Deserialize<'a>>(&self, request: &Request) -> Result<T, RemoteError> {
+    pub(super) fn unpack<T: for<'a> Deserialize<'a>>(&self, request: &Request) -> Result<T, RemoteError> {
         let content = self.writer.packer().unpack(request.body.content());
         content.map_err(|error| RemoteError::new("ValueError", format!("the request is not understood: {error}")))
     }
@@ -75,14 +79,14 @@ impl EngineCore {
                 self.answer_aborted(now, &request, out);
             }
             if stop {
-                self.stop_running(now, out);
+                self.running.stop_all(now.instant, StopReason::Asked, out);
             }
             return;
         }
         for msg_id in &abort.msg_ids {
-            if self.runs_now(msg_id) {
+            if self.running.get(msg_id).is_some() {
                 if stop {
-                    self.stop_running(now, out);
+                    self.running.stop(now.instant, msg_id, StopReason::Asked, out);
                 }
                 continue;
             }
@@ -92,17 +96,7 @@ impl EngineCore {
         }
     }
 
-    pub(super) fn runs_now(&self, msg_id: &MsgId) -> bool {
-        self.running.as_ref().is_some_and(|running| running.request.msg_id == *msg_id)
-    }
-
-    fn stop_running(&mut self, now: Now, out: &mut Vec<Effect>) {
-        if let Some(running) = &mut self.running {
-            running.stop(now.instant, StopReason::Asked, out);
-        }
-    }
-
-    /// Sends a signal to the program that runs. With none, an interrupt is ignored (`engine/nanny.py` and a Python
+    /// Sends a signal to the programs that run. With none, an interrupt is ignored (`engine/nanny.py` and a Python
     /// engine that is idle do the same); anything else would have ended a Python engine, so it is refused in words.
     fn signal(&self, request: &Request, out: &mut Vec<Effect>) -> Result<(), RemoteError> {
         let content = self.unpack::<SignalContent>(request)?;
@@ -112,8 +106,10 @@ impl EngineCore {
                 format!("`{}` is no signal: give its number or a name like `SIGINT`", content.sig),
             )
         })?;
-        match self.running.as_ref().filter(|running| running.program.is_some()) {
-            Some(running) => out.push(Effect::Signal { msg_id: running.request.msg_id.clone(), signal }),
+        let programs = self.running.iter().filter(|running| running.program.is_some());
+        let ids: Vec<MsgId> = programs.map(|running| running.request.msg_id.clone()).collect();
+        match ids.first() {
+            Some(_) => out.extend(ids.into_iter().map(|msg_id| Effect::Signal { msg_id, signal })),
             None if signal == signal::INT => {}
             None => {
                 let reason =

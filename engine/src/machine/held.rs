@@ -14,6 +14,8 @@ pub const HELD_FOR: Duration = Duration::from_secs(600);
 
 /// A reply as it was sent.
 struct Reply {
+    /// Which attempt at the request it answers, from 1.
+    attempt: u32,
     /// Tells it from another reply under the same id.
     number: u64,
     idents: Idents,
@@ -36,7 +38,7 @@ pub(super) struct Held {
 
 impl Held {
     /// Holds a reply that is sent now.
-    pub(super) fn hold(&mut self, now: Instant, msg_id: MsgId, idents: Idents, body: Body) {
+    pub(super) fn hold(&mut self, now: Instant, (msg_id, attempt): (MsgId, u32), idents: Idents, body: Body) {
         let size_bytes = body.size_bytes();
         if size_bytes > MAX_HELD_BYTES {
             return;
@@ -44,7 +46,7 @@ impl Held {
         let number = self.next;
         self.next += 1;
         self.size_bytes += size_bytes;
-        if let Some(old) = self.replies.insert(msg_id.clone(), Reply { number, idents, body }) {
+        if let Some(old) = self.replies.insert(msg_id.clone(), Reply { attempt, number, idents, body }) {
             self.size_bytes -= old.body.size_bytes();
         }
         self.sent.push_back((now, msg_id, number));
@@ -58,9 +60,12 @@ impl Held {
         }
     }
 
-    /// The reply to a request that was answered not long ago.
-    pub(super) fn find(&self, now: Instant, msg_id: &MsgId) -> Option<(&Idents, &Body)> {
-        let Reply { number, idents, body } = self.replies.get(msg_id)?;
+    /// The reply to a request that was answered not long ago, if not only to an earlier attempt at it.
+    pub(super) fn find(&self, now: Instant, msg_id: &MsgId, attempt: u32) -> Option<(&Idents, &Body)> {
+        let Reply { attempt: of, number, idents, body } = self.replies.get(msg_id)?;
+        if *of < attempt {
+            return None;
+        }
         let place = self.sent.partition_point(|(_, _, other)| other < number);
         let is_fresh = self.sent.get(place).is_some_and(|(at, _, _)| *at + HELD_FOR > now);
         is_fresh.then_some((idents, body))
@@ -94,19 +99,19 @@ mod tests {
     }
 
     fn hold(held: &mut Held, at: u64, id: &str, buffer: usize) {
-        held.hold(Instant(at), id.into(), Idents::new(), body(buffer));
+        held.hold(Instant(at), (id.into(), 1), Idents::new(), body(buffer));
         held.check();
     }
 
     fn has(held: &Held, at: Instant, id: &str) -> bool {
-        held.find(at, &id.into()).is_some()
+        held.find(at, &id.into(), 1).is_some()
     }
 
     #[test]
     fn the_oldest_replies_are_forgotten_beyond_their_number() {
         let mut held = Held::default();
         for number in 0..MAX_HELD {
-            held.hold(Instant(0), format!("{number}").into(), Idents::new(), body(0));
+            held.hold(Instant(0), (format!("{number}").into(), 1), Idents::new(), body(0));
         }
         assert!(has(&held, Instant(0), "0"));
         hold(&mut held, 0, "new", 0);
@@ -140,7 +145,7 @@ mod tests {
         let mut held = Held::default();
         hold(&mut held, 0, "a", 1);
         hold(&mut held, 5, "a", 2);
-        let (_, body) = held.find(Instant(5), &"a".into()).unwrap();
+        let (_, body) = held.find(Instant(5), &"a".into(), 1).unwrap();
         assert_eq!(body.buffer(0).unwrap().len(), 2);
         let over = Instant(0) + HELD_FOR;
         hold(&mut held, over.0, "b", 0);

@@ -20,7 +20,7 @@ impl EngineCore {
     /// Sends again what was asked for and is held, then says what is still to come: at once, whatever runs.
     pub(super) fn answer_probe(&mut self, now: Now, request: &Request, probe: &Probe, out: &mut Vec<Effect>) {
         for msg_id in &probe.assigned {
-            if let Some((idents, body)) = self.held.find(now.instant, msg_id) {
+            if let Some((idents, body)) = self.held.find(now.instant, msg_id, 1) {
                 out.push(Effect::Reply { link: Link::Shell, idents: idents.clone(), body: body.clone() });
             }
         }
@@ -39,7 +39,8 @@ impl EngineCore {
         }
         for effect in effects {
             if let Effect::Reply { link: Link::Shell, idents, body } = effect {
-                self.held.hold(now.instant, request.msg_id.clone(), idents.clone(), body.clone());
+                let attempt = request.attempt();
+                self.held.hold(now.instant, (request.msg_id.clone(), attempt), idents.clone(), body.clone());
             }
         }
     }

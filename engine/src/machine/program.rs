@@ -36,14 +36,7 @@ mod tests {
     use super::*;
 
     fn ended(exit_code: Option<i32>, signal: Option<i32>) -> ProcessOutcome {
-        ProcessOutcome {
-            exit_code,
-            signal,
-            wall_us: 0,
-            stdout_dropped_bytes: 0,
-            stderr_dropped_bytes: 0,
-            stopped: None,
-        }
+        ProcessOutcome { exit_code, signal, ..ProcessOutcome::default() }
     }
 
     #[test]

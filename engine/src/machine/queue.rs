@@ -33,6 +33,11 @@ impl Queue {
     }
 
     /// The oldest request.
+    pub(super) fn first(&self) -> Option<&Request> {
+        self.waiting.first_key_value().map(|(_, request)| request)
+    }
+
+    /// Takes out the oldest request.
     pub(super) fn pop(&mut self) -> Option<Request> {
         let (number, request) = self.waiting.pop_first()?;
         self.by_id.remove(&(request.msg_id.clone(), number));

@@ -1,6 +1,7 @@
 //! A request as it arrived on the shell or control socket.
 
-use remuda_proto::message::native::{ApplyContent, NativeTask, ProcessTask};
+use remuda_proto::message::native::{ApplyContent, NativeTask, ProgramInput};
+use remuda_proto::message::needs::Extras;
 use remuda_proto::{Body, Frames, Idents, MsgId, MsgType, Packer, Refusal};
 use serde::Deserialize;
 use serde_json::Value;
@@ -19,6 +20,8 @@ pub(super) struct Request {
     pub(super) msg_type: MsgType,
     /// What its reply's metadata repeats.
     pub(super) echo: Echo,
+    /// What its metadata asks for under `remuda`; `Err`: it makes no sense, and why.
+    pub(super) extras: Result<Extras, String>,
     /// All of it.
     pub(super) body: Body,
 }
@@ -43,6 +46,8 @@ struct RawEcho {
     original_msg_id: Value,
     #[serde(default)]
     label: Option<Value>,
+    #[serde(default)]
+    remuda: Option<Value>,
 }
 
 impl Request {
@@ -53,7 +58,10 @@ impl Request {
             return Err(Refusal::UnexpectedType(envelope.msg_type));
         }
         // Metadata that says nothing sensible is no reason to leave a request without an answer.
-        let raw = packer.unpack_map::<RawEcho>(frames.body.metadata()).ok().flatten();
+        let mut raw = packer.unpack_map::<RawEcho>(frames.body.metadata()).ok().flatten();
+        let extras = raw.as_mut().and_then(|raw| raw.remuda.take()).filter(|extras| !extras.is_null());
+        let extras = extras.map_or_else(|| Ok(Extras::default()), serde_json::from_value);
+        let extras = extras.map_err(|error| format!("metadata `remuda` is not understood: {error}"));
         let echo = raw.map_or_else(Echo::default, |raw| Echo {
             is_broadcast: raw.is_broadcast.as_bool().unwrap_or_default(),
             is_coalescing: raw.is_coalescing.as_bool().unwrap_or_default(),
@@ -65,8 +73,14 @@ impl Request {
             msg_id: envelope.msg_id,
             msg_type: envelope.msg_type,
             echo,
+            extras,
             body: frames.body,
         })
+    }
+
+    /// Which attempt this is, from 1.
+    pub(super) fn attempt(&self) -> u32 {
+        self.extras.as_ref().map_or(1, Extras::attempt)
     }
 
     /// What `engine_info` calls it: `apply` for an `apply_request`.
@@ -80,7 +94,8 @@ impl Request {
         let body = remuda_proto::Session::new("s".into(), "u", remuda_proto::Key::new(""), Packer::Json, 1)
             .sign_parts([b"{}"; 4], []);
         let (idents, msg_type) = (Idents::new(), MsgType::ApplyRequest);
-        Self { idents, msg_id: msg_id.into(), msg_type, echo: Echo::default(), body }
+        let extras = Ok(Extras::default());
+        Self { idents, msg_id: msg_id.into(), msg_type, echo: Echo::default(), extras, body }
     }
 }
 
@@ -116,15 +131,13 @@ impl Asked {
             NativeTask::Process(task) if task.argv.first().is_none_or(String::is_empty) => {
                 Self::Invalid("the process task names no program: its `argv` is empty".to_owned())
             }
-            NativeTask::Process(ProcessTask { run_timeout: Some(limit), .. }) if limit.is_nan() || limit <= 0.0 => {
-                Self::Invalid(format!("the process task's `run_timeout` is {limit}: it is in seconds, and above 0"))
-            }
             NativeTask::Process(task) => {
-                let stdin = task.stdin.then(|| body.last_buffer());
-                if stdin == Some(None) {
-                    return Self::Invalid("the process task says `stdin`, but it has no buffer".to_owned());
+                let takes = task.input.as_ref().is_some_and(|input| !matches!(input, ProgramInput::HostFile(_)));
+                let input = takes.then(|| body.last_buffer());
+                if input == Some(None) {
+                    return Self::Invalid("the process task has `input`, but no buffer with it".to_owned());
                 }
-                Self::Work(Work::Process { task, stdin: stdin.flatten() })
+                Self::Work(Work::Process { task: Box::new(task), input: input.flatten() })
             }
         }
     }

@@ -45,6 +45,24 @@ impl Story {
         }
     }
 
+    /// Registered, with so many slots, and more to take.
+    fn with(slots: u32, resources: &[(&str, u32)]) -> Self {
+        let mut story = Self::new(Packer::Json);
+        story.engine.announcement.slots = slots;
+        let amount = |amount| remuda_proto::message::needs::Amount::whole(amount).unwrap();
+        let resources = resources.iter().map(|(name, count)| ((*name).into(), amount(*count)));
+        story.engine.announcement.resources = resources.collect();
+        story.engine.room = Room::new(Capability::native(&story.engine.announcement));
+        story.serve();
+        story
+    }
+
+    fn program_with(&mut self, extras: &Value) -> Vec<String> {
+        let content = json!({"remuda": {"process": {"argv": ["a"]}}});
+        let body = self.message(MsgType::ApplyRequest, &json!({"remuda": extras}), &content, &[]);
+        self.step(Event::Shell(frames(body)))
+    }
+
     /// Registered as engine 3, with a heartbeat of one second.
     fn serving() -> Self {
         let mut story = Self::new(Packer::Json);
@@ -93,7 +111,7 @@ impl Story {
                 format!("{link:?} {idents:?} {}: {}", self.of(body), self.gist(body))
             }
             Effect::Publish { topic, body } => format!("{topic} {}: {}", self.of(body), self.gist(body)),
-            Effect::Start { msg_id, work } => {
+            Effect::Start { msg_id, work, .. } => {
                 let what = match work {
                     Work::Function { name, .. } => name.clone(),
                     Work::Process { task, .. } => task.argv.join(" "),
@@ -101,6 +119,8 @@ impl Story {
                 format!("start {}: {what}", self.name(msg_id))
             }
             Effect::Signal { msg_id, signal } => format!("signal {}: {signal}", self.name(msg_id)),
+            Effect::ReadOutput { number, part } => format!("read {number}: {}", part.offset),
+            Effect::ReleaseOutput { msg_id } => format!("release {}", self.name(msg_id)),
             Effect::Refused { link, refusal, .. } => format!("refused {link:?}: {}", refusal.kind()),
             Effect::Exit(ending) => format!("exit {ending:?}"),
         }
@@ -152,7 +172,7 @@ impl Story {
 
     fn ended(&mut self, task: usize, ended: ProcessOutcome) -> Vec<String> {
         let (stdout, stderr) = (Bytes::from_static(b"out"), Bytes::from_static(b"oh\nno\n"));
-        self.done(task, Outcome::Program { ended, stdout, stderr })
+        self.done(task, Outcome::Program { ended, stdout, stderr, output: None })
     }
 
     fn done(&mut self, task: usize, outcome: Outcome) -> Vec<String> {
@@ -178,7 +198,7 @@ fn frames(body: Body) -> Frames {
 }
 
 fn outcome(exit_code: Option<i32>, signal: Option<i32>) -> ProcessOutcome {
-    ProcessOutcome { exit_code, signal, wall_us: 5, stdout_dropped_bytes: 0, stderr_dropped_bytes: 0, stopped: None }
+    ProcessOutcome { exit_code, signal, wall_us: 5, ..ProcessOutcome::default() }
 }
 
 #[test]
@@ -329,7 +349,7 @@ fn a_task_that_makes_no_sense_fails() {
     for content in [
         json!({"remuda": {"process": {"argv": []}}}),
         json!({"remuda": {"process": {"argv": [""]}}}),
-        json!({"remuda": {"process": {"argv": ["cat"], "stdin": true}}}),
+        json!({"remuda": {"process": {"argv": ["cat"], "input": "stdin"}}}),
         json!({"remuda": {"dance": {}}}),
         json!({"remuda": 5}),
         json!([1]),
@@ -435,9 +455,9 @@ fn a_program_told_to_stop_is_killed_after_a_grace() {
 #[test]
 fn a_program_that_runs_for_longer_than_it_may_is_stopped() {
     let mut story = Story::serving();
-    let program = |limit: f64| json!({"remuda": {"process": {"argv": ["a"], "run_timeout": limit}}});
-    story.shell(MsgType::ApplyRequest, &program(1.5), &[]);
-    story.shell(MsgType::ApplyRequest, &program(1.5), &[]);
+    let limited = |limit: f64| json!({"run_timeout": limit});
+    story.program_with(&limited(1.5));
+    story.program_with(&limited(1.5));
     let limit = Duration::from_millis(1500);
     assert_eq!(story.pass(limit), ["signal #0: 15"]);
     assert_eq!(story.pass(STOP_GRACE), ["signal #0: 9"]);
@@ -449,10 +469,79 @@ fn a_program_that_runs_for_longer_than_it_may_is_stopped() {
     story.pass(limit);
     story.ended(1, outcome(Some(0), None));
     assert_eq!(story.reply().1["ename"], json!("RunTimeout"), "whatever its exit code, it is not done");
-    for limit in [0.0, -1.0] {
-        story.shell(MsgType::ApplyRequest, &program(limit), &[]);
+    for wrong in [0.0, -1.0] {
+        story.program_with(&limited(wrong));
         assert!(story.reply().1["evalue"].as_str().unwrap().contains("run_timeout"));
     }
+}
+
+#[test]
+fn as_many_run_at_once_as_there_is_room_for_in_order_of_arrival() {
+    let mut story = Story::with(3, &[("gpu", 1)]);
+    let starts = |told: Vec<String>| told.into_iter().filter(|line| line.starts_with("start")).collect::<Vec<_>>();
+    assert_eq!(starts(story.program_with(&json!({"needs": {"cpus": 2, "gpu": 1}}))), ["start #0: a"]);
+    assert_eq!(starts(story.program_with(&json!({"needs": {"gpu": 1}}))), [""; 0], "the gpu is taken");
+    assert_eq!(starts(story.program_with(&json!({}))), [""; 0], "there is room, but it is not its turn");
+    assert_eq!(story.engine.load(), 3);
+    assert_eq!(starts(story.ended(0, outcome(Some(0), None))), ["start #1: a", "start #2: a"]);
+    assert_eq!(starts(story.program_with(&json!({"attempt": 7}))), ["start #3: a"]);
+    assert!(story.last.iter().any(|effect| matches!(effect, Effect::Start { attempt: 7, .. })));
+    assert_eq!(starts(story.program_with(&json!({}))), [""; 0], "all slots are taken");
+    // They end in any order, and each reply is that of its own task.
+    for number in [3, 1, 2, 4] {
+        let told = story.ended(number, outcome(Some(0), None));
+        assert!(told.iter().any(|line| line.contains(&format!("apply_reply of #{number}"))), "{told:?}");
+    }
+    assert_eq!(story.engine.load(), 0);
+}
+
+#[test]
+fn what_is_too_much_for_an_engine_is_for_another() {
+    let mut story = Story::with(2, &[]);
+    for needs in [json!({"cpus": 3}), json!({"gpu": 1}), json!({"label": "big"})] {
+        story.program_with(&json!({"needs": needs}));
+        let (metadata, content, _) = story.reply();
+        assert_eq!(metadata["dependencies_met"], json!(false));
+        assert!(content["evalue"].as_str().unwrap().ends_with("engine 3 has cpus=2"), "{content}");
+    }
+}
+
+#[test]
+fn each_of_several_programs_is_stopped_by_itself() {
+    let mut story = Story::with(3, &[]);
+    story.program_with(&json!({"run_timeout": 1.0}));
+    story.program_with(&json!({"run_timeout": 2.0}));
+    story.program(&["c"]);
+    assert_eq!(story.pass(Duration::from_secs(1)), ["signal #0: 15"]);
+    let ids = json!({"msg_ids": [story.sent[2].as_str()], "remuda": {"stop": true}});
+    assert!(story.control(MsgType::AbortRequest, &ids).contains(&"signal #2: 15".to_owned()));
+    assert_eq!(story.pass(Duration::from_secs(1)), ["signal #1: 15"]);
+    assert_eq!(story.pass(Duration::from_secs(1)), ["signal #0: 9", "signal #2: 9"]);
+}
+
+#[test]
+fn parts_of_what_a_program_wrote_are_read_while_it_runs_and_after() {
+    let mut story = Story::serving();
+    story.program(&["a"]);
+    let task = story.sent[0].clone();
+    let ask =
+        |offset: u64| json!({"msg_id": task.as_str(), "stream": "stdout", "offset": offset, "max_bytes": 1 << 30});
+    assert_eq!(story.control(MsgType::OutputRequest, &ask(5)), ["read 0: 5"]);
+    let Effect::ReadOutput { part, .. } = &story.last[0] else { panic!("{:?}", story.last) };
+    assert_eq!(part.max_bytes, remuda_proto::message::content::MAX_OUTPUT_PART);
+    assert_eq!(story.control(MsgType::OutputRequest, &ask(6)), ["read 1: 6"]);
+    let read = |number| Event::OutputRead { number, bytes: Ok(Bytes::from_static(b"part")) };
+    let told = story.step(read(1));
+    assert!(told[0].contains("output_reply of #2: ok"), "{told:?}");
+    story.ended(0, outcome(Some(0), None));
+    story.step(read(0));
+    let Effect::Reply { link: Link::Control, body, .. } = &story.last[0] else { panic!("{:?}", story.last) };
+    assert_eq!(body.buffer(0).unwrap(), &b"part"[..]);
+    assert_eq!(serde_json::from_slice::<Value>(body.content()).unwrap()["ended"], json!(true));
+    let release = json!({"msg_id": task.as_str(), "stream": "stdout", "release": true});
+    assert_eq!(story.control(MsgType::OutputRequest, &release)[0], "release #0");
+    let wrong = story.control(MsgType::OutputRequest, &json!({"msg_id": 5}));
+    assert!(wrong[0].contains("error") || wrong[0].contains("ValueError"), "{wrong:?}");
 }
 
 #[test]
@@ -644,7 +733,12 @@ fn a_request_that_it_has_or_had_is_not_run_again() {
     let reply = sent.iter().find(|line| line.starts_with("Shell")).cloned();
     let event = again(&story, 2);
     assert_eq!(story.step(event), Vec::from_iter(reply));
+    let metadata = story.peer.packer().pack(&json!({"remuda": {"attempt": 2}})).unwrap();
+    let body = story.peer.sign_parts([first.header(), first.parent_header(), &metadata, first.content()], []);
+    story.step(Event::Shell(frames(body)));
     story.value(1);
+    assert_eq!(story.engine.load(), 1, "another attempt is another run");
+    story.value(0);
     story.now.instant = story.now.instant + HELD_FOR;
     let event = again(&story, 3);
     assert!(story.step(event).iter().any(|line| line == "start #0: mul"), "it is forgotten by now");
@@ -658,4 +752,14 @@ fn an_engine_that_answers_at_once_holds_nothing() {
     story.function("mul");
     let done = story.sent[0].clone();
     assert_eq!(story.probe(&[&done]).len(), 1);
+}
+
+#[test]
+fn a_task_that_wants_no_word_of_its_begin_and_end_has_none() {
+    let mut story = Story::serving();
+    let told = story.program_with(&json!({"quiet": true}));
+    assert_eq!(told, ["start #0: a"]);
+    let told = story.ended(0, outcome(Some(0), None));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("apply_reply of #0"));
 }

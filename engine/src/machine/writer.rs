@@ -181,6 +181,19 @@ impl Writer {
         Effect::Reply { link: Link::Control, idents: request.idents.clone(), body }
     }
 
+    /// A reply on the control socket, with a buffer.
+    pub(super) fn control_part(
+        &mut self,
+        now: Date,
+        request: &Request,
+        content: &impl Serialize,
+        part: Bytes,
+    ) -> Effect {
+        let metadata = self.engine_metadata();
+        let body = self.message(now, request.msg_type.reply(), Some(&request.body), &metadata, content, &[part]);
+        Effect::Reply { link: Link::Control, idents: request.idents.clone(), body }
+    }
+
     /// An error reply on the control socket.
     pub(super) fn control_error(&mut self, now: Date, request: &Request, error: RemoteError) -> Effect {
         let error = error.on_engine(self.uuid.clone(), self.id, request.method());

@@ -1,13 +1,12 @@
 //! The process group of the program that runs, as other threads reach it.
 
-use std::process::Child;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use remuda_proto::RemoteError;
 
-/// What the worker does, shared with the thread that may interrupt it. At most one task at a time.
+/// What a slot does, shared with the thread that may interrupt it. One task.
 #[derive(Clone, Default)]
 pub(crate) struct Group(Arc<Mutex<State>>);
 
@@ -36,18 +35,16 @@ impl Group {
     }
 
     /// Starts a program, and sends it what signals came before it was there.
-    pub(super) fn spawn(&self, spawn: impl FnOnce() -> Result<Child, RemoteError>) -> Result<Child, RemoteError> {
+    pub(super) fn spawn(&self, spawn: impl FnOnce() -> Result<Pid, RemoteError>) -> Result<Pid, RemoteError> {
         let mut state = self.lock();
         if matches!(*state, State::Closed) {
             return Err(RemoteError::new("TaskStopped", "the engine ended before the program was started"));
         }
-        let child = spawn().inspect_err(|_| *state = State::Idle)?;
-        let number = i32::try_from(child.id()).expect("process ids are positive and fit");
-        let running = State::Running(Pid::from_raw(number));
-        if let State::Starting(signals) = std::mem::replace(&mut *state, running) {
-            signals.into_iter().for_each(|signal| send(Pid::from_raw(number), signal));
+        let process = spawn().inspect_err(|_| *state = State::Idle)?;
+        if let State::Starting(signals) = std::mem::replace(&mut *state, State::Running(process)) {
+            signals.into_iter().for_each(|signal| send(process, signal));
         }
-        Ok(child)
+        Ok(process)
     }
 
     /// The task has ended. What is left of a program's group is killed. Comes before the program is reaped.

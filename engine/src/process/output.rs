@@ -1,14 +1,18 @@
-//! What a program writes: kept up to a limit, and told in pieces of text as it comes.
+//! What a program writes: kept up to a limit, in a file beyond it, and told in pieces of text as it comes.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use remuda_proto::Instant;
+use remuda_proto::message::content::ProgramStream;
+use remuda_proto::{Instant, MsgId};
 
+use crate::spool::{Spool, SpoolFile};
 use crate::work::Stream;
 
 /// How long text waits for more before it is told.
@@ -17,7 +21,7 @@ const DELAY: Duration = Duration::from_millis(100);
 /// kept): otherwise one that writes gigabytes a second would fill the memory of everyone who listens.
 const PIECE_BYTES: usize = 1024 * 1024;
 /// Read at once.
-const CHUNK_BYTES: usize = 64 * 1024;
+pub(super) const CHUNK_BYTES: usize = 64 * 1024;
 /// Most chunks read before others have their turn.
 const CHUNKS: usize = 16;
 
@@ -27,56 +31,199 @@ pub(super) fn never_block(fd: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// One of stdout and stderr.
+/// Where what a program writes is read.
+pub(super) enum Source {
+    /// A pipe, which ends when nobody has it open for writing any more.
+    Pipe(File),
+    /// A pipe that we have open for writing too: it is at its end when it is empty and the program has ended.
+    OpenPipe(File),
+    /// A file that grows.
+    Growing(PathBuf, Option<File>),
+    /// A file that is read when the program has ended.
+    AtEnd(PathBuf),
+    /// All was read.
+    Closed,
+}
+
+/// One of stdout, stderr and the result.
 pub(super) struct Output {
-    stream: Stream,
-    /// `None` once the program has closed it.
-    file: Option<File>,
-    kept: Vec<u8>,
-    kept_limit: usize,
-    dropped: u64,
+    /// Under what it is told, if at all.
+    told: Option<Stream>,
+    source: Source,
+    kept: Kept,
     pieces: Pieces,
-    chunk: Vec<u8>,
+}
+
+/// What is kept of it.
+pub(super) struct Kept {
+    stream: ProgramStream,
+    /// The beginning, for the reply.
+    head: Vec<u8>,
+    head_limit: usize,
+    /// All of it, if that is more than `head`, or is wanted at once.
+    file: Option<Arc<SpoolFile>>,
+    /// Whether no more goes to the file, since it is full.
+    full: bool,
+    dropped: u64,
+    /// Where files are made, and for which task.
+    spool: Spool,
+    msg_id: MsgId,
+}
+
+impl Kept {
+    pub(super) fn new(stream: ProgramStream, head_limit: usize, spool: &Spool, msg_id: &MsgId, at_once: bool) -> Self {
+        let mut kept = Self {
+            stream,
+            head: Vec::new(),
+            head_limit,
+            file: None,
+            full: false,
+            dropped: 0,
+            spool: spool.clone(),
+            msg_id: msg_id.clone(),
+        };
+        if at_once {
+            kept.open();
+        }
+        kept
+    }
+
+    /// Starts the file, with what there is so far.
+    fn open(&mut self) {
+        match self.spool.create(&self.msg_id, self.stream) {
+            Ok(file) => {
+                self.file = Some(file);
+                let head = std::mem::take(&mut self.head);
+                self.full |= self.append(&head) < head.len();
+                self.head = head;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no file can be made for what a program writes: the rest of it is dropped");
+                self.full = true;
+            }
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> usize {
+        let Some(file) = self.file.as_ref().filter(|_| !self.full) else { return 0 };
+        file.append(bytes).unwrap_or_else(|error| {
+            tracing::warn!(%error, "what a program writes cannot be kept in a file: the rest of it is dropped");
+            0
+        })
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        let (head, rest) = bytes.split_at(bytes.len().min(self.head_limit - self.head.len()));
+        if self.file.is_none() && !rest.is_empty() && !self.full {
+            self.open();
+        }
+        self.head.extend_from_slice(head);
+        let filed = if self.file.is_some() && !self.full {
+            // Where the file was opened just now, what was before is in it already.
+            let count = self.append(bytes);
+            self.full |= count < bytes.len();
+            count
+        } else {
+            0
+        };
+        self.dropped += bytes.len().saturating_sub(head.len().max(filed)) as u64;
+    }
+
+    /// The beginning, how much was dropped, and how much is in a file.
+    pub(super) fn end(self) -> (Bytes, u64, u64) {
+        let filed = self.file.map_or(0, |file| file.len());
+        (self.head.into(), self.dropped, filed)
+    }
 }
 
 impl Output {
-    pub(super) fn new(fd: Option<OwnedFd>, stream: Stream, kept_limit: usize) -> io::Result<Self> {
-        fd.iter().try_for_each(never_block)?;
-        let (file, pieces) = (fd.map(File::from), Pieces::default());
-        Ok(Self { stream, file, kept: Vec::new(), kept_limit, dropped: 0, pieces, chunk: vec![0; CHUNK_BYTES] })
+    /// What comes through a pipe.
+    pub(super) fn pipe(pipe: OwnedFd, told: Stream, kept: Kept) -> io::Result<Self> {
+        never_block(&pipe)?;
+        Ok(Self::new(Source::Pipe(pipe.into()), Some(told), kept))
     }
 
+    pub(super) fn new(source: Source, told: Option<Stream>, kept: Kept) -> Self {
+        Self { told, source, kept, pieces: Pieces::default() }
+    }
+
+    /// Whether more may come although the program has ended.
     pub(super) fn is_open(&self) -> bool {
-        self.file.is_some()
+        matches!(self.source, Source::Pipe(_))
     }
 
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.file.as_ref().map(AsFd::as_fd)
+        match &self.source {
+            Source::Pipe(file) | Source::OpenPipe(file) => Some(file.as_fd()),
+            Source::Growing(..) | Source::AtEnd(_) | Source::Closed => None,
+        }
     }
 
-    /// When the next piece of text is to be told.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.pieces.due
+    /// When to look at it again: the next piece of text is to be told, or a file may have grown.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        let grows = matches!(self.source, Source::Growing(..)).then(|| now + DELAY);
+        self.pieces.due.into_iter().chain(grows).min()
     }
 
     /// Reads what is there.
-    pub(super) fn read(&mut self, now: Instant) {
+    pub(super) fn read(&mut self, now: Instant, chunk: &mut [u8]) {
         for _ in 0..CHUNKS {
-            let Some(file) = &mut self.file else { return };
-            match file.read(&mut self.chunk) {
-                Ok(0) => self.file = None,
-                Ok(count) => {
-                    let bytes = &self.chunk[..count];
-                    let (keep, drop) = bytes.split_at(count.min(self.kept_limit - self.kept.len()));
-                    self.kept.extend_from_slice(keep);
-                    self.dropped += drop.len() as u64;
-                    self.pieces.push(bytes, now);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => self.file = None,
+            if !self.read_chunk(now, chunk) {
+                return;
             }
         }
+    }
+
+    /// Returns whether there may be more at once.
+    fn read_chunk(&mut self, now: Instant, chunk: &mut [u8]) -> bool {
+        let (file, ends) = match &mut self.source {
+            Source::Pipe(file) => (file, true),
+            Source::OpenPipe(file) | Source::Growing(_, Some(file)) => (file, false),
+            Source::Growing(path, opened) => match File::open(path) {
+                Ok(file) => (opened.insert(file), false),
+                Err(_) => return false,
+            },
+            Source::AtEnd(_) | Source::Closed => return false,
+        };
+        match file.read(chunk) {
+            Ok(0) if ends => self.source = Source::Closed,
+            Ok(0) => return false,
+            Ok(count) => {
+                self.push(&chunk[..count], now);
+                return true;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+            Err(error) if error.kind() == ErrorKind::Interrupted => return true,
+            Err(_) => self.source = Source::Closed,
+        }
+        false
+    }
+
+    fn push(&mut self, bytes: &[u8], now: Instant) {
+        self.kept.push(bytes);
+        if self.told.is_some() {
+            self.pieces.push(bytes, now);
+        }
+    }
+
+    /// The program has ended: reads the rest, and tells all that was not told. A result that is not there is an error.
+    pub(super) fn finish(
+        &mut self,
+        now: Instant,
+        chunk: &mut [u8],
+        tell: &mut dyn FnMut(Stream, String),
+    ) -> io::Result<()> {
+        if let Source::AtEnd(path) = &self.source {
+            self.source = Source::Growing(path.clone(), Some(File::open(path)?));
+        }
+        while !matches!(self.source, Source::Pipe(_)) && self.read_chunk(now, chunk) {
+            if self.pieces.pending.len() >= PIECE_BYTES {
+                self.tell(false, tell);
+            }
+        }
+        self.source = Source::Closed;
+        self.tell(true, tell);
+        Ok(())
     }
 
     /// Tells the text that has waited long enough.
@@ -86,20 +233,15 @@ impl Output {
         }
     }
 
-    /// Tells all text there is.
-    pub(super) fn tell_rest(&mut self, tell: &mut dyn FnMut(Stream, String)) {
-        self.tell(true, tell);
-    }
-
-    /// What was kept, and how much was not.
-    pub(super) fn into_kept(self) -> (Bytes, u64) {
-        (self.kept.into(), self.dropped)
+    /// What was kept.
+    pub(super) fn into_kept(self) -> Kept {
+        self.kept
     }
 
     fn tell(&mut self, last: bool, tell: &mut dyn FnMut(Stream, String)) {
         let text = self.pieces.take(last);
-        if !text.is_empty() {
-            tell(self.stream, text);
+        if let Some(stream) = self.told.filter(|_| !text.is_empty()) {
+            tell(stream, text);
         }
     }
 }

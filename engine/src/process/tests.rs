@@ -3,9 +3,12 @@
 use std::sync::mpsc;
 
 use remuda_proto::Map;
+use remuda_proto::message::content::OutputRequest;
+use remuda_proto::message::native::Limits;
 
 use super::*;
 
+#[derive(Debug)]
 struct Told {
     outcome: Outcome,
     text: Vec<(Stream, String)>,
@@ -14,7 +17,7 @@ struct Told {
 impl Told {
     fn ended(&self) -> (&ProcessOutcome, &[u8], &[u8]) {
         match &self.outcome {
-            Outcome::Program { ended, stdout, stderr } => (ended, stdout, stderr),
+            Outcome::Program { ended, stdout, stderr, .. } => (ended, stdout, stderr),
             other => panic!("{other:?}"),
         }
     }
@@ -43,15 +46,69 @@ fn sh(script: &str) -> ProcessTask {
     task(&["sh", "-c", script])
 }
 
+/// Where programs run.
+struct World {
+    folder: tempfile::TempDir,
+    spool: Spool,
+    msg_id: MsgId,
+    kept_bytes: usize,
+}
+
+impl World {
+    fn new(kept_bytes: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::new(folder.path().to_owned(), crate::spool::SPOOL_BYTES);
+        Self { folder, spool, msg_id: "task-1".into(), kept_bytes }
+    }
+
+    fn run(
+        &self,
+        task: &ProcessTask,
+        input: Option<&[u8]>,
+        group: &Group,
+        tell: &mut dyn FnMut(Stream, String),
+    ) -> Outcome {
+        let env = [("REMUDA_TASK_ID", "task-1".to_owned()), ("REMUDA_ATTEMPT", "2".to_owned())];
+        let program = Program {
+            msg_id: &self.msg_id,
+            task,
+            input: input.map(Bytes::copy_from_slice),
+            env: &env,
+            kept_bytes: self.kept_bytes,
+            spool: &self.spool,
+            folder: self.folder.path(),
+            entry: None,
+        };
+        run(&program, group, Clock::new(), &mut Scratch::default(), tell)
+    }
+
+    fn tell(&self, task: &ProcessTask, input: Option<&[u8]>) -> Told {
+        let group = Group::default();
+        group.begin(true);
+        let mut text = Vec::new();
+        let outcome = self.run(task, input, &group, &mut |stream, piece| text.push((stream, piece)));
+        Told { outcome, text }
+    }
+
+    /// All that is in a file of what a stream had.
+    fn file(&self, stream: ProgramStream) -> Vec<u8> {
+        let mut all = Vec::new();
+        loop {
+            let (msg_id, offset) = (self.msg_id.clone(), all.len() as u64);
+            let part = OutputRequest { msg_id, stream, offset, max_bytes: 1000, release: false };
+            let bytes = self.spool.read(&part).unwrap();
+            if bytes.is_empty() {
+                return all;
+            }
+            all.extend_from_slice(&bytes);
+        }
+    }
+}
+
 fn run_with(task: &ProcessTask, stdin: Option<&[u8]>, kept_bytes: usize) -> Told {
-    let group = Group::default();
-    group.begin(true);
-    let env = [("REMUDA_TASK_ID", "task-1".to_owned())];
-    let stdin = stdin.map(Bytes::copy_from_slice);
-    let mut text = Vec::new();
-    let program = Program { task, stdin, env: &env, kept_bytes };
-    let outcome = run(program, &group, Clock::new(), &mut |stream, piece| text.push((stream, piece)));
-    Told { outcome, text }
+    let mut task = task.clone();
+    task.input = stdin.map(|_| ProgramInput::Stdin);
+    World::new(kept_bytes).tell(&task, stdin)
 }
 
 fn run_task(task: &ProcessTask) -> Told {
@@ -103,19 +160,220 @@ fn variables_are_added_and_removed_and_the_directory_is_as_asked() {
 }
 
 #[test]
-fn beyond_the_limit_output_is_counted_and_still_told() {
-    let told = run_with(&sh("head -c 100000 /dev/zero | tr '\\0' x; echo e >&2"), None, 1000);
+fn what_is_too_much_for_the_reply_is_all_in_a_file_and_told() {
+    let world = World::new(1000);
+    let told = world.tell(&sh("head -c 100000 /dev/zero | tr '\\0' x; echo e >&2"), None);
     let (ended, stdout, stderr) = told.ended();
-    assert_eq!((stdout.len(), ended.stdout_dropped_bytes), (1000, 99_000));
-    assert_eq!((stderr.len(), ended.stderr_dropped_bytes), (2, 0));
+    assert_eq!((stdout.len(), ended.stdout_dropped_bytes, ended.stdout_file_bytes), (1000, 0, 100_000));
+    assert_eq!((stderr.len(), ended.stderr_dropped_bytes, ended.stderr_file_bytes), (2, 0, 0));
+    assert_eq!(world.file(ProgramStream::Stdout), vec![b'x'; 100_000]);
     assert_eq!(told.text(Stream::Stdout).len(), 100_000);
 }
 
 #[test]
-fn a_flood_of_output_is_kept_whole_up_to_the_limit() {
-    let told = run_task(&sh("head -c 20000000 /dev/zero"));
+fn beyond_the_limit_of_the_files_output_is_counted() {
+    let mut world = World::new(1000);
+    world.spool = Spool::new(world.folder.path().to_owned(), 50_000);
+    let told = world.tell(&sh("head -c 100000 /dev/zero"), None);
     let (ended, stdout, _) = told.ended();
-    assert_eq!((stdout.len(), ended.stdout_dropped_bytes), (KEPT_BYTES, 20_000_000 - KEPT_BYTES as u64));
+    assert_eq!((stdout.len(), ended.stdout_dropped_bytes, ended.stdout_file_bytes), (1000, 50_000, 50_000));
+    world.spool = Spool::new("/no/such/folder".into(), 50_000);
+    let told = world.tell(&sh("head -c 100000 /dev/zero"), None);
+    assert_eq!((told.ended().0.stdout_dropped_bytes, told.ended().0.stdout_file_bytes), (99_000, 0));
+}
+
+#[test]
+fn what_is_wanted_at_once_is_in_a_file_from_the_first_byte_on() {
+    let world = World::new(1000);
+    let told = world.tell(&ProcessTask { spool: true, ..sh("echo out; echo err >&2") }, None);
+    assert_eq!((told.ended().1, told.ended().0.stdout_file_bytes), (&b"out\n"[..], 4));
+    assert_eq!(
+        (world.file(ProgramStream::Stdout), world.file(ProgramStream::Stderr)),
+        (b"out\n".to_vec(), b"err\n".to_vec())
+    );
+}
+
+#[test]
+fn what_it_used_is_told() {
+    let told = run_task(&sh(
+        "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; head -c 50000000 /dev/zero | tail -n 1 >/dev/null",
+    ));
+    let ended = told.ended().0;
+    assert!(ended.user_us > 0 && ended.user_us + ended.system_us <= 2 * ended.wall_us + 1_000_000, "{ended:?}");
+    assert!(ended.peak_memory_bytes > 40_000_000, "`tail` holds the one line: {ended:?}");
+}
+
+#[test]
+fn limits_are_those_of_the_program_and_of_what_it_starts() {
+    let limited = |script: &str, limits: Limits| run_task(&ProcessTask { limits, ..sh(script) });
+    let told = limited("ulimit -n; sh -c 'ulimit -n'", Limits { open_files: Some(50), ..Limits::default() });
+    assert_eq!(told.stdout(), "50\n50\n");
+    let told = limited("while :; do :; done", Limits { cpu_seconds: Some(1), ..Limits::default() });
+    assert_eq!(told.ended().0.signal, Some(24), "SIGXCPU");
+    let ignores = "trap '' XCPU; while :; do :; done";
+    let told = limited(ignores, Limits { cpu_seconds: Some(1), ..Limits::default() });
+    assert_eq!(told.ended().0.signal, Some(9), "one second later");
+    let told = limited(
+        "head -c 300000000 /dev/zero | tail -n 1 | wc -c",
+        Limits { memory_bytes: Some(100 << 20), ..Limits::default() },
+    );
+    assert!(!told.ended().2.is_empty() && told.stdout().trim() == "0", "{told:?}");
+    let told = limited("head -c 5000 /dev/zero > big; true", Limits { file_bytes: Some(1000), ..Limits::default() });
+    assert!(told.ended().0.success());
+    std::fs::remove_file("big").unwrap();
+    let told = limited("true", Limits { open_files: Some(u64::MAX), ..Limits::default() });
+    assert!(told.error().evalue.contains("its limit `open_files` cannot be set"), "{}", told.error());
+}
+
+#[test]
+fn the_environment_can_be_the_tasks_alone() {
+    let mut task = sh("/usr/bin/env | sort");
+    task.clear_env = true;
+    task.env = Map::from_iter([("A".to_owned(), Some("1".to_owned()))]);
+    let told = run_task(&task);
+    // The shell adds some of its own.
+    let own = |line: &&str| !["PWD=", "SHLVL=", "_=", "OLDPWD="].iter().any(|own| line.starts_with(own));
+    let lines: Vec<&str> = told.stdout().lines().filter(own).collect();
+    assert_eq!(lines, ["A=1", "REMUDA_ATTEMPT=2", "REMUDA_TASK_ID=task-1"]);
+}
+
+#[test]
+fn stdin_may_be_a_file_of_the_machine() {
+    let world = World::new(KEPT_BYTES);
+    let file = world.folder.path().join("data");
+    std::fs::write(&file, "from a file").unwrap();
+    let mut task = sh("cat");
+    task.input = Some(ProgramInput::HostFile(file.to_str().unwrap().to_owned()));
+    assert_eq!(world.tell(&task, None).stdout(), "from a file");
+    task.input = Some(ProgramInput::HostFile("/no/such/file".into()));
+    assert!(world.tell(&task, None).error().evalue.contains("`/no/such/file`"));
+}
+
+fn output(told: &Told) -> &str {
+    match &told.outcome {
+        Outcome::Program { output: Some(output), .. } => std::str::from_utf8(output).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn chunk(bytes: u32) -> std::num::NonZeroU32 {
+    bytes.try_into().unwrap()
+}
+
+#[test]
+fn a_converter_reads_one_file_and_writes_another() {
+    let world = World::new(KEPT_BYTES);
+    let mut task = task(&["sh", "-c", "tr a-z A-Z <\"$1\" >\"$OUT\"; echo done", "sh", "${input_file}"]);
+    task.env = Map::from_iter([("OUT".to_owned(), Some("${output_file}".to_owned()))]);
+    (task.input, task.output) = (Some(ProgramInput::File), Some(ProgramOutput::File));
+    let told = world.tell(&task, Some(b"hello"));
+    assert_eq!((output(&told), told.stdout()), ("HELLO", "done\n"));
+    assert_eq!(std::fs::read_dir(world.folder.path()).unwrap().count(), 0, "nothing is left");
+    task.argv = vec!["true".into()];
+    assert!(world.tell(&task, Some(b"")).error().evalue.contains("${output_file}"));
+    task.argv = vec!["false".into()];
+    assert_eq!(world.tell(&task, Some(b"")).ended().0.exit_code, Some(1), "it failed, so it owes nothing");
+}
+
+#[test]
+fn a_file_grows_under_the_program_that_reads_it_and_another_as_it_writes() {
+    // Method: the program waits until the whole input is there, which comes in chunks; then it writes, and waits until
+    // what it wrote was told.
+    let world = World::new(KEPT_BYTES);
+    let go = world.folder.path().join("go");
+    nix::unistd::mkfifo(&go, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let script = "while [ $(wc -c <\"$1\") -lt 10 ]; do sleep 0.01; done; cat \"$1\" >>\"$2\"; cat \"$3\" >>\"$2\"";
+    let mut task = task(&["sh", "-c", script, "sh", "${input_file}", "${output_file}", go.to_str().unwrap()]);
+    task.input = Some(ProgramInput::AppendedFile(chunk(3)));
+    task.output = Some(ProgramOutput::GrowingFile);
+    let group = Group::default();
+    group.begin(true);
+    let mut told = String::new();
+    let outcome = world.run(&task, Some(b"0123456789"), &group, &mut |_, text| {
+        told += &text;
+        if told == "0123456789" {
+            std::fs::write(&go, "more").unwrap();
+        }
+    });
+    assert_eq!(told, "0123456789more");
+    assert_eq!(output(&Told { outcome, text: Vec::new() }), "0123456789more");
+}
+
+#[test]
+fn named_pipes_carry_what_a_program_reads_and_writes() {
+    let world = World::new(KEPT_BYTES);
+    let mut task = task(&["sh", "-c", "cat \"$1\" | tr a-z A-Z >\"$2\"", "sh", "${input_file}", "${output_file}"]);
+    task.input = Some(ProgramInput::Pipe(chunk(7)));
+    task.output = Some(ProgramOutput::Pipe);
+    let input = "abcdefghij".repeat(20_000);
+    let told = world.tell(&task, Some(input.as_bytes()));
+    assert_eq!(output(&told).len(), 200_000);
+    assert_eq!(output(&told), input.to_uppercase());
+}
+
+#[test]
+fn a_program_that_listens_is_sent_its_input() {
+    let python = "import socket,sys; s=socket.create_server(('127.0.0.1',int(sys.argv[1]))); c,_=s.accept(); \
+                  d=b''.join(iter(lambda:c.recv(65536),b'')); print(len(d))";
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut task = task(&["python3", "-c", python, &port.to_string()]);
+    task.input = Some(ProgramInput::Tcp(port, chunk(1000)));
+    let told = World::new(KEPT_BYTES).tell(&task, Some(&vec![7; 300_000]));
+    assert_eq!(told.stdout(), "300000\n", "{told:?}");
+}
+
+#[test]
+fn a_script_without_a_first_line_is_run_by_sh() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new(KEPT_BYTES);
+    let script = world.folder.path().join("script");
+    std::fs::write(&script, "echo $1 $2").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(world.tell(&task(&[script.to_str().unwrap(), "a", "b"]), None).stdout(), "a b\n");
+}
+
+#[test]
+fn signals_are_for_a_program_as_a_shell_would_start_it() {
+    // Rust ignores SIGPIPE; a program that inherited that would not end when nobody reads it.
+    let told = run_task(&sh("grep -E '^Sig(Blk|Ign)' /proc/self/status"));
+    let (blocked, ignored) = told.stdout().trim().split_once('\n').unwrap();
+    assert_eq!(blocked, "SigBlk:\t0000000000000000");
+    // What whoever started these tests ignores stays ignored.
+    let ignored = u64::from_str_radix(ignored.trim_start_matches("SigIgn:\t"), 16).unwrap();
+    assert_eq!(ignored >> (nix::libc::SIGPIPE - 1) & 1, 0, "{ignored:x}");
+}
+
+#[test]
+fn the_guard_kills_what_is_listed_when_its_engine_is_gone() {
+    let guard = Guard::start(4).unwrap();
+    let groups = std::sync::Arc::clone(guard.groups());
+    let group = Group::default();
+    group.begin(true);
+    let (sender, pieces) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let world = World::new(KEPT_BYTES);
+        // Its child ignores what can be ignored, and is not known to the kernel as one of the engine's.
+        let task = sh("trap '' TERM HUP INT; sleep 1000 & echo $!; wait");
+        let program = Program {
+            msg_id: &world.msg_id,
+            task: &task,
+            input: None,
+            env: &[],
+            kept_bytes: KEPT_BYTES,
+            spool: &world.spool,
+            folder: world.folder.path(),
+            entry: Some(groups.entry(2)),
+        };
+        let tell = &mut |_, text| sender.send(text).unwrap();
+        (run(&program, &group, Clock::new(), &mut Scratch::default(), tell), groups.entry(2).load(Ordering::SeqCst))
+    });
+    let child = pieces.recv().unwrap();
+    assert!(lives(&child));
+    drop(guard);
+    let (outcome, entry) = thread.join().unwrap();
+    assert!(matches!(outcome, Outcome::Program { ended, .. } if ended.signal == Some(9)));
+    assert!(vanishes(&child), "{child} lives on");
+    assert_eq!(entry, 0);
 }
 
 /// Whether a process by that number is there and not a zombie.
@@ -156,7 +414,7 @@ fn a_daemon_that_holds_the_output_does_not_hold_up_the_end() {
     let told = run_task(&task(&["sh", "-c", script, "sh", daemon, fifo.to_str().unwrap()]));
     assert_eq!(told.ended().0.exit_code, Some(4));
     assert!(lives(told.stdout()), "it made a session of its own, so it is its own master");
-    let pid = nix::unistd::Pid::from_raw(told.stdout().trim().parse().unwrap());
+    let pid = Pid::from_raw(told.stdout().trim().parse().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
 }
 
@@ -166,8 +424,8 @@ fn a_signal_reaches_the_whole_group_however_early_it_comes() {
     let group = Group::default();
     group.begin(true);
     group.signal(nix::sys::signal::Signal::SIGTERM);
-    let program = Program { task: &task, stdin: None, env: &[], kept_bytes: 10 };
-    let outcome = run(program, &group, Clock::new(), &mut |_, _| {});
+    let world = World::new(10);
+    let outcome = world.run(&task, None, &group, &mut |_, _| {});
     let Outcome::Program { ended, .. } = outcome else { panic!("{outcome:?}") };
     assert_eq!(ended.signal, Some(15));
 }
@@ -181,8 +439,8 @@ fn a_program_that_ignores_sigterm_is_ended_by_sigkill() {
         let group = group.clone();
         std::thread::spawn(move || {
             let task = sh("trap 'echo no >&2' TERM; echo ready; while :; do sleep 1000; done");
-            let program = Program { task: &task, stdin: None, env: &[], kept_bytes: KEPT_BYTES };
-            run(program, &group, Clock::new(), &mut |stream, text| sender.send((stream, text)).unwrap())
+            let tell = &mut |stream, text| sender.send((stream, text)).unwrap();
+            World::new(KEPT_BYTES).run(&task, None, &group, tell)
         })
     };
     assert_eq!(pieces.recv().unwrap(), (Stream::Stdout, "ready\n".to_owned()));
@@ -204,9 +462,9 @@ fn output_is_told_while_the_program_runs() {
     let task = sh(&format!("echo first; cat {}", fifo.display()));
     let group = Group::default();
     group.begin(true);
-    let program = Program { task: &task, stdin: None, env: &[], kept_bytes: KEPT_BYTES };
+    let world = World::new(KEPT_BYTES);
     let mut told = String::new();
-    let outcome = run(program, &group, Clock::new(), &mut |_, text| {
+    let outcome = world.run(&task, None, &group, &mut |_, text| {
         if told.is_empty() {
             std::fs::write(&fifo, "second\n").unwrap();
         }
@@ -239,7 +497,7 @@ fn nothing_starts_once_the_engine_ends() {
     group.begin(true);
     assert!(!group.close());
     group.begin(true);
-    let program = Program { task: &task, stdin: None, env: &[], kept_bytes: 0 };
-    let outcome = run(program, &group, Clock::new(), &mut |_, _| {});
+    let world = World::new(0);
+    let outcome = world.run(&task, None, &group, &mut |_, _| {});
     assert!(matches!(outcome, Outcome::Failed(error) if error.ename == "TaskStopped"));
 }

@@ -38,6 +38,10 @@ impl Hub {
                 out.push(Effect::Store(Write::Delivered { msg_id }));
                 Ok(())
             }
+            Monitor::Signal { engine, body } => {
+                out.push(Effect::Signal { engine, body });
+                Ok(())
+            }
             Monitor::Intake(paused) => {
                 self.paused = paused;
                 Ok(())

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::native::Announcement;
+use super::needs::Resources;
 use crate::Map;
 use crate::id::{EngineId, EngineUuid, MsgId};
 
@@ -93,6 +94,53 @@ pub struct AbortOptions {
     /// Whether a program that runs already is to be stopped too.
     #[serde(default)]
     pub stop: bool,
+}
+
+/// `output_request` to a native engine, on the control socket: a part of what a program wrote, which the engine keeps in
+/// a file while the program runs, and until some time after its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputRequest {
+    /// The task.
+    pub msg_id: MsgId,
+    /// What it wrote to.
+    pub stream: ProgramStream,
+    /// Where the part begins, in bytes from the start.
+    #[serde(default)]
+    pub offset: u64,
+    /// How long it may be; an engine gives no more than [`MAX_OUTPUT_PART`].
+    #[serde(default = "max_output_part")]
+    pub max_bytes: u64,
+    /// Whether the files of this task are needed no more: then nothing is read, and they are removed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub release: bool,
+}
+
+/// Most bytes in one [`OutputReply`].
+pub const MAX_OUTPUT_PART: u64 = 1024 * 1024;
+
+fn max_output_part() -> u64 {
+    MAX_OUTPUT_PART
+}
+
+/// Where a program writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProgramStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// Its result, see [`ProcessTask::output`](super::native::ProcessTask::output).
+    Output,
+}
+
+/// `output_reply`: the part is the one buffer. Fewer bytes than were asked for are all that there is so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputReply {
+    /// `ok`
+    pub status: OkStatus,
+    /// Whether the program has ended, so that no more will come.
+    pub ended: bool,
 }
 
 fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<MsgId>, D::Error> {
@@ -313,6 +361,15 @@ pub struct EngineStatus {
     /// Whether it runs programs.
     #[serde(default)]
     pub process: bool,
+    /// How many tasks of one core each it runs at once: 1 for a stock engine.
+    #[serde(default)]
+    pub slots: u32,
+    /// What else it has for tasks to take.
+    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    pub resources: Resources,
+    /// Words that tasks can ask for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
     /// Direct requests that it has not answered.
     pub queue: u64,
     /// Tasks that it was given and has not answered.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::needs::Extras;
 use super::{Status, parent_msg_id};
 use crate::dependency::Dependency;
 use crate::frames::Body;
@@ -34,6 +35,14 @@ pub struct TaskMetadata {
     /// A word of the client's own, kept in the task record.
     #[serde(default)]
     pub label: Option<Value>,
+    /// What stock does not know.
+    #[serde(
+        default,
+        rename = "remuda",
+        skip_serializing_if = "Extras::is_empty",
+        deserialize_with = "null_as_default"
+    )]
+    pub extras: Extras,
 }
 
 /// Metadata whose value for one key makes no sense.
@@ -64,12 +73,14 @@ impl TaskMetadata {
             let Ok(Value::Object(map)) = packer.unpack::<Value>(body.metadata()) else {
                 return MetadataError { key: "metadata", reason: whole.to_string() };
             };
-            ["after", "follow", "timeout", "targets", "retries", "label"]
+            ["after", "follow", "timeout", "targets", "retries", "label", "remuda"]
                 .into_iter()
                 .find_map(|key| {
                     let one = serde_json::Map::from_iter([(key.to_owned(), map.get(key)?.clone())]);
                     let error = serde_json::from_value::<Self>(Value::Object(one)).err()?;
-                    Some(MetadataError { key, reason: error.to_string() })
+                    let extras = map.get(key).and_then(Value::as_object).filter(|_| key == "remuda");
+                    let reason = extras.and_then(Extras::explain).unwrap_or_else(|| error.to_string());
+                    Some(MetadataError { key, reason })
                 })
                 .unwrap_or_else(|| MetadataError { key: "metadata", reason: whole.to_string() })
         })
@@ -78,11 +89,12 @@ impl TaskMetadata {
     /// Reads the metadata of a task that asks for nothing special, which is what most are; `None` leaves it to the full
     /// parser.
     fn scan(metadata: &[u8]) -> Option<Self> {
-        let [after, follow, timeout, targets, retries, label] =
-            scan::pick(metadata, ["after", "follow", "timeout", "targets", "retries", "label"])?;
+        let [after, follow, timeout, targets, retries, label, extras] =
+            scan::pick(metadata, ["after", "follow", "timeout", "targets", "retries", "label", "remuda"])?;
         let nothing = |value: Option<&[u8]>| matches!(value, None | Some(b"null" | b"[]"));
         let zero = |value: Option<&[u8]>| matches!(value, None | Some(b"null" | b"0" | b"0.0"));
         let plain = nothing(after) && nothing(follow) && nothing(targets) && zero(timeout) && zero(retries);
+        let plain = plain && matches!(extras, None | Some(b"null" | b"{}"));
         let label = match label {
             None | Some(b"null") => None,
             Some(label) => Some(Value::String(scan::text(label)?.to_owned())),

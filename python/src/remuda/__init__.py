@@ -15,7 +15,9 @@ import sysconfig
 from importlib.metadata import version
 from pathlib import Path
 
-__all__ = ["__version__", "find_program"]
+from remuda._options import options
+
+__all__ = ["__version__", "find_program", "options"]
 
 __version__ = version("remuda")
 

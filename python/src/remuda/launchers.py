@@ -46,4 +46,5 @@ class RemudaEngineSetLauncher(LocalEngineSetLauncher):
 
     @default("engine_cmd")
     def _engine_cmd_default(self) -> list[str]:
-        return [find_program(), "engine"]
+        # `n` says how much runs at once.
+        return [find_program(), "engine", "--slots", "1"]

@@ -62,6 +62,13 @@ pub enum RelayEvent {
     },
     /// What an earlier controller left, before anything else. Nothing is on record of the control channel.
     Recover(Box<Recovery>),
+    /// The task scheduler has a request for an engine. Only on the control channel.
+    Signal {
+        /// The engine.
+        engine: EngineUuid,
+        /// The request.
+        body: Body,
+    },
     /// All reports up to this one are on disk. Only with [`Durability::Sync`], and never on the control channel.
     Committed {
         /// The last of them that had a ticket.
@@ -111,6 +118,13 @@ pub enum RelayEffect {
     Abort {
         /// The requests.
         msg_ids: Vec<MsgId>,
+        /// Whether those that run are to end.
+        stop: bool,
+    },
+    /// An engine's nanny answered a [`RelayEvent::Signal`]. Only on the control channel.
+    Signalled {
+        /// The id of the request.
+        msg_id: MsgId,
     },
     /// A message had no effect, or an error reply for an answer: log and count it.
     Refused {
@@ -230,10 +244,10 @@ impl Relay {
             }
             Channel::Control if envelope.msg_type == MsgType::AbortRequest => {
                 // An engine is the judge of what it cannot read, and answers it.
-                if let Ok(AbortRequest { msg_ids, .. }) = self.session.packer().unpack(body.content())
+                if let Ok(AbortRequest { msg_ids, remuda }) = self.session.packer().unpack(body.content())
                     && !msg_ids.is_empty()
                 {
-                    out.push(RelayEffect::Abort { msg_ids });
+                    out.push(RelayEffect::Abort { msg_ids, stop: remuda.is_some_and(|options| options.stop) });
                 }
             }
             Channel::Mux | Channel::Control => {}
@@ -423,6 +437,13 @@ impl Relay {
             return Ok(());
         }
         let mut client = std::mem::replace(&mut idents[0], engine.clone());
+        if client == hub_identity()
+            && self.channel == Channel::Control
+            && let Some(msg_id) = parent_msg_id(self.session.packer(), &body)?
+        {
+            out.push(RelayEffect::Signalled { msg_id });
+            return Ok(());
+        }
         if client == hub_identity() {
             // What it was asked by an earlier controller, or had answered before.
             return Err(Refusal::NoParent);
@@ -513,7 +534,7 @@ impl Machine for Relay {
                         let idents = engine.into_iter().map(|uuid| uuid.identity()).collect();
                         // In other bytes than the first time: a stock client that sees a signature twice stops reading for a
                         // while.
-                        let body = probe::again(&mut self.session, now.date, &body);
+                        let body = probe::again(&mut self.session, now.date, &body, None);
                         out.push(RelayEffect::ToClient { client, idents, body });
                     }
                     for task in &recovery.tasks {
@@ -523,6 +544,13 @@ impl Machine for Relay {
                     }
                     let owed = Owed::new(*recovery, Queue::Mux, now.instant + self.reattach);
                     self.owed = Some(Box::new(owed)).filter(|owed| !owed.is_over());
+                }
+                return;
+            }
+            RelayEvent::Signal { engine, body } => {
+                // One that is not there has nothing left to end.
+                if self.engines.contains_key(&engine.identity()) {
+                    out.push(question_to(engine.identity(), body));
                 }
                 return;
             }

@@ -191,7 +191,7 @@ fn an_abort_is_heard_by_the_task_scheduler_and_relayed() {
     let mut world = World::new(Channel::Control);
     let request = world.request("abort_request", &json!({"msg_ids": ["a", "b"]}));
     let out = world.send(&["e-1"], &request);
-    let [RelayEffect::Abort { msg_ids }, RelayEffect::ToEngine { body, .. }] = &out[..] else { panic!("{out:?}") };
+    let [RelayEffect::Abort { msg_ids, .. }, RelayEffect::ToEngine { body, .. }] = &out[..] else { panic!("{out:?}") };
     assert_eq!((&msg_ids[..], body), (&[MsgId::from("a"), MsgId::from("b")][..], &request));
     for content in [json!({}), json!({"msg_ids": []}), json!({"msg_ids": 5})] {
         let request = world.request("abort_request", &content);

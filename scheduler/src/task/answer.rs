@@ -2,6 +2,7 @@
 
 use remuda_proto::message::Envelope;
 use remuda_proto::message::metadata::MetadataError;
+use remuda_proto::message::native::StopReason;
 use remuda_proto::{Body, Date, EngineUuid, MsgId, MsgType, Packer, RemoteError, Session, Status};
 use serde::Serialize;
 
@@ -18,6 +19,8 @@ pub(super) enum Failure {
     Aborted,
     /// The engine that had it is gone.
     Died(EngineUuid),
+    /// It was to end, on this engine, and it did: why, and what the engine said.
+    Stopped(StopReason, EngineUuid, Box<str>),
     /// Its metadata makes no sense; the name of the error and its text.
     Malformed(&'static str, String),
 }
@@ -44,6 +47,12 @@ impl Failure {
             // The bytes of Python's repr, as stock has it.
             Self::Died(uuid) => {
                 RemoteError::new("EngineError", format!("Engine b'{uuid}' died while running task '{msg_id}'"))
+            }
+            Self::Stopped(StopReason::Asked, _, said) => {
+                RemoteError::new("TaskStopped", format!("the task was stopped: {said}"))
+            }
+            Self::Stopped(StopReason::RunTimeout, _, said) => {
+                RemoteError::new("RunTimeout", format!("the task ran for longer than its run timeout: {said}"))
             }
             Self::Malformed(ename, text) => RemoteError::new(ename, text.clone()),
         }
@@ -88,7 +97,7 @@ pub(super) fn reply(session: &mut Session, date: Date, msg_id: &MsgId, request: 
             let asked = Envelope::read(session.packer(), request).expect("the header was read when the task came");
             session.message(date, asked.msg_type.reply(), parent, &Aborted { status }, &Aborted { status }, &[])
         }
-        Failure::Died(engine) => {
+        Failure::Died(engine) | Failure::Stopped(_, engine, _) => {
             let metadata = Died { status, engine, date };
             session.message(date, MsgType::ApplyReply, parent, &metadata, &error.content(), &[])
         }

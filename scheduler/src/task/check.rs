@@ -13,11 +13,16 @@ use super::{Counts, TaskScheduler, Unrecorded};
 impl TaskScheduler {
     /// Panics if the state contradicts itself.
     pub(super) fn check_all(&self) {
+        assert!(self.freed.is_empty(), "{:?} were not looked at", self.freed);
         assert!(self.fresh.is_empty() && self.doomed.is_empty(), "work is left over: {:?}", self.doomed);
         self.engines.check();
         self.check_counts();
         self.check_queues();
         self.check_refs();
+        for (place, key) in self.engines.reservations() {
+            let job = &self.jobs[key];
+            assert_eq!((job.state, job.place), (State::Ready, place), "room is kept for `{}`", job.msg_id);
+        }
         for (key, job) in self.jobs.iter() {
             self.check_job(key, job);
         }
@@ -28,6 +33,7 @@ impl TaskScheduler {
             self.check_room(known);
         }
         self.check_takeover();
+        self.check_stopping();
         self.check_withheld();
         for (timer, key) in &self.timers {
             assert_eq!(self.jobs[*key].timer(), Some(*timer));
@@ -51,9 +57,9 @@ impl TaskScheduler {
 
     /// An engine has no more than it may have, but for what an earlier controller gave it.
     fn check_room(&self, engine: &Engine) {
-        let hwm = self.engines.hwm();
-        let given = engine.running.iter().filter(|key| self.jobs[**key].given).count();
-        assert!(hwm == 0 || given <= hwm, "`{}` has {given} tasks", engine.uuid);
+        let given = engine.running.iter().filter(|key| self.jobs[**key].given);
+        let asks = given.map(|key| self.queues[self.jobs[*key].need].need.asks.as_deref());
+        self.engines.check_room(engine, asks);
     }
 
     fn check_counts(&self) {
@@ -77,7 +83,8 @@ impl TaskScheduler {
         let Job { msg_id, state, .. } = job;
         assert_eq!(self.find(job.print), Some(Known::Live { job: key }), "`{msg_id}`");
         assert_eq!(self.find_live(msg_id), Some(key));
-        assert!(job.born <= job.seq && job.seq < self.next_seq, "`{msg_id}` is at {}", job.seq);
+        let number = job.place.number();
+        assert!(job.born <= number && number < self.next_seq, "`{msg_id}` is at {:?}", job.place);
         match *state {
             State::Waiting => assert!(!job.is_met(), "`{msg_id}` waits for nothing"),
             State::Ready => {
@@ -117,7 +124,9 @@ impl TaskScheduler {
         }
         assert_eq!(special.attempts.len(), (special.tried() - special.untold).min(MAX_ATTEMPTS), "`{}`", job.msg_id);
         for Tried { engine, sent, ended, .. } in &special.attempts {
-            let known = special.blacklist.binary_search(engine).is_ok() || special.lost == Some(*engine);
+            let known = special.blacklist.binary_search(engine).is_ok()
+                || special.lost == Some(*engine)
+                || special.again.contains(engine);
             assert!(known && sent <= ended, "`{}`", job.msg_id);
         }
         for waits in [&special.after, &special.follow] {
@@ -147,7 +156,7 @@ impl TaskScheduler {
                 None => job.blacklist().binary_search(&at).is_err(),
             };
             assert!(
-                !(may && self.engines.serves(at, need) && self.engines.has_room(at)),
+                !(may && self.engines.serves(at, need) && self.engines.has_room(at, need.asks.as_deref(), job.place)),
                 "`{}` has room for `{}`",
                 engine.uuid,
                 job.msg_id
@@ -161,7 +170,7 @@ impl TaskScheduler {
             assert_eq!(queue.jobs, self.jobs.iter().filter(|(_, job)| job.need == at).count(), "{}", queue.need);
             for (seq, key) in queue.plain.iter().chain(&queue.elsewhere) {
                 let job = &self.jobs[*key];
-                assert_eq!((job.seq, job.need, job.is_restricted()), (*seq, at, false));
+                assert_eq!((job.place, job.need, job.is_restricted()), (*seq, at, false));
                 assert_eq!(job.blacklist().is_empty(), queue.plain.contains_key(seq));
                 *queued.entry(*key).or_default() += 1;
             }
@@ -172,13 +181,17 @@ impl TaskScheduler {
         for (at, engine) in self.engines.iter() {
             for ((need, seq), key) in &engine.own {
                 let job = &self.jobs[*key];
-                assert_eq!((job.seq, job.need, job.is_restricted()), (*seq, *need, true));
+                assert_eq!((job.place, job.need, job.is_restricted()), (*seq, *need, true));
                 let special = job.special.as_ref().expect("a restricted task is special");
                 assert!(special.allowed().any(|allowed| allowed == at));
                 *queued.entry(*key).or_default() += 1;
             }
             for (need, cursor) in &engine.cursors {
                 let Some((_, queue)) = self.queues.iter().find(|(other, _)| other == need) else { continue };
+                let (epoch, cursor) = *cursor;
+                if epoch != queue.epoch {
+                    continue;
+                }
                 for (_, key) in queue.elsewhere.range(..cursor) {
                     assert!(self.jobs[*key].blacklist().binary_search(&at).is_ok(), "`{}` skips a task", engine.uuid);
                 }

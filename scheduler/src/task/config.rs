@@ -91,6 +91,9 @@ pub struct TaskConfig {
     /// With [`Durability::Sync`] a task is sent to an engine, and a reply to its client, only when the hub says that the
     /// report of it is on disk.
     pub durability: Durability,
+    /// How long a task waits until it counts as one of the next higher priority, so that none waits for ever; zero: it
+    /// never does. From ten seconds on the order is right for at least half a year.
+    pub priority_age: Duration,
     /// Seed of the draws of the schemes `plainrandom`, `twobin` and `weighted`.
     pub seed: u64,
 }
@@ -102,6 +105,8 @@ impl TaskConfig {
     pub const GRACE: Duration = Duration::from_secs(5);
     /// Default of [`Self::reattach`].
     pub const REATTACH: Duration = Duration::from_secs(60);
+    /// Default of [`Self::priority_age`].
+    pub const PRIORITY_AGE: Duration = Duration::from_secs(60);
     /// Default of [`Self::max_pending_tasks`].
     pub const MAX_PENDING_TASKS: usize = 2_000_000;
     /// Default of [`Self::max_pending_bytes`].
@@ -124,6 +129,7 @@ impl Default for TaskConfig {
             max_finished_ids: Self::MAX_FINISHED_IDS,
             max_message_bytes: Self::MAX_MESSAGE_BYTES,
             durability: Durability::None,
+            priority_age: Self::PRIORITY_AGE,
             seed: 0,
         }
     }

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use remuda_proto::message::native::{Capability, Need};
+use remuda_proto::message::needs::Needs;
 use remuda_proto::{EngineUuid, Identity, Map};
 
 use super::config::Scheme;
 use super::fenwick::Fenwick;
+use super::place::Place;
+use super::room::{Room, Used};
 use crate::slab::Slab;
 
 /// An engine that is there, or one that is not but that something refers to.
@@ -26,20 +29,35 @@ pub(super) struct Engine {
     /// The tasks that it has. Those of an engine that left stay until they are stranded for good, and count as its load
     /// should it come back.
     pub(super) running: Vec<u32>,
+    /// What these take.
+    used: Used,
+    /// The queued task that what becomes free is kept for, its place, and what it takes.
+    reserved: Option<Reserved>,
     /// Its place in line: lowest first.
     turn: i64,
     /// Under what it stands in the index of its kind; `None`: it has no room, or is not there.
     indexed: Option<Rank>,
+    /// Under what it stands among those that are sorted by what is free.
+    sorted: Option<(Room, Rank)>,
     /// The ready tasks that only certain engines may run, this one among them, by need and place in the queue.
-    pub(super) own: BTreeMap<(u32, u64), u32>,
-    /// By need, up to where (exclusively) in the queue of tasks to try elsewhere this engine has tried them all.
-    pub(super) cursors: Map<u32, u64>,
+    pub(super) own: BTreeMap<(u32, Place), u32>,
+    /// By need, the epoch of the queue of tasks to try elsewhere, and up to where (exclusively) in it this engine has tried
+    /// them all.
+    pub(super) cursors: Map<u32, (u64, Place)>,
+}
+
+/// What is kept free on an engine.
+#[derive(Clone, Debug)]
+struct Reserved {
+    place: Place,
+    key: u32,
+    needs: Arc<Needs>,
 }
 
 /// What orders an engine in the index of its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    /// With `leastload` the load; with `lru` and `pure` 0; with the others the weight in the draw, never 0.
+    /// With `leastload` the load in thousandths of a slot, by slots; with `lru` and `pure` 0; with the others the weight in the draw, never 0.
     measure: u64,
     /// The place in line; 0 where the draw does not go by it.
     turn: i64,
@@ -52,8 +70,10 @@ struct Kind {
     capability: Capability,
     /// The engines; never empty.
     members: Vec<u32>,
-    /// Those of them that have room.
+    /// Those of them that have a slot free.
     index: Index,
+    /// All of them by what is free, whatever the scheme; `None` while no task asks for other than one slot.
+    by_room: Option<BTreeMap<Room, BTreeSet<(Rank, u32)>>>,
     /// The needs that they serve, among those that tasks have.
     needs: Vec<u32>,
 }
@@ -67,9 +87,6 @@ enum Index {
     Draw(Fenwick),
 }
 
-/// A [`Capability`] in a form that has an order.
-type CapabilityKey = (bool, bool, Vec<Arc<str>>);
-
 /// All engines that are there or referred to.
 ///
 /// Costs are O(log n) in engines. They grow with the number of *kinds* of engines, of which a cluster has a few.
@@ -82,10 +99,10 @@ pub(super) struct Engines {
     /// The kinds of the engines that are there.
     kinds: Slab<Kind>,
     /// All of `kinds`.
-    by_capability: BTreeMap<CapabilityKey, u32>,
+    by_capability: BTreeMap<Capability, u32>,
     /// How engines are chosen.
     scheme: Scheme,
-    /// Most tasks on one engine; 0: no limit.
+    /// How often an engine may be given what it has; 0: no limit.
     hwm: usize,
     /// The place in line of the engine that joined last; all others are behind it.
     front: i64,
@@ -95,6 +112,8 @@ pub(super) struct Engines {
     rng: ChaCha8Rng,
     /// How many engines are there.
     live: usize,
+    /// The engines on which something is reserved, by the task.
+    reserved: BTreeMap<(Place, u32), u32>,
     /// Steps taken so far, each O(log n) at most: for tests of cost.
     pub(super) work: u64,
 }
@@ -112,6 +131,7 @@ impl Engines {
             back: 0,
             rng: ChaCha8Rng::seed_from_u64(seed),
             live: 0,
+            reserved: BTreeMap::new(),
             work: 0,
         }
     }
@@ -142,8 +162,11 @@ impl Engines {
             member: None,
             refs: 0,
             running: Vec::new(),
+            used: Used::default(),
+            reserved: None,
             turn: 0,
             indexed: None,
+            sorted: None,
             own: BTreeMap::new(),
             cursors: Map::default(),
         });
@@ -171,17 +194,20 @@ impl Engines {
     /// has to say which needs it serves.
     pub(super) fn join(&mut self, engine: u32, capability: Capability) -> (u32, bool) {
         assert!(!self.is_live(engine), "`{}` joins twice", self.slab[engine].uuid);
-        let mut functions: Vec<Arc<str>> = capability.functions.iter().cloned().collect();
-        functions.sort_unstable();
-        let key = (capability.python, capability.process, functions);
-        let known = self.by_capability.get(&key).copied();
+        let known = self.by_capability.get(&capability).copied();
         let kind = known.unwrap_or_else(|| {
             let index = match self.scheme {
                 Scheme::LeastLoad | Scheme::Lru | Scheme::Pure => Index::Line(BTreeSet::new()),
                 Scheme::PlainRandom | Scheme::TwoBin | Scheme::Weighted => Index::Draw(Fenwick::default()),
             };
-            let kind = self.kinds.insert(Kind { capability, members: Vec::new(), index, needs: Vec::new() });
-            self.by_capability.insert(key, kind);
+            let kind = self.kinds.insert(Kind {
+                capability: capability.clone(),
+                members: Vec::new(),
+                index,
+                by_room: None,
+                needs: Vec::new(),
+            });
+            self.by_capability.insert(capability, kind);
             kind
         });
         let members = &mut self.kinds[kind];
@@ -199,11 +225,14 @@ impl Engines {
 
     /// An engine is gone. Returns its kind if it was the last of it. The caller holds a reference.
     pub(super) fn leave(&mut self, engine: u32) -> Option<u32> {
+        self.unreserve(engine);
         let leaving = &mut self.slab[engine];
         let (kind, at) = leaving.member.take().unwrap_or_else(|| panic!("`{}` leaves twice", leaving.uuid));
         let before = leaving.indexed.take();
+        let sorted = leaving.sorted.take();
         self.live -= 1;
         let members = &mut self.kinds[kind];
+        members.sort(engine, sorted, None);
         members.index.change(engine, at, before, None);
         members.members.swap_remove(at);
         if let Some(&moved) = members.members.get(at) {
@@ -229,20 +258,95 @@ impl Engines {
         self.slab[engine].member.is_some()
     }
 
-    /// Whether an engine is there and has fewer tasks than the limit.
-    pub(super) fn has_room(&self, engine: u32) -> bool {
-        let engine = &self.slab[engine];
-        engine.member.is_some() && (self.hwm == 0 || engine.running.len() < self.hwm)
+    /// Whether an engine is there and has so much free, beside what is reserved for tasks before this place.
+    pub(super) fn has_room(&self, engine: u32, asks: Option<&Needs>, place: Place) -> bool {
+        let known = &self.slab[engine];
+        let Some((kind, _)) = known.member else { return false };
+        let reserved = known.reserved.as_ref().filter(|reserved| reserved.place < place);
+        let reserved = reserved.map(|reserved| &*reserved.needs);
+        self.hwm == 0 || known.used.leaves(&self.kinds[kind].capability, self.hwm, reserved, asks)
+    }
+
+    /// Whether anything at all is free on an engine.
+    pub(super) fn has_any_room(&self, engine: u32) -> bool {
+        let known = &self.slab[engine];
+        let Some((kind, _)) = known.member else { return false };
+        self.hwm == 0 || known.used.leaves_any(&self.kinds[kind].capability, self.hwm)
+    }
+
+    /// A task is with an engine.
+    pub(super) fn put(&mut self, engine: u32, key: u32, asks: Option<&Needs>) -> u32 {
+        let known = &mut self.slab[engine];
+        let at = u32::try_from(known.running.len()).expect("there are no more tasks than numbers for them");
+        known.running.push(key);
+        known.used.add(asks);
+        at
+    }
+
+    /// The task that stands at this place among those of an engine is taken back. Returns the one that now stands there.
+    pub(super) fn take_back(&mut self, engine: u32, at: u32, key: u32, asks: Option<&Needs>) -> Option<u32> {
+        let known = &mut self.slab[engine];
+        assert_eq!(known.running.swap_remove(at as usize), key);
+        known.used.remove(asks);
+        known.running.get(at as usize).copied()
+    }
+
+    /// Keeps what becomes free on an engine for a queued task. Anything that was kept there for another one no longer is.
+    pub(super) fn reserve(&mut self, engine: u32, place: Place, key: u32, needs: Arc<Needs>) {
+        self.unreserve(engine);
+        self.slab[engine].reserved = Some(Reserved { place, key, needs });
+        let before = self.reserved.insert((place, key), engine);
+        assert_eq!(before, None, "something is kept for a task in two places");
+    }
+
+    /// Nothing is kept on an engine any more.
+    fn unreserve(&mut self, engine: u32) {
+        if let Some(reserved) = self.slab[engine].reserved.take() {
+            self.reserved.remove(&(reserved.place, reserved.key));
+        }
+    }
+
+    /// The engine where something is kept for a task.
+    pub(super) fn reserved_for(&self, place: Place, key: u32) -> Option<u32> {
+        self.reserved.get(&(place, key)).copied()
+    }
+
+    /// Nothing is kept for a task any more. Returns the engine where something was.
+    pub(super) fn release(&mut self, place: Place, key: u32) -> Option<u32> {
+        let engine = self.reserved_for(place, key)?;
+        self.unreserve(engine);
+        Some(engine)
+    }
+
+    /// The place of the task for which something is kept on an engine.
+    pub(super) fn reserved_on(&self, engine: u32) -> Option<Place> {
+        self.slab[engine].reserved.as_ref().map(|reserved| reserved.place)
+    }
+
+    /// The engines where something is kept for tasks that come after this place.
+    pub(super) fn reserved_after(&self, place: Place) -> impl Iterator<Item = u32> {
+        self.reserved.range((place, u32::MAX)..).map(|(_, engine)| *engine)
+    }
+
+    /// Sorts the engines of a kind by what is free, if they are not.
+    pub(super) fn sort_by_room(&mut self, kind: u32) {
+        if self.kinds[kind].by_room.is_some() {
+            return;
+        }
+        self.kinds[kind].by_room = Some(BTreeMap::new());
+        let members = self.kinds[kind].members.clone();
+        self.work += members.len() as u64;
+        members.into_iter().for_each(|engine| self.reindex(engine));
+    }
+
+    /// Whether an engine is there and runs Python.
+    pub(super) fn runs_python(&self, engine: u32) -> bool {
+        self.slab[engine].member.is_some_and(|(kind, _)| self.kinds[kind].capability.python)
     }
 
     /// Whether an engine is there and can run a task of this need.
     pub(super) fn serves(&self, engine: u32, need: &Need) -> bool {
         self.slab[engine].member.is_some_and(|(kind, _)| self.kinds[kind].capability.serves(need))
-    }
-
-    /// Most tasks on one engine; 0: no limit.
-    pub(super) fn hwm(&self) -> usize {
-        self.hwm
     }
 
     /// The kinds that serve a need.
@@ -265,6 +369,14 @@ impl Engines {
         self.kinds[kind].capability.serves(need)
     }
 
+    /// No task asks a kind for other than one slot any more.
+    pub(super) fn unsort(&mut self, kind: u32) {
+        self.kinds[kind].by_room = None;
+        let members = &self.kinds[kind].members;
+        self.work += members.len() as u64;
+        members.iter().for_each(|engine| self.slab[*engine].sorted = None);
+    }
+
     /// The needs that a kind serves, as far as tasks have them.
     pub(super) fn needs_mut(&mut self, kind: u32) -> &mut Vec<u32> {
         &mut self.kinds[kind].needs
@@ -283,24 +395,46 @@ impl Engines {
 
     /// Where the index should have an engine.
     fn rank(&self, engine: u32) -> Option<Rank> {
-        if !self.has_room(engine) {
+        if !self.has_room(engine, None, Place::LAST) {
             return None;
         }
-        let Engine { running, turn, .. } = &self.slab[engine];
-        let turn = *turn;
+        let turn = self.slab[engine].turn;
         Some(match self.scheme {
-            Scheme::LeastLoad => Rank { measure: running.len() as u64, turn },
+            Scheme::LeastLoad => Rank { measure: self.load(engine), turn },
             Scheme::Lru | Scheme::Pure => Rank { measure: 0, turn },
             Scheme::PlainRandom | Scheme::TwoBin => Rank { measure: 1, turn: 0 },
-            Scheme::Weighted => Rank { measure: weight(running.len()), turn: 0 },
+            Scheme::Weighted => Rank { measure: weight(self.load(engine)), turn: 0 },
         })
+    }
+
+    /// What an engine that is there has to do, in thousandths of a slot, by slots.
+    fn load(&self, engine: u32) -> u64 {
+        let slots = self.slab[engine].member.map_or(1, |(kind, _)| self.kinds[kind].capability.slots);
+        self.slab[engine].used.cpus() / u64::from(slots)
+    }
+
+    /// Where an engine should be among those that are sorted by what is free. Tasks that ask for more than a slot go to the
+    /// one with the least load, whatever the scheme; with `lru`, to the first in line.
+    fn sorted(&self, engine: u32) -> Option<(Room, Rank)> {
+        let known = &self.slab[engine];
+        let kind = &self.kinds[known.member?.0];
+        kind.by_room.as_ref()?;
+        let reserved = known.reserved.as_ref().map(|reserved| &*reserved.needs);
+        let room = known.used.room(&kind.capability, self.hwm, reserved)?;
+        let measure = if self.scheme == Scheme::Lru { 0 } else { self.load(engine) };
+        Some((room, Rank { measure, turn: known.turn }))
     }
 
     /// Brings the index up to date after the load or the turn of an engine changed.
     pub(super) fn reindex(&mut self, engine: u32) {
-        let rank = self.rank(engine);
+        let (rank, sorted) = (self.rank(engine), self.sorted(engine));
         let known = &mut self.slab[engine];
         let Some((kind, at)) = known.member else { return };
+        if known.sorted != sorted {
+            self.work += 1;
+            let before = std::mem::replace(&mut known.sorted, sorted.clone());
+            self.kinds[kind].sort(engine, before, sorted);
+        }
         if known.indexed != rank {
             self.work += 1;
             let before = std::mem::replace(&mut known.indexed, rank);
@@ -322,15 +456,41 @@ impl Engines {
         }
     }
 
+    /// Chooses an engine of these kinds where so much is free, that did not try the task; `blacklist` is sorted.
+    ///
+    /// Costs a step for each way in which engines are partly free, of which there are few beside the engines.
+    pub(super) fn choose_with(&mut self, kinds: &[u32], blacklist: &[u32], asks: &Needs) -> Option<u32> {
+        let mut best: Option<(Rank, u32)> = None;
+        for kind in kinds {
+            let Kind { by_room: Some(by_room), capability, .. } = &self.kinds[*kind] else {
+                panic!("kind {kind} is not sorted by what is free")
+            };
+            for (room, engines) in by_room {
+                self.work += 1;
+                if !room.fits(capability, asks) {
+                    continue;
+                }
+                let mut tried = 0;
+                let first = engines.iter().find(|(_, engine)| {
+                    let is_tried = blacklist.binary_search(engine).is_ok();
+                    tried += u64::from(is_tried);
+                    !is_tried
+                });
+                self.work += tried;
+                best = best.into_iter().chain(first.copied()).min();
+            }
+        }
+        best.map(|(_, engine)| engine)
+    }
+
     /// Chooses one of `engines`, which the caller found fit, as the scheme would if there were no others.
     pub(super) fn choose_of(&mut self, engines: &mut [u32]) -> Option<u32> {
         self.work += engines.len() as u64;
         // In line, so that a place in the list tells who is nearer the front.
         engines.sort_unstable_by_key(|engine| self.slab[*engine].turn);
-        let load = |engine: &u32| self.slab[*engine].running.len();
         let &first = engines.first()?;
         Some(match self.scheme {
-            Scheme::LeastLoad => engines.iter().copied().min_by_key(load).unwrap_or(first),
+            Scheme::LeastLoad => engines.iter().copied().min_by_key(|engine| self.load(*engine)).unwrap_or(first),
             Scheme::Lru | Scheme::Pure => first,
             Scheme::PlainRandom => engines[self.rng.random_range(0..engines.len())],
             Scheme::TwoBin => {
@@ -338,20 +498,20 @@ impl Engines {
                 engines[one.min(two)]
             }
             Scheme::Weighted => {
-                let total = engines.iter().map(|engine| weight(load(engine))).sum::<u64>();
-                let draws: [u64; 2] = std::array::from_fn(|_| self.rng.random_range(0..total));
-                let [one, two] = draws.map(|mut sum| {
-                    let of = |engine: &u32| weight(self.slab[*engine].running.len());
-                    let found = engines.iter().copied().find(|engine| match sum.checked_sub(of(engine)) {
+                let weights: Vec<u64> = engines.iter().map(|engine| weight(self.load(*engine))).collect();
+                let total = weights.iter().sum::<u64>();
+                let [one, two] = [(); 2].map(|()| {
+                    let mut sum = self.rng.random_range(0..total);
+                    let found = weights.iter().position(|weight| match sum.checked_sub(*weight) {
                         None => true,
                         Some(rest) => {
                             sum = rest;
                             false
                         }
                     });
-                    found.unwrap_or(first)
+                    found.unwrap_or(0)
                 });
-                if weight(load(&two)) > weight(load(&one)) { two } else { one }
+                engines[if weights[two] > weights[one] { two } else { one }]
             }
         })
     }
@@ -418,6 +578,22 @@ impl Engines {
         panic!("{sum} is left of a draw among {total}")
     }
 
+    /// The tasks for which something is kept.
+    pub(super) fn reservations(&self) -> impl Iterator<Item = (Place, u32)> {
+        self.reserved.keys().copied()
+    }
+
+    /// Panics if an engine was given more than it may have: `asks` is what tasks take that this controller gave it.
+    pub(super) fn check_room<'a>(&self, engine: &Engine, asks: impl Iterator<Item = Option<&'a Needs>>) {
+        let Some((kind, _)) = engine.member.filter(|_| self.hwm > 0) else { return };
+        let has = &self.kinds[kind].capability;
+        let mut used = Used::default();
+        for asks in asks {
+            assert!(used.leaves(has, self.hwm, None, asks), "`{}` has too much: {used:?} and {asks:?}", engine.uuid);
+            used.add(asks);
+        }
+    }
+
     /// Panics if the state contradicts itself.
     pub(super) fn check(&self) {
         assert_eq!(self.by_uuid.len(), self.slab.len());
@@ -431,6 +607,11 @@ impl Engines {
                 engine.uuid
             );
             assert_eq!(engine.indexed, self.rank(at), "`{}`", engine.uuid);
+            assert_eq!(engine.sorted, self.sorted(at), "`{}`", engine.uuid);
+            if let Some(Reserved { place, key, .. }) = &engine.reserved {
+                assert!(engine.member.is_some(), "`{}` is gone", engine.uuid);
+                assert_eq!(self.reserved.get(&(*place, *key)), Some(&at));
+            }
             assert!((self.front..=self.back).contains(&engine.turn), "`{}` is at {}", engine.uuid, engine.turn);
             if let Some((kind, place)) = engine.member {
                 assert_eq!(self.kinds[kind].members[place], at);
@@ -439,6 +620,14 @@ impl Engines {
         for (at, kind) in self.kinds.iter() {
             assert!(!kind.members.is_empty(), "kind {at} has no members");
             let ranks = kind.members.iter().map(|engine| (self.slab[*engine].indexed, *engine));
+            if let Some(by_room) = &kind.by_room {
+                let mut wanted: BTreeMap<Room, BTreeSet<(Rank, u32)>> = BTreeMap::new();
+                for engine in &kind.members {
+                    let Some((room, rank)) = self.slab[*engine].sorted.clone() else { continue };
+                    wanted.entry(room).or_default().insert((rank, *engine));
+                }
+                assert_eq!(by_room, &wanted);
+            }
             match &kind.index {
                 Index::Line(line) => {
                     let wanted: BTreeSet<(Rank, u32)> = ranks.filter_map(|(rank, at)| Some((rank?, at))).collect();
@@ -454,12 +643,27 @@ impl Engines {
 }
 
 /// 1/(1e-6 + load), in units that make whole numbers of all loads up to a million, and whose sums do not overflow for
-/// as many engines.
-fn weight(load: usize) -> u64 {
-    (1_000_000_000_000 / (1 + 1_000_000 * load as u64)).max(1)
+/// as many engines. The load is in thousandths.
+fn weight(load: u64) -> u64 {
+    (1_000_000_000_000 / load.saturating_mul(1000).saturating_add(1)).max(1)
 }
 
 impl Kind {
+    /// Moves an engine among those that are sorted by what is free.
+    fn sort(&mut self, engine: u32, before: Option<(Room, Rank)>, after: Option<(Room, Rank)>) {
+        let Some(by_room) = &mut self.by_room else { return };
+        if let Some((room, rank)) = before {
+            let engines = by_room.get_mut(&room).unwrap_or_else(|| panic!("no engine has {room:?}"));
+            assert!(engines.remove(&(rank, engine)), "engine {engine} is not at {rank:?}");
+            if engines.is_empty() {
+                by_room.remove(&room);
+            }
+        }
+        if let Some((room, rank)) = after {
+            by_room.entry(room).or_default().insert((rank, engine));
+        }
+    }
+
     fn weight(&self) -> u64 {
         match &self.index {
             Index::Draw(draw) => draw.total(),

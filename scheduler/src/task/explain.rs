@@ -100,7 +100,8 @@ impl TaskScheduler {
 
     fn explain_job(&self, now: Now, job: &Job) -> LiveTask {
         let since = now.date_of(job.since);
-        let until = job.timer().map(|(at, _)| now.date_of(at));
+        // That of a task that runs is not one that it waits for.
+        let until = job.timer().filter(|_| !job.is_run_timer()).map(|(at, _)| now.date_of(at));
         let state = match job.state {
             State::Assigned { engine, .. } => TaskState::Assigned(Assigned {
                 engine: self.name_of(engine),
@@ -156,7 +157,7 @@ impl TaskScheduler {
     /// How many tasks of the same need, which any engine may run, are before a ready one in line.
     fn ahead(&self, job: &Job) -> usize {
         let queue = &self.queues[job.need];
-        let before = queue.plain.range(..job.seq).chain(queue.elsewhere.range(..job.seq));
+        let before = queue.plain.range(..job.place).chain(queue.elsewhere.range(..job.place));
         before.take(MAX_COUNTED).count()
     }
 

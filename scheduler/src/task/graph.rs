@@ -160,13 +160,17 @@ impl TaskScheduler {
             let job = &self.jobs[key];
             let body = answer::reply(&mut self.session, step.now.date, &job.msg_id, &job.body, &failure);
             // A dead engine counts as the place where its task ran.
-            let engine = if let Failure::Died(uuid) = &failure { Some(uuid.clone()) } else { None };
+            let engine = match &failure {
+                Failure::Died(uuid) | Failure::Stopped(_, uuid, _) => Some(uuid.clone()),
+                _ => None,
+            };
             let place = engine.as_ref().and_then(|uuid| self.engines.find(uuid));
             let (client, msg_id) = (job.client(), job.msg_id.clone());
             let ident = engine.as_ref().map(EngineUuid::identity);
             let ticket = client.and_then(|client| self.answer_client(client, ident, body.clone(), step));
             let status = failure.status();
-            self.tell_attempts(key, place.map(|engine| (engine, AttemptEnd::Died)), step);
+            let end = if matches!(failure, Failure::Stopped(..)) { AttemptEnd::Replied } else { AttemptEnd::Died };
+            self.tell_attempts(key, place.map(|engine| (engine, end)), step);
             let told = Monitor::Reply { queue: Queue::Task, engine, msg_id, status, body, ticket };
             step.out.push(TaskEffect::Monitor(told));
             self.end(key, false, place, ticket);
@@ -177,6 +181,7 @@ impl TaskScheduler {
     /// not sent anywhere before the reply is on disk: a controller that takes over would have it run again.
     pub(super) fn end(&mut self, key: u32, ok: bool, place: Option<u32>, ticket: Option<Ticket>) {
         self.cancel_timer(key);
+        self.take_stopping(key);
         let job = self.jobs.remove(key);
         assert!(
             !matches!(job.state, State::Ready | State::Held | State::Assigned { .. }),

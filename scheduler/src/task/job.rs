@@ -5,11 +5,15 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use remuda_proto::dependency::Bearing;
+use remuda_proto::message::metadata::TaskMetadata;
+use remuda_proto::message::needs::Extras;
 use remuda_proto::message::story::{AttemptEnd, MAX_ATTEMPTS};
 use remuda_proto::monitor::Ticket;
 use remuda_proto::{Body, Dependency, Identity, Instant, MsgId};
 
 use super::known::Fingerprint;
+use super::place::Place;
+use super::stopping::Stopping;
 
 /// When a timer goes off, and a number that tells it from others of the same moment.
 pub(super) type Timer = (Instant, u64);
@@ -52,9 +56,9 @@ pub(super) struct Job {
     pub(super) need: u32,
     /// Its number in the order of submission.
     pub(super) born: u64,
-    /// Its place in the queues: at first its number in the order of submission, and a new one at the end each time it
-    /// is queued again.
-    pub(super) seq: u64,
+    /// Its place in the queues: a new one at the end, as far as its priority lets others be before it, each time it is
+    /// queued again.
+    pub(super) place: Place,
     /// How often it may still be tried again after a failure.
     pub(super) retries: u32,
     /// Where it is in its life.
@@ -105,13 +109,43 @@ impl ReplyTo {
     }
 }
 
+/// What a task asked for that stock does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wishes {
+    /// Which tasks come first.
+    pub(super) priority: i32,
+    /// It fails if no engine that is there could ever run it.
+    pub(super) fail_unplaceable: bool,
+    /// It may be tried again where it failed.
+    pub(super) retry_anywhere: bool,
+    /// How long it may run.
+    pub(super) run_timeout: Option<Duration>,
+}
+
+impl Wishes {
+    /// Those of the metadata of a request.
+    pub(super) fn of(metadata: &TaskMetadata) -> Self {
+        let Extras { priority, fail_unplaceable, retry_anywhere, .. } = metadata.extras;
+        Self { priority, fail_unplaceable, retry_anywhere, run_timeout: metadata.extras.run_timeout() }
+    }
+}
+
 /// How a task is tied to time and to other tasks. Most are not.
 #[derive(Debug, Default)]
 struct Ties {
+    /// What stock does not know.
+    wishes: Wishes,
     /// How long it may wait each time it is queued.
     timeout: Option<Duration>,
-    /// While it waits or is ready, the end of `timeout`; while an engine that left has it, the end of the grace time.
+    /// While it waits or is ready, the end of `timeout`; while an engine that left has it, the end of the grace time; while
+    /// one that is there has it, the end of the time that it may run, or to heed a signal.
     timer: Option<Timer>,
+    /// Whether `timer` is the last of these.
+    is_run_timer: bool,
+    /// How many attempts at it ended under an earlier controller, at most.
+    before: u32,
+    /// Whether and how far it is to end. Only while an engine has it.
+    stopping: Option<Box<Stopping>>,
     /// The live tasks that named this one in `after` or `follow`, in the order of submission: number and job.
     dependents: BTreeSet<(u64, u32)>,
 }
@@ -132,8 +166,10 @@ pub(super) struct Special {
     pub(super) untold: usize,
     /// The engine that had it under an earlier controller, if it was lost there. It may get it again.
     pub(super) lost: Option<u32>,
+    /// The engines where it failed and that may get it again, once for each time: not sorted.
+    pub(super) again: Vec<u32>,
     /// The last of its attempts that ended, oldest first, for people who ask: no more than [`MAX_ATTEMPTS`], each on
-    /// an engine of `blacklist` or on `lost`.
+    /// an engine of `blacklist` or of `again` or on `lost`.
     pub(super) attempts: Vec<Tried>,
     /// The engines where tasks ran that count towards `follow`. With `all`, no more than one.
     pub(super) places: Vec<u32>,
@@ -188,12 +224,13 @@ impl Waits {
 impl Special {
     /// How many attempts at it ended.
     pub(super) fn tried(&self) -> usize {
-        self.blacklist.len() + usize::from(self.lost.is_some())
+        self.blacklist.len() + self.again.len() + usize::from(self.lost.is_some())
     }
 
     /// All engines whose references it is counted in.
     pub(super) fn engines(&self) -> impl Iterator<Item = u32> {
-        self.targets.iter().chain(&self.blacklist).chain(&self.places).chain(&self.lost).copied()
+        let tried = self.blacklist.iter().chain(&self.again).chain(&self.lost);
+        self.targets.iter().chain(tried).chain(&self.places).copied()
     }
 
     /// Whether only certain engines may run it.
@@ -253,7 +290,7 @@ impl Job {
         client: Option<&Identity>,
         body: Body,
         need: u32,
-        born: u64,
+        (born, place): (u64, Place),
         now: Instant,
     ) -> Self {
         Self {
@@ -263,7 +300,7 @@ impl Job {
             body,
             need,
             born,
-            seq: born,
+            place,
             retries: 0,
             state: State::Waiting,
             since: now,
@@ -291,6 +328,31 @@ impl Job {
         self.ticket = ticket.map(|ticket| NonZeroU64::new(ticket.0).expect("the first ticket is 1"));
     }
 
+    /// What it asked for that stock does not know.
+    pub(super) fn wishes(&self) -> Wishes {
+        self.ties.as_ref().map_or_else(Wishes::default, |ties| ties.wishes)
+    }
+
+    /// Sets [`Self::wishes`].
+    pub(super) fn set_wishes(&mut self, wishes: Wishes) {
+        if wishes != self.wishes() {
+            self.ties.get_or_insert_default().wishes = wishes;
+        }
+    }
+
+    /// The number of the next attempt, from 1: greater than that of any before.
+    pub(super) fn next_attempt(&self) -> usize {
+        let before = self.ties.as_ref().map_or(0, |ties| ties.before as usize);
+        1 + before + self.special.as_ref().map_or(0, |special| special.tried())
+    }
+
+    /// So many of its retries were used up under an earlier controller.
+    pub(super) fn set_before(&mut self, attempts: u32) {
+        if attempts > 0 {
+            self.ties.get_or_insert_default().before = attempts;
+        }
+    }
+
     /// How long it may wait each time it is queued.
     pub(super) fn timeout(&self) -> Option<Duration> {
         self.ties.as_ref()?.timeout
@@ -316,7 +378,44 @@ impl Job {
 
     /// Takes [`Self::timer`] away.
     pub(super) fn take_timer(&mut self) -> Option<Timer> {
-        self.ties.as_mut()?.timer.take()
+        let ties = self.ties.as_mut()?;
+        ties.is_run_timer = false;
+        ties.timer.take()
+    }
+
+    /// Whether [`Self::timer`] is that of a task that runs on an engine which is there.
+    pub(super) fn is_run_timer(&self) -> bool {
+        self.ties.as_ref().is_some_and(|ties| ties.is_run_timer)
+    }
+
+    /// Says that [`Self::timer`], which there is, is that of a task that runs.
+    pub(super) fn set_run_timer(&mut self) {
+        self.ties.get_or_insert_default().is_run_timer = true;
+    }
+
+    /// Whether the grace time of the engine that has it runs.
+    pub(super) fn is_stranded(&self) -> bool {
+        self.timer().is_some() && !self.is_run_timer()
+    }
+
+    /// Whether and how far it is to end.
+    pub(super) fn stopping(&self) -> Option<&Stopping> {
+        self.ties.as_ref()?.stopping.as_deref()
+    }
+
+    /// The same, to be changed.
+    pub(super) fn stopping_mut(&mut self) -> Option<&mut Stopping> {
+        self.ties.as_mut()?.stopping.as_deref_mut()
+    }
+
+    /// It is to end.
+    pub(super) fn set_stopping(&mut self, stopping: Stopping) {
+        self.ties.get_or_insert_default().stopping = Some(Box::new(stopping));
+    }
+
+    /// It is not to end any more.
+    pub(super) fn take_stopping(&mut self) -> Option<Stopping> {
+        self.ties.as_mut()?.stopping.take().map(|stopping| *stopping)
     }
 
     /// The live tasks that named this one in `after` or `follow`, in the order of submission: number and job.

@@ -1,14 +1,14 @@
 //! What each event does.
 
 use remuda_proto::message::metadata::TaskMetadata;
-use remuda_proto::message::native::{Capability, Need};
+use remuda_proto::message::native::{Capability, Need, Runs, StopReason};
 use remuda_proto::message::story::AttemptEnd;
 use remuda_proto::monitor::{IntakeLimit, Monitor, Queue, Ticket};
 use remuda_proto::{Body, EngineUuid, Envelope, Identity, Instant, MsgId, Refusal, Status};
 
 use super::answer::{self, Failure};
 use super::config::Scheme;
-use super::job::{Job, State, Tried};
+use super::job::{Job, State, Tried, Wishes};
 use super::known::{Fingerprint, Known};
 use super::{Step, TaskEffect, TaskScheduler, Unrecorded};
 use crate::probe::hub_identity;
@@ -85,11 +85,20 @@ impl TaskScheduler {
             Scheme::Pure => Ok(TaskMetadata::default()),
             _ => TaskMetadata::read(packer, body).map_err(|error| Failure::malformed(&error)),
         };
-        let need = self.count_need(Need::read(packer, &envelope.msg_type, body));
+        let runs = Runs::read(packer, &envelope.msg_type, body);
+        let need = match &metadata {
+            Ok(metadata) => Need::new(runs, &metadata.extras.needs),
+            Err(_) => Need::plain(runs),
+        };
+        let need = self.count_need(need);
         let born = self.take_seq();
+        let wishes = metadata.as_ref().map_or_else(|_| Wishes::default(), Wishes::of);
+        let place = self.ageing.place(now, wishes.priority, born);
         self.pending_bytes += body.size_bytes();
         let named = (envelope.msg_id.clone(), print);
-        let key = self.jobs.insert(Box::new(Job::new(named, client, body.clone(), need, born, now)));
+        let mut job = Job::new(named, client, body.clone(), need, (born, place), now);
+        job.set_wishes(wishes);
+        let key = self.jobs.insert(Box::new(job));
         self.counts.enter(State::Waiting);
         self.known.insert(print, key, |job| self.jobs[job].print);
         (key, metadata)
@@ -118,39 +127,58 @@ impl TaskScheduler {
         }
         if let Err(refusal) = Refusal::check_size(&body, self.config.max_message_bytes) {
             let failure = Failure::Malformed("ValueError", refusal.to_string());
-            self.with_engine_of(key, step, |scheduler, _, _| scheduler.doom(key, failure));
+            self.with_engine_of(key, step, |scheduler, _, _| {
+                scheduler.take_stopping(key);
+                scheduler.doom(key, failure);
+            });
             return Err(refusal);
         }
         // An engine that names no status has answered; one that failed would say so.
         let status = reply.status.unwrap_or(Status::Ok);
+        if self.keep_reply(key, &body) {
+            return Ok(());
+        }
         self.with_engine_of(key, step, |scheduler, engine, step| {
-            let logic = scheduler.config.scheme != Scheme::Pure;
-            let job = &mut scheduler.jobs[key];
-            if logic && !reply.dependencies_met {
-                scheduler.try_elsewhere(key, engine, AttemptEnd::Unmet, step);
-            } else if logic && status == Status::Error && job.retries > 0 {
-                // What was aborted is not tried again: somebody wanted it gone. Stock takes it for a failure.
-                job.retries -= 1;
-                let error = answer::said(scheduler.session.packer(), &body);
-                scheduler.try_elsewhere(key, engine, AttemptEnd::Failed(error), step);
-            } else {
-                let (client, uuid) = (job.client(), scheduler.engines[engine].uuid.clone());
-                let ident = logic.then(|| scheduler.engines[engine].identity.clone());
-                let ticket = client.and_then(|client| scheduler.answer_client(client, ident, body.clone(), step));
-                scheduler.tell_attempts(key, Some((engine, AttemptEnd::Replied)), step);
-                let (engine_uuid, msg_id) = (Some(uuid), parent);
-                step.out.push(TaskEffect::Monitor(Monitor::Reply {
-                    queue: Queue::Task,
-                    engine: engine_uuid,
-                    msg_id,
-                    status,
-                    body,
-                    ticket,
-                }));
-                scheduler.end(key, status == Status::Ok, Some(engine), ticket);
-            }
+            scheduler.conclude(key, engine, (status, reply.dependencies_met), body, step);
         });
         Ok(())
+    }
+
+    /// A task is back from its engine, with this reply: it has ended, or is tried again.
+    pub(super) fn conclude(
+        &mut self,
+        key: u32,
+        engine: u32,
+        (status, dependencies_met): (Status, bool),
+        body: Body,
+        step: &mut Step<'_>,
+    ) {
+        let stopping = self.take_stopping(key);
+        let was_stopped = stopping.is_some();
+        if let Some(stopping) = stopping.filter(|stopping| stopping.ends_with(status)) {
+            return self.finish_stopped(key, engine, stopping.reason, status, &body, step);
+        }
+        let logic = self.config.scheme != Scheme::Pure;
+        let job = &mut self.jobs[key];
+        if was_stopped && !dependencies_met {
+            self.doom(key, Failure::Aborted);
+        } else if logic && !dependencies_met {
+            self.try_elsewhere(key, engine, AttemptEnd::Unmet, step);
+        } else if logic && status == Status::Error && job.retries > 0 && !was_stopped {
+            // What was aborted is not tried again: somebody wanted it gone. Stock takes it for a failure.
+            job.retries -= 1;
+            let error = answer::said(self.session.packer(), &body);
+            self.try_elsewhere(key, engine, AttemptEnd::Failed(error), step);
+        } else {
+            let (client, msg_id, uuid) = (job.client(), job.msg_id.clone(), self.engines[engine].uuid.clone());
+            let ident = logic.then(|| self.engines[engine].identity.clone());
+            let ticket = client.and_then(|client| self.answer_client(client, ident, body.clone(), step));
+            self.tell_attempts(key, Some((engine, AttemptEnd::Replied)), step);
+            let (queue, engine_uuid) = (Queue::Task, Some(uuid));
+            let told = Monitor::Reply { queue, engine: engine_uuid, msg_id, status, body, ticket };
+            step.out.push(TaskEffect::Monitor(told));
+            self.end(key, status == Status::Ok, Some(engine), ticket);
+        }
     }
 
     /// Sends a reply to its client, once it is on disk if it has to be. Returns the ticket for the report of it.
@@ -203,6 +231,7 @@ impl TaskScheduler {
             return;
         }
         self.with_engine_of(key, step, |scheduler, engine, step| {
+            scheduler.take_stopping(key);
             if scheduler.config.scheme == Scheme::Pure {
                 let uuid = scheduler.engines[engine].uuid.clone();
                 scheduler.doom(key, Failure::Died(uuid));
@@ -220,10 +249,19 @@ impl TaskScheduler {
             self.doom(key, Failure::Timeout);
             return self.settle(None, step);
         }
+        if self.run_time_is_up(key, step) {
+            return;
+        }
         self.with_engine_of(key, step, |scheduler, engine, step| {
+            let stopping = scheduler.take_stopping(key);
             let job = &mut scheduler.jobs[key];
             if job.inherited {
                 scheduler.lose(key, engine, step.now.instant);
+            } else if let Some(stopping) =
+                stopping.filter(|stopping| stopping.reason == StopReason::Asked || job.retries == 0)
+            {
+                let (uuid, said) = (scheduler.engines[engine].uuid.clone(), scheduler.last_words(&stopping));
+                scheduler.doom(key, Failure::Stopped(stopping.reason, uuid, said));
             } else if job.retries > 0 && scheduler.config.scheme != Scheme::Pure {
                 job.retries -= 1;
                 scheduler.try_elsewhere(key, engine, AttemptEnd::Died, step);
@@ -235,7 +273,12 @@ impl TaskScheduler {
     }
 
     /// Takes a task back from its engine, lets `decide` what becomes of it, and gives the room to others.
-    fn with_engine_of(&mut self, key: u32, step: &mut Step<'_>, decide: impl FnOnce(&mut Self, u32, &mut Step<'_>)) {
+    pub(super) fn with_engine_of(
+        &mut self,
+        key: u32,
+        step: &mut Step<'_>,
+        decide: impl FnOnce(&mut Self, u32, &mut Step<'_>),
+    ) {
         let engine = self.unassign(key);
         // The task may have been the last thing that kept a departed engine known.
         self.engines.count_ref(engine);
@@ -245,20 +288,25 @@ impl TaskScheduler {
     }
 
     /// Queues a task again, at the end, for an engine that did not try it.
-    fn try_elsewhere(&mut self, key: u32, tried: u32, end: AttemptEnd, step: &mut Step<'_>) {
+    pub(super) fn try_elsewhere(&mut self, key: u32, tried: u32, end: AttemptEnd, step: &mut Step<'_>) {
         let now = step.now.instant;
         if self.takeover.is_some() {
             self.start_timeout(key, now);
         }
-        self.jobs[key].seq = self.take_seq();
+        self.move_to_end(key, now);
         self.jobs[key].inherited = false;
         let (sent, msg_id, retries) = (self.jobs[key].since, self.jobs[key].msg_id.clone(), self.jobs[key].retries);
         step.out.push(TaskEffect::Monitor(Monitor::Requeued { msg_id, retries }));
+        let may_again = matches!(end, AttemptEnd::Failed(_)) && self.jobs[key].wishes().retry_anywhere;
         let special = self.jobs[key].special_mut();
         let Err(at) = special.blacklist.binary_search(&tried) else {
             panic!("engine {tried} is given a task that it tried before")
         };
-        special.blacklist.insert(at, tried);
+        if may_again {
+            special.again.push(tried);
+        } else {
+            special.blacklist.insert(at, tried);
+        }
         special.note_attempt(Tried { engine: tried, sent, ended: now, end });
         self.engines.count_ref(tried);
         self.make_ready(key);
@@ -282,6 +330,9 @@ impl TaskScheduler {
             for (key, queue) in self.queues.iter_mut() {
                 self.work += 1;
                 if self.engines.kind_serves(kind, &queue.need) {
+                    if queue.need.asks.is_some() {
+                        self.engines.sort_by_room(kind);
+                    }
                     queue.kinds.push(kind);
                     self.engines.needs_mut(kind).push(key);
                 }
@@ -299,7 +350,7 @@ impl TaskScheduler {
         self.engines.count_ref(engine);
         if self.engines.is_live(engine) {
             self.leave(engine);
-        } else if !self.leave_unheard(engine) {
+        } else if !self.leave_unheard(engine, step.now.instant) {
             // It may have been waited for.
             self.settle(None, step);
             self.engines.drop_ref(engine);
@@ -307,9 +358,12 @@ impl TaskScheduler {
         }
         let mut stranded = self.engines[engine].running.clone();
         stranded.iter().for_each(|key| self.jobs[*key].inherited = false);
+        for key in stranded.iter().filter(|key| self.jobs[**key].is_run_timer()).copied().collect::<Vec<_>>() {
+            self.cancel_timer(key);
+        }
         stranded.retain(|key| self.jobs[*key].timer().is_none());
         self.work += stranded.len() as u64;
-        stranded.sort_unstable_by_key(|key| self.jobs[*key].seq);
+        stranded.sort_unstable_by_key(|key| self.jobs[*key].place);
         for key in stranded {
             self.start_timer(key, step.now.instant + self.config.grace);
         }
@@ -337,12 +391,14 @@ impl TaskScheduler {
     }
 
     /// Tasks are not wanted any more.
-    pub(super) fn abort(&mut self, msg_ids: &[MsgId], step: &mut Step<'_>) {
+    pub(super) fn abort(&mut self, msg_ids: &[MsgId], stop: bool, step: &mut Step<'_>) {
         for msg_id in msg_ids {
             self.work += 1;
             let Some(Known::Live { job }) = self.find(Fingerprint::of(msg_id)) else { continue };
             if matches!(self.jobs[job].state, State::Waiting | State::Ready | State::Held) {
                 self.doom(job, Failure::Aborted);
+            } else if stop {
+                self.stop(job, step);
             }
         }
         self.settle(None, step);
@@ -362,6 +418,13 @@ impl TaskScheduler {
         let seq = self.next_seq;
         self.next_seq += 1;
         seq
+    }
+
+    /// A task that is queued again gets a new place.
+    pub(super) fn move_to_end(&mut self, key: u32, now: Instant) {
+        let number = self.take_seq();
+        let job = &mut self.jobs[key];
+        job.place = self.ageing.place(now, job.wishes().priority, number);
     }
 
     /// Moves a task to another state, and counts it there.

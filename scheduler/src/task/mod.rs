@@ -10,8 +10,11 @@ mod graph;
 mod job;
 mod known;
 mod lifecycle;
+mod place;
 mod placement;
 mod queues;
+mod room;
+mod stopping;
 mod takeover;
 #[cfg(test)]
 mod tests;
@@ -30,6 +33,7 @@ use self::answer::Failure;
 use self::engines::Engines;
 use self::job::{Job, State, Timer};
 use self::known::KnownTasks;
+use self::place::{Ageing, Place};
 use self::queues::Queues;
 use self::takeover::Takeover;
 use crate::slab::Slab;
@@ -83,11 +87,17 @@ pub enum TaskEvent {
         /// The request as it was sent.
         body: Body,
     },
-    /// Tasks are not wanted any more. Those that wait or are ready are answered `aborted` at once; those that an engine
-    /// has are its business; unknown ones mean nothing.
+    /// Tasks are not wanted any more. Those that wait or are ready are answered `aborted` at once; unknown ones mean nothing.
     Abort {
         /// The tasks.
         msg_ids: Vec<MsgId>,
+        /// Whether those that an engine has are to end; else they are its business.
+        stop: bool,
+    },
+    /// A nanny did as a [`Monitor::Signal`] says.
+    Signalled {
+        /// The id of the request.
+        msg_id: MsgId,
     },
     /// All reports up to this one are on disk. Only with [`Durability::Sync`](remuda_proto::monitor::Durability::Sync).
     Committed {
@@ -202,11 +212,19 @@ impl Counts {
 /// order in which they came. New tasks are placed as always; those that only engines may run which are to come back wait
 /// for these.
 ///
+/// A task on a Python engine that runs for longer than its `run_timeout`, or that somebody wants to end, is interrupted by
+/// the engine's nanny, and its engine ended if that does not help. (On a native engine that is the engine's business.)
+///
 /// Two things still wait without end, unless the task has a timeout: a task that needs what no engine has, and one
 /// that all engines have tried; a new engine may come.
 ///
-/// Tasks keep the order of their submission: of two that the same engine may run, it gets the older first. A task that
-/// is tried again goes to the end.
+/// Of two tasks that the same engine may run, it gets the one of higher priority first, of equals the older. A task that is
+/// tried again goes to the end of those of its priority. A task gains a level of priority for each
+/// [`TaskConfig::priority_age`] that it waits.
+///
+/// An engine has so many slots, and perhaps other resources, each of which it may be given `hwm` times; a task takes one
+/// slot, or what it asks for. When the first task that an engine may run takes more than is free there, what it takes
+/// is *reserved*: later tasks get only what is left beside it. A task reserves on one engine, an engine for one task.
 ///
 /// Each event costs O(log n) in engines and in tasks, and something for each task that it moves.
 #[derive(Debug)]
@@ -223,10 +241,16 @@ pub struct TaskScheduler {
     engines: Engines,
     /// The ready ones of `jobs`, but for those in queues of engines.
     queues: Queues,
+    /// The signals that no nanny has confirmed, by their request, and the tasks that they are to end.
+    signals: BTreeMap<MsgId, u32>,
     /// The timers of `jobs`, one for each at most.
     timers: BTreeMap<Timer, u32>,
     /// Tasks that became ready in this event, by place, some of which were doomed later in it; empty between events.
-    fresh: BinaryHeap<Reverse<(u64, u32)>>,
+    fresh: BinaryHeap<Reverse<(Place, u32)>>,
+    /// Engines that something became free on in this event; empty between events.
+    freed: Vec<u32>,
+    /// Scratch space for the first queued tasks that an engine may run.
+    heads: Vec<(Place, u32)>,
     /// Tasks to answer in this event, and why; empty between events.
     doomed: VecDeque<(u32, Failure)>,
     /// What is not settled yet of an earlier controller.
@@ -235,7 +259,9 @@ pub struct TaskScheduler {
     withheld: Withheld<Unrecorded>,
     /// Scratch space for the engines that a task may go to.
     allowed: Vec<u32>,
-    /// Number of the next task, and place of the next one queued again: never used twice, always growing.
+    /// How priorities count.
+    ageing: Ageing,
+    /// Number of the next task, and of the next one queued again: never used twice, always growing.
     next_seq: u64,
     /// Number of the next timer.
     next_timer: u64,
@@ -274,12 +300,16 @@ impl TaskScheduler {
             known: KnownTasks::new(config.max_finished_ids),
             engines: Engines::new(config.scheme, config.hwm, config.seed),
             queues: Queues::new(),
+            signals: BTreeMap::new(),
             timers: BTreeMap::new(),
             fresh: BinaryHeap::new(),
+            freed: Vec::new(),
+            heads: Vec::new(),
             doomed: VecDeque::new(),
             takeover: None,
             withheld: Withheld::new(config.durability),
             allowed: Vec::new(),
+            ageing: Ageing::new(config.priority_age),
             next_seq: 0,
             next_timer: 0,
             counts: Counts::default(),
@@ -374,7 +404,8 @@ impl Machine for TaskScheduler {
             TaskEvent::Registered { uuid, capability } => self.register(&uuid, capability, step),
             TaskEvent::Unregistered { uuid } => self.unregister(&uuid, step),
             TaskEvent::Undelivered { engine, body } => self.undelivered(&engine, &body, step),
-            TaskEvent::Abort { msg_ids } => self.abort(&msg_ids, step),
+            TaskEvent::Abort { msg_ids, stop } => self.abort(&msg_ids, stop, step),
+            TaskEvent::Signalled { msg_id } => self.signalled(&msg_id, step),
             TaskEvent::Committed { ticket } => self.committed(ticket, step),
             TaskEvent::Explain { question, msg_ids, whole } => {
                 let explanation = self.explain(now, question, &msg_ids, whole);

@@ -1,16 +1,21 @@
 //! Which ready task goes to which engine, and when (`controller/task_scheduler.py: maybe_run, submit_task`).
 //!
-//! Between events this holds: no engine that has room may run a task that is queued. So an event leaves only two places
-//! to look at: the one engine that it gave room, and the tasks that it made ready. [`TaskScheduler::settle`] does so in
+//! Between events this holds: no engine has room for a task that is queued and that it may run, beside what is kept for
+//! tasks before that one. So an event leaves only two places to look at: the engines that it gave room, of which there
+//! is seldom more than one, and the tasks that it made ready. [`TaskScheduler::settle`] does so in
 //! the order of the queues, as if it went through all queued tasks from the front.
 
 use std::cmp::Reverse;
 use std::ops::Bound;
+use std::sync::Arc;
 
-use remuda_proto::message::native::Need;
+use remuda_proto::message::native::{Need, Runs};
+use remuda_proto::message::needs::Needs;
 use remuda_proto::monitor::Monitor;
 
+use super::answer::Failure;
 use super::job::{Job, State};
+use super::place::Place;
 use super::{Step, TaskEffect, TaskScheduler};
 use crate::probe::{self, hub_identity};
 
@@ -19,6 +24,9 @@ impl TaskScheduler {
     pub(super) fn count_need(&mut self, need: Need) -> u32 {
         let key = self.queues.find(&need).unwrap_or_else(|| {
             let kinds = self.engines.kinds_serving(&need);
+            if need.asks.is_some() {
+                kinds.iter().for_each(|kind| self.engines.sort_by_room(*kind));
+            }
             let key = self.queues.insert(need, kinds.clone());
             self.work += kinds.len() as u64;
             kinds.into_iter().for_each(|kind| self.engines.needs_mut(kind).push(key));
@@ -33,9 +41,15 @@ impl TaskScheduler {
     pub(super) fn drop_need(&mut self, key: u32) {
         let queue = &mut self.queues[key];
         queue.jobs -= 1;
-        if queue.jobs == 0 && queue.need != Need::Python {
+        if queue.jobs == 0 && !queue.need.is_stock() {
             let gone = self.queues.remove(key);
-            gone.kinds.into_iter().for_each(|kind| self.engines.needs_mut(kind).retain(|other| *other != key));
+            for kind in gone.kinds {
+                let needs = self.engines.needs_mut(kind);
+                needs.retain(|other| *other != key);
+                if gone.need.asks.is_some() && !needs.iter().any(|need| self.queues[*need].need.asks.is_some()) {
+                    self.engines.unsort(kind);
+                }
+            }
         }
     }
 
@@ -45,7 +59,14 @@ impl TaskScheduler {
             return;
         }
         let job = &mut self.jobs[key];
-        let need = &self.queues[job.need].need;
+        let queue = &self.queues[job.need];
+        let need = &queue.need;
+        let is_awaited = self.takeover.as_ref().is_some_and(|takeover| takeover.holds());
+        if queue.kinds.is_empty() && job.wishes().fail_unplaceable && !is_awaited {
+            let engines = self.engines.live();
+            let reason = format!("none of the {engines} registered engines can run this task, which needs {need}");
+            return self.doom(key, Failure::Malformed("Unplaceable", reason));
+        }
         if let Some(special) = job.special.as_mut().filter(|special| special.is_restricted()) {
             let open = special.allowed().filter(|engine| self.engines.serves(*engine, need)).count();
             self.work += special.targets.len().max(special.places.len()) as u64;
@@ -54,20 +75,25 @@ impl TaskScheduler {
                 return self.has_no_engine(key);
             }
         }
-        let seq = job.seq;
+        let place = job.place;
         self.set_state(key, State::Fresh);
-        self.fresh.push(Reverse((seq, key)));
+        self.fresh.push(Reverse((place, key)));
     }
 
     /// Places what can be placed: `freed` is the engine that the event gave room, if any.
     pub(super) fn settle(&mut self, freed: Option<u32>, step: &mut Step<'_>) {
         self.answer_doomed(step);
+        self.freed.extend(freed);
         loop {
-            let queued = freed.filter(|engine| self.engines.has_room(*engine)).and_then(|engine| self.next_for(engine));
+            let freed = self.freed.last().copied();
+            let queued = freed.and_then(|engine| self.next_for(engine));
             let fresh = self.fresh.peek().map(|Reverse(first)| *first);
             match (queued, fresh) {
-                (None, None) => break,
-                (Some((seq, key)), fresh) if fresh.is_none_or(|(other, _)| seq < other) => {
+                (None, None) => match self.freed.pop() {
+                    Some(engine) => self.engines.reindex(engine),
+                    None => break,
+                },
+                (Some((place, key)), fresh) if fresh.is_none_or(|(other, _)| place < other) => {
                     let engine = freed.expect("only an engine with room takes from the queues");
                     self.dequeue(key);
                     self.assign(key, engine, step);
@@ -77,8 +103,10 @@ impl TaskScheduler {
                     if self.jobs.find(key).is_none_or(|job| job.state != State::Fresh) {
                         continue; // doomed since
                     }
-                    // What `freed` has become does matter to a task that may run anywhere.
-                    freed.into_iter().for_each(|engine| self.engines.reindex(engine));
+                    // What they have become does matter to a task that may run anywhere.
+                    for at in 0..self.freed.len() {
+                        self.engines.reindex(self.freed[at]);
+                    }
                     match self.choose(key) {
                         Some(engine) => {
                             self.assign(key, engine, step);
@@ -89,74 +117,128 @@ impl TaskScheduler {
                 }
             }
         }
-        freed.into_iter().for_each(|engine| self.engines.reindex(engine));
     }
 
     /// The engine that a task should go to now.
     fn choose(&mut self, key: u32) -> Option<u32> {
         let job = &self.jobs[key];
-        let queue = &self.queues[job.need];
-        match &job.special {
-            Some(special) if special.is_restricted() => {
-                self.allowed.clear();
-                self.allowed.extend(special.allowed().filter(|engine| {
-                    self.work += 1;
-                    self.engines.has_room(*engine) && self.engines.serves(*engine, &queue.need)
-                }));
-                self.engines.choose_of(&mut self.allowed)
+        let (queue, place) = (&self.queues[job.need], job.place);
+        let asks = queue.need.asks.as_deref();
+        let special = job.special.as_ref().filter(|special| special.is_restricted());
+        if special.is_none() {
+            let found = match asks {
+                None => self.engines.choose(&queue.kinds, job.blacklist()),
+                Some(asks) => self.engines.choose_with(&queue.kinds, job.blacklist(), asks),
+            };
+            if found.is_some() {
+                return found;
             }
-            _ => self.engines.choose(&queue.kinds, job.blacklist()),
         }
+        // The others are full, but for what is kept for tasks that come after this one.
+        self.allowed.clear();
+        if let Some(special) = special {
+            self.allowed.extend(special.allowed());
+        } else {
+            let kept = self.engines.reserved_after(place);
+            self.allowed.extend(kept.filter(|engine| job.blacklist().binary_search(engine).is_err()));
+        }
+        self.work += self.allowed.len() as u64;
+        self.allowed
+            .retain(|engine| self.engines.has_room(*engine, asks, place) && self.engines.serves(*engine, &queue.need));
+        self.engines.choose_of(&mut self.allowed)
     }
 
-    /// The first of the queued tasks that an engine may run.
-    fn next_for(&mut self, engine: u32) -> Option<(u64, u32)> {
-        let mut first: Option<(u64, u32)> = None;
-        let mut offer = |found: (u64, u32)| {
-            if first.is_none_or(|best| found < best) {
-                first = Some(found);
-            }
-        };
+    /// The first of the queued tasks that an engine may run and has room for. For the first of those that it has no room
+    /// for, what becomes free is kept from now on, unless it is kept elsewhere.
+    fn next_for(&mut self, engine: u32) -> Option<(Place, u32)> {
+        if !self.engines.has_any_room(engine) {
+            return None;
+        }
+        let mut heads = std::mem::take(&mut self.heads);
+        heads.clear();
         // By number: the loop changes the engine's cursors.
         for at in 0..self.engines.needs(engine).len() {
             let need = self.engines.needs(engine)[at];
-            let queue = &self.queues[need];
+            heads.extend(self.head_for(engine, need));
+        }
+        heads.sort_unstable();
+        let found = heads.iter().copied().find(|(place, key)| {
+            let asks = self.queues[self.jobs[*key].need].need.asks.as_deref();
+            let fits = self.engines.has_room(engine, asks, *place);
+            if !fits {
+                self.keep_room(engine, *key);
+            }
+            fits
+        });
+        self.heads = heads;
+        found
+    }
+
+    /// The first of the queued tasks of a need that an engine may run.
+    fn head_for(&mut self, engine: u32, need: u32) -> Option<(Place, u32)> {
+        let queue = &self.queues[need];
+        self.work += 1;
+        let plain = queue.plain.first_key_value().map(|(place, job)| (*place, *job));
+        let own = self.engines[engine].own.range((need, Place::FIRST)..=(need, Place::LAST)).next();
+        let first = plain.into_iter().chain(own.map(|((_, place), job)| (*place, *job))).min();
+        if queue.elsewhere.is_empty() {
+            return first;
+        }
+        let seen = self.engines[engine].cursors.get(&need).filter(|(epoch, _)| *epoch == queue.epoch);
+        let seen = seen.map_or(Place::FIRST, |(_, place)| *place);
+        let (mut cursor, mut elsewhere) = (seen, None);
+        for (place, job) in queue.elsewhere.range((Bound::Included(seen), Bound::Unbounded)) {
             self.work += 1;
-            if let Some((seq, job)) = queue.plain.first_key_value() {
-                offer((*seq, *job));
+            if self.jobs[*job].blacklist().binary_search(&engine).is_err() {
+                elsewhere = Some((*place, *job));
+                break;
             }
-            if let Some(((_, seq), job)) = self.engines[engine].own.range((need, 0)..=(need, u64::MAX)).next() {
-                offer((*seq, *job));
-            }
-            if queue.elsewhere.is_empty() {
-                continue;
-            }
-            let seen = self.engines[engine].cursors.get(&need).copied().unwrap_or(0);
-            let mut cursor = seen;
-            for (seq, job) in queue.elsewhere.range((Bound::Included(seen), Bound::Unbounded)) {
+            cursor = place.next();
+        }
+        if cursor != seen {
+            self.engines[engine].cursors.insert(need, (queue.epoch, cursor));
+        }
+        first.into_iter().chain(elsewhere).min()
+    }
+
+    /// An engine has not enough room for the first task of a need that it may run: what becomes free there is kept for it,
+    /// or for the first one behind it for which none is kept elsewhere.
+    fn keep_room(&mut self, engine: u32, head: u32) {
+        let (need, place) = (self.jobs[head].need, self.jobs[head].place);
+        let kept_until = self.engines.reserved_on(engine).unwrap_or(Place::LAST);
+        let queue = &self.queues[need];
+        let is_kept = |found: &(Place, u32)| self.engines.reserved_for(found.0, found.1).is_some();
+        let mut found = Some((place, head)).filter(|head| !is_kept(head));
+        if found.is_none() && place < kept_until {
+            for (place, key) in queue.plain.range((Bound::Excluded(place), Bound::Excluded(kept_until))) {
                 self.work += 1;
-                if self.jobs[*job].blacklist().binary_search(&engine).is_err() {
-                    offer((*seq, *job));
+                if !is_kept(&(*place, *key)) {
+                    found = Some((*place, *key));
                     break;
                 }
-                cursor = seq + 1;
-            }
-            if cursor != seen {
-                self.engines[engine].cursors.insert(need, cursor);
             }
         }
-        first
+        if let Some((place, key)) = found.filter(|(place, _)| *place < kept_until) {
+            let needs = queue.need.asks.clone().unwrap_or_else(|| Arc::new(Needs::plain()));
+            self.engines.reserve(engine, place, key, needs);
+        }
     }
 
     /// Sends a task to an engine that has room. The caller sees to the index.
     fn assign(&mut self, key: u32, engine: u32, step: &mut Step<'_>) {
-        assert!(self.engines.has_room(engine), "`{}` has no room for a task", self.engines[engine].uuid);
+        let job = &self.jobs[key];
+        let need = &self.queues[job.need].need;
+        let has_room = self.engines.has_room(engine, need.asks.as_deref(), job.place);
+        assert!(has_room, "`{}` has no room for a task", self.engines[engine].uuid);
+        // A Python engine would make nothing of it.
+        let attempt = Some(job.next_attempt()).filter(|attempt| *attempt > 1 && need.runs != Runs::Python);
         self.cancel_timer(key);
         self.jobs[key].inherited = false;
-        if self.jobs[key].stale {
-            self.renew(key, step);
+        if self.jobs[key].stale || attempt.is_some() {
+            self.renew(key, attempt, step);
         }
         self.give(key, engine);
+        self.start_run_timer(key, engine, step);
         self.engines.send_back(engine);
         self.jobs[key].given = true;
         self.jobs[key].since = step.now.instant;
@@ -171,17 +253,17 @@ impl TaskScheduler {
 
     /// A task is with an engine from now on.
     pub(super) fn give(&mut self, key: u32, engine: u32) {
-        let running = &mut self.engines[engine].running;
-        let at = u32::try_from(running.len()).expect("there are no more tasks than numbers for them");
-        running.push(key);
+        let asks = self.queues[self.jobs[key].need].need.asks.as_deref();
+        let at = self.engines.put(engine, key, asks);
         self.set_state(key, State::Assigned { engine, at });
     }
 
-    /// A task of an earlier controller is sent by this one, perhaps to an engine that has had it.
-    fn renew(&mut self, key: u32, step: &Step<'_>) {
+    /// A task of an earlier controller, or one that was tried before, is sent in other bytes: perhaps to an engine that has
+    /// had it.
+    fn renew(&mut self, key: u32, attempt: Option<usize>, step: &Step<'_>) {
         let job = &mut self.jobs[key];
         job.stale = false;
-        let body = probe::again(&mut self.session, step.now.date, &job.body);
+        let body = probe::again(&mut self.session, step.now.date, &job.body, attempt);
         self.pending_bytes = self.pending_bytes - job.body.size_bytes() + body.size_bytes();
         job.body = body;
     }
@@ -193,9 +275,8 @@ impl TaskScheduler {
             panic!("task `{}` is taken back but {:?}", self.jobs[key].msg_id, self.jobs[key].state)
         };
         self.cancel_timer(key);
-        let running = &mut self.engines[engine].running;
-        assert_eq!(running.swap_remove(at as usize), key);
-        if let Some(&moved) = running.get(at as usize) {
+        let asks = self.queues[self.jobs[key].need].need.asks.as_deref();
+        if let Some(moved) = self.engines.take_back(engine, at, key, asks) {
             self.jobs[moved].state = State::Assigned { engine, at };
         }
         self.set_state(key, State::Waiting);
@@ -213,41 +294,44 @@ impl TaskScheduler {
             Some(special) if special.is_restricted() => {
                 for engine in special.allowed() {
                     self.work += 1;
-                    self.engines[engine].own.insert((job.need, job.seq), key);
+                    self.engines[engine].own.insert((job.need, job.place), key);
                 }
             }
             Some(special) if !special.blacklist.is_empty() => {
-                self.queues[job.need].elsewhere.insert(job.seq, key);
+                self.queues[job.need].join_elsewhere(job.place, key);
             }
             _ => {
-                self.queues[job.need].plain.insert(job.seq, key);
+                self.queues[job.need].plain.insert(job.place, key);
             }
         }
     }
 
     /// Takes a ready task out of its queues.
     pub(super) fn dequeue(&mut self, key: u32) {
-        let Job { state, special, seq, need, msg_id, .. } = &*self.jobs[key];
+        let Job { state, special, place, need, msg_id, .. } = &*self.jobs[key];
         assert_eq!(*state, State::Ready, "task `{msg_id}` is in no queue");
         self.work += 1;
         let found = match special {
             Some(special) if special.is_restricted() => special.allowed().all(|engine| {
                 self.work += 1;
-                self.engines[engine].own.remove(&(*need, *seq)).is_some()
+                self.engines[engine].own.remove(&(*need, *place)).is_some()
             }),
-            Some(special) if !special.blacklist.is_empty() => self.queues[*need].elsewhere.remove(seq).is_some(),
-            _ => self.queues[*need].plain.remove(seq).is_some(),
+            Some(special) if !special.blacklist.is_empty() => self.queues[*need].elsewhere.remove(place).is_some(),
+            _ => self.queues[*need].plain.remove(place).is_some(),
         };
         assert!(found, "task `{msg_id}` is not in all of its queues");
+        // What was kept for it is for others now.
+        self.freed.extend(self.engines.release(*place, key));
         self.set_state(key, State::Fresh);
     }
 
     /// The tasks that stand in an engine's own queue and that it can run, in order.
     pub(super) fn own_jobs(&mut self, engine: u32) -> Vec<u32> {
         let own = &self.engines[engine].own;
-        let mut jobs: Vec<(u64, u32)> = Vec::new();
+        let mut jobs: Vec<(Place, u32)> = Vec::new();
         for need in self.engines.needs(engine) {
-            jobs.extend(own.range((*need, 0)..=(*need, u64::MAX)).map(|((_, seq), job)| (*seq, *job)));
+            let range = (*need, Place::FIRST)..=(*need, Place::LAST);
+            jobs.extend(own.range(range).map(|((_, place), job)| (*place, *job)));
         }
         self.work += jobs.len() as u64;
         jobs.sort_unstable();

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use remuda_proto::Map;
 use remuda_proto::message::native::Need;
 
+use super::place::Place;
 use crate::slab::Slab;
 
 /// What stands ready for one need.
@@ -21,10 +22,25 @@ pub(super) struct NeedQueue {
     /// The kinds of engines that serve it.
     pub(super) kinds: Vec<u32>,
     /// Ready tasks that any engine may run, by place.
-    pub(super) plain: BTreeMap<u64, u32>,
-    /// Ready tasks that any engine may run but those that tried them, by place. A task gets its place when it joins, so
-    /// that an engine that has seen all up to some place need not look at them again.
-    pub(super) elsewhere: BTreeMap<u64, u32>,
+    pub(super) plain: BTreeMap<Place, u32>,
+    /// Ready tasks that any engine may run but those that tried them, by place. An engine that has seen all up to some
+    /// place need not look at them again in the same epoch.
+    pub(super) elsewhere: BTreeMap<Place, u32>,
+    /// Another one begins when a task joins `elsewhere` before the last place that one joined at.
+    pub(super) epoch: u64,
+    /// The last place at which a task joined `elsewhere`.
+    last: Place,
+}
+
+impl NeedQueue {
+    /// A task joins those to try elsewhere.
+    pub(super) fn join_elsewhere(&mut self, place: Place, key: u32) {
+        if place < self.last {
+            self.epoch += 1;
+        }
+        self.last = self.last.max(place);
+        self.elsewhere.insert(place, key);
+    }
 }
 
 /// The queues, by need.
@@ -36,11 +52,13 @@ pub(super) struct Queues {
     needs: Slab<NeedQueue>,
     /// All of `needs`.
     by_need: Map<Need, u32>,
+    /// How many queues were made.
+    made: u64,
 }
 
 impl Queues {
     pub(super) fn new() -> Self {
-        Self { needs: Slab::new(), by_need: Map::default() }
+        Self { needs: Slab::new(), by_need: Map::default(), made: 0 }
     }
 
     pub(super) fn find(&self, need: &Need) -> Option<u32> {
@@ -49,8 +67,17 @@ impl Queues {
 
     /// A need that no task had.
     pub(super) fn insert(&mut self, need: Need, kinds: Vec<u32>) -> u32 {
-        let queue =
-            NeedQueue { need: need.clone(), jobs: 0, kinds, plain: BTreeMap::new(), elsewhere: BTreeMap::new() };
+        self.made += 1;
+        let queue = NeedQueue {
+            need: need.clone(),
+            jobs: 0,
+            kinds,
+            plain: BTreeMap::new(),
+            elsewhere: BTreeMap::new(),
+            // Under its number there may have been another queue, of which engines have seen some.
+            epoch: self.made << 32,
+            last: Place::FIRST,
+        };
         let at = self.needs.insert(queue);
         self.by_need.insert(need, at);
         at

@@ -15,6 +15,7 @@ use remuda_proto::{Body, EngineUuid, Identity, Instant, MsgId, Refusal};
 
 use super::job::{State, Tried, Waits};
 use super::known::Fingerprint;
+use super::place::Place;
 use super::{Scheme, Step, TaskEffect, TaskScheduler};
 use crate::probe::{self, FIRST_PAUSE, MAX_PAUSE, hub_identity};
 
@@ -52,14 +53,14 @@ pub(super) struct Takeover {
     /// When the engines of `questions` are asked again.
     again: BTreeSet<(Instant, u32)>,
     /// The held tasks that the earlier controller may have sent somewhere, by place. Empty once `until` is over.
-    held: BTreeSet<(u64, u32)>,
+    held: BTreeSet<(Place, u32)>,
     /// The held tasks of which the only engines left are in `awaited` or `questions`.
-    hopeful: BTreeSet<(u64, u32)>,
+    hopeful: BTreeSet<(Place, u32)>,
 }
 
 impl Takeover {
     /// Whether inherited tasks are held.
-    fn holds(&self) -> bool {
+    pub(super) fn holds(&self) -> bool {
         self.until.is_some()
     }
 
@@ -92,9 +93,9 @@ impl Takeover {
     }
 
     /// A task is not held any more.
-    fn unhold(&mut self, seq: u64, key: u32) {
-        let found = self.held.remove(&(seq, key)) || self.hopeful.remove(&(seq, key));
-        assert!(found, "job {key} at {seq} is not held");
+    fn unhold(&mut self, place: Place, key: u32) {
+        let found = self.held.remove(&(place, key)) || self.hopeful.remove(&(place, key));
+        assert!(found, "job {key} at {place:?} is not held");
     }
 
     /// Whether nothing is left to settle.
@@ -114,7 +115,7 @@ impl TaskScheduler {
         for UndeliveredReply { client, engine, body, .. } in replies {
             let engine = engine.filter(|_| !pure).map(|uuid| uuid.identity());
             // In other bytes than the first time: a stock client that sees a signature twice stops reading for a while.
-            let body = probe::again(&mut self.session, step.now.date, &body);
+            let body = probe::again(&mut self.session, step.now.date, &body, None);
             step.out.push(TaskEffect::ToClient { client, engine, body });
         }
         finished.into_iter().for_each(|task| self.remember(&task));
@@ -166,6 +167,7 @@ impl TaskScheduler {
         let job = &mut self.jobs[key];
         job.retries = if self.config.scheme == Scheme::Pure { 0 } else { retries };
         job.set_timeout(metadata.timeout());
+        job.set_before(metadata.retries().saturating_sub(retries));
         self.take_targets(key, &metadata.targets);
         if self.config.scheme != Scheme::Pure {
             self.take_tried(key, tried.iter().filter(|uuid| Some(*uuid) != engine.as_ref()));
@@ -246,6 +248,7 @@ impl TaskScheduler {
             }
             // It went on to this one after what is on record.
             State::Assigned { engine: before, .. } => {
+                self.take_stopping(key);
                 self.engines.count_ref(before);
                 self.unassign(key);
                 self.engines.drop_ref(before);
@@ -266,6 +269,7 @@ impl TaskScheduler {
 
     /// An inherited task has no engine that could tell of it any more: it is to be tried again, whatever its retries.
     pub(super) fn lose(&mut self, key: u32, engine: u32, now: Instant) {
+        self.take_stopping(key);
         self.start_timeout(key, now);
         if self.config.scheme != Scheme::Pure {
             let sent = self.jobs[key].since;
@@ -276,7 +280,7 @@ impl TaskScheduler {
             self.engines.count_ref(engine);
         }
         if !self.jobs[key].blacklist().is_empty() {
-            self.jobs[key].seq = self.take_seq();
+            self.move_to_end(key, now);
         }
         self.make_ready(key);
     }
@@ -369,15 +373,20 @@ impl TaskScheduler {
                 }
             }
         }
+        for key in self.engines[engine].running.clone() {
+            if !self.jobs[key].inherited {
+                self.start_run_timer(key, engine, step);
+            }
+        }
         let mut lost = self.engines[engine].running.clone();
         lost.retain(|key| self.jobs[*key].inherited);
-        lost.sort_unstable_by_key(|key| self.jobs[*key].seq);
+        lost.sort_unstable_by_key(|key| self.jobs[*key].place);
         for key in lost {
             self.unassign(key);
             self.lose(key, engine, step.now.instant);
         }
         self.look_at_hopeful();
-        self.release_if_all_heard();
+        self.release_if_all_heard(step.now.instant);
         self.settle(Some(engine), step);
         self.engines.drop_ref(engine);
         self.end_takeover();
@@ -394,7 +403,7 @@ impl TaskScheduler {
     }
 
     /// An engine that did not join yet is gone. Returns whether it was asked. The caller holds a reference.
-    pub(super) fn leave_unheard(&mut self, engine: u32) -> bool {
+    pub(super) fn leave_unheard(&mut self, engine: u32, now: Instant) -> bool {
         let Some(takeover) = self.takeover.as_mut() else { return false };
         let awaited = takeover.awaited.remove(&engine);
         let asked = takeover.is_asking(engine);
@@ -404,7 +413,7 @@ impl TaskScheduler {
         if awaited || asked {
             self.engines.drop_ref(engine);
             self.look_at_hopeful();
-            self.release_if_all_heard();
+            self.release_if_all_heard(now);
         }
         asked
     }
@@ -422,7 +431,7 @@ impl TaskScheduler {
         }
         let is_over = |takeover: &Takeover| takeover.until.is_some_and(|until| until <= now);
         if self.takeover.as_deref().is_some_and(is_over) {
-            self.release();
+            self.release(now);
             self.settle(None, step);
             self.end_takeover();
         }
@@ -436,7 +445,7 @@ impl TaskScheduler {
         if !job.inherited {
             return false;
         }
-        takeover.held.insert((job.seq, key));
+        takeover.held.insert((job.place, key));
         self.set_state(key, State::Held);
         true
     }
@@ -448,15 +457,15 @@ impl TaskScheduler {
         if !special.allowed().any(|engine| takeover.expects(engine)) {
             return false;
         }
-        takeover.hopeful.insert((job.seq, key));
+        takeover.hopeful.insert((job.place, key));
         self.set_state(key, State::Held);
         true
     }
 
     /// Lets a held task go, to be ended or placed.
     pub(super) fn unhold(&mut self, key: u32) {
-        let seq = self.jobs[key].seq;
-        self.takeover.as_mut().expect("a task is held").unhold(seq, key);
+        let place = self.jobs[key].place;
+        self.takeover.as_mut().expect("a task is held").unhold(place, key);
         self.set_state(key, State::Fresh);
     }
 
@@ -470,22 +479,22 @@ impl TaskScheduler {
         }
     }
 
-    fn release_if_all_heard(&mut self) {
+    fn release_if_all_heard(&mut self, now: Instant) {
         let all = |takeover: &Takeover| takeover.holds() && takeover.unheard().next().is_none();
         if self.takeover.as_deref().is_some_and(all) {
-            self.release();
+            self.release(now);
         }
     }
 
     /// Held tasks are to be placed: nobody has them, as far as can be known.
-    fn release(&mut self) {
+    fn release(&mut self, now: Instant) {
         let Some(takeover) = self.takeover.as_mut() else { return };
         takeover.until = None;
         let held = std::mem::take(&mut takeover.held);
         for (_, key) in held {
             // What was tried goes to the end, as each time that it is queued again.
             if !self.jobs[key].blacklist().is_empty() {
-                self.jobs[key].seq = self.take_seq();
+                self.move_to_end(key, now);
             }
             self.set_state(key, State::Fresh);
             self.make_ready(key);
@@ -500,10 +509,10 @@ impl TaskScheduler {
 
     /// Panics if what is held or asked contradicts the rest.
     pub(super) fn check_takeover(&self) {
-        let held: BTreeSet<(u64, u32)> =
-            self.jobs.iter().filter(|(_, job)| job.state == State::Held).map(|(key, job)| (job.seq, key)).collect();
+        let held: BTreeSet<(Place, u32)> =
+            self.jobs.iter().filter(|(_, job)| job.state == State::Held).map(|(key, job)| (job.place, key)).collect();
         let Some(takeover) = self.takeover.as_deref() else { return assert!(held.is_empty(), "{held:?} are held") };
-        let kept: BTreeSet<(u64, u32)> = takeover.held.union(&takeover.hopeful).copied().collect();
+        let kept: BTreeSet<(Place, u32)> = takeover.held.union(&takeover.hopeful).copied().collect();
         assert_eq!(kept, held);
         assert!(takeover.held.is_disjoint(&takeover.hopeful));
         assert!(takeover.holds() || takeover.held.is_empty(), "{:?} are held for ever", takeover.held);

@@ -26,6 +26,7 @@ pub(crate) struct Submission {
     pub(crate) targets: Vec<String>,
     pub(crate) retries: u32,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) priority: i32,
 }
 
 /// How an engine answers.
@@ -47,8 +48,8 @@ pub(crate) struct Did {
 #[derive(Debug)]
 struct Queued {
     task: Submission,
-    /// The number of its place in the queue.
-    place: u64,
+    /// Its place in the queue: when it joined, earlier by so much for each level of priority, then a number.
+    place: (i64, u64),
     /// The engines that tried it.
     tried: BTreeSet<String>,
     /// The end of its timeout, and the number of the timer.
@@ -131,7 +132,7 @@ impl Model {
             task.after = nothing.clone();
             task.follow = nothing;
             task.targets.clear();
-            (task.retries, task.timeout) = (0, None);
+            (task.retries, task.timeout, task.priority) = (0, None, 0);
         }
         let invalid = |dependency: &Dependency| dependency.ids.iter().any(|id| *id == task.id || !self.is_known(id));
         if !self.after_is_met(&task.after) && invalid(&task.after) {
@@ -141,8 +142,7 @@ impl Model {
         } else if invalid(&task.follow) {
             self.finish(&task.id, "InvalidDependency", None);
         } else {
-            self.places += 1;
-            self.queue.push(Queued { task, place: self.places, tried: BTreeSet::new(), deadline: None });
+            self.queue(now, Queued { task, place: (0, 0), tried: BTreeSet::new(), deadline: None });
         }
         self.scan(now, seen)
     }
@@ -153,10 +153,10 @@ impl Model {
         let mut queued = self.running.remove(at).queued;
         let logic = self.scheme != Scheme::Pure;
         match outcome {
-            Outcome::Unmet if logic => self.queue_again(queued, engine),
+            Outcome::Unmet if logic => self.queue_again(now, queued, engine),
             Outcome::Error if logic && queued.task.retries > 0 => {
                 queued.task.retries -= 1;
-                self.queue_again(queued, engine);
+                self.queue_again(now, queued, engine);
             }
             Outcome::Ok => self.finish(id, "ok", Some(engine)),
             Outcome::Aborted => self.finish(id, "aborted", Some(engine)),
@@ -210,7 +210,7 @@ impl Model {
             let Running { mut queued, engine, .. } = self.running.remove(at);
             if queued.task.retries > 0 {
                 queued.task.retries -= 1;
-                self.queue_again(queued, &engine);
+                self.queue_again(now, queued, &engine);
             } else {
                 self.finish(&queued.task.id, "EngineError", Some(&engine));
             }
@@ -218,12 +218,19 @@ impl Model {
         Some(self.scan(now, seen))
     }
 
-    fn queue_again(&mut self, mut queued: Queued, engine: &str) {
+    fn queue_again(&mut self, now: Instant, mut queued: Queued, engine: &str) {
         queued.tried.insert(engine.to_owned());
-        self.places += 1;
-        queued.place = self.places;
         queued.deadline = None;
-        self.queue.push(queued);
+        self.queue(now, queued);
+    }
+
+    /// Puts a task into the queue: the older comes first, and a level of priority is worth a minute, in steps of a quarter.
+    fn queue(&mut self, now: Instant, mut queued: Queued) {
+        self.places += 1;
+        let quarters = i64::try_from(now.0 / 15_000_000_000).expect("it is not that late");
+        queued.place = (quarters - 4 * i64::from(queued.task.priority), self.places);
+        let at = self.queue.partition_point(|other| other.place < queued.place);
+        self.queue.insert(at, queued);
     }
 
     fn finish(&mut self, id: &str, said: &str, engine: Option<&str>) {

@@ -116,7 +116,7 @@ impl TaskBook {
             TaskEvent::Resubmit { body, .. } => _ = self.submit(now, None, body),
             TaskEvent::Registered { uuid, capability } => {
                 let has = std::collections::BTreeSet::new();
-                self.engines.entry(uuid.clone()).or_insert(Engine { capability: capability.clone(), has });
+                self.engines.entry(uuid.clone()).or_insert_with(|| Engine { capability: capability.clone(), has });
             }
             TaskEvent::Unregistered { uuid } => _ = self.engines.remove(uuid),
             _ => {}

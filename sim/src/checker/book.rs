@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use remuda_proto::message::metadata::{ReplyEnvelope, TaskMetadata};
-use remuda_proto::message::native::{Capability, Need};
+use remuda_proto::message::native::{Capability, Need, Runs};
 use remuda_proto::message::parent_msg_id;
 use remuda_proto::monitor::{IntakeLimit, Monitor, Queue, Ticket};
 use remuda_proto::{Body, EngineUuid, Envelope, Identity, Instant, MsgId, MsgType, Now, Session, Status};
@@ -239,7 +239,7 @@ impl TaskBook {
             return self.event_after_death(now, event);
         }
         match event {
-            TaskEvent::Recover(_) => {}
+            TaskEvent::Recover(_) | TaskEvent::Signalled { .. } => {}
             TaskEvent::Committed { ticket } => {
                 self.committed = *ticket;
                 self.unrecorded.retain(|_, other| *other > *ticket);
@@ -256,7 +256,7 @@ impl TaskBook {
             TaskEvent::Registered { uuid, capability } => {
                 // One that comes back still has what it had, until the grace time of that is over.
                 let has = self.stranded.get(uuid).cloned().unwrap_or_default();
-                self.engines.entry(uuid.clone()).or_insert(Engine { capability: capability.clone(), has });
+                self.engines.entry(uuid.clone()).or_insert_with(|| Engine { capability: capability.clone(), has });
             }
             TaskEvent::Unregistered { uuid } => {
                 for msg_id in self.engines.remove(uuid).map(|engine| engine.has).unwrap_or_default() {
@@ -268,7 +268,7 @@ impl TaskBook {
                     }
                 }
             }
-            TaskEvent::Abort { msg_ids } => {
+            TaskEvent::Abort { msg_ids, .. } => {
                 for msg_id in msg_ids {
                     let Some(task) = self.tasks.get(msg_id) else { continue };
                     if matches!(task.place, Place::Queued { .. }) {
@@ -281,7 +281,7 @@ impl TaskBook {
 
     /// The deadline of the scheduler came.
     pub fn deadline(&mut self, now: Now) {
-        let nothing = TaskEvent::Abort { msg_ids: Vec::new() };
+        let nothing = TaskEvent::Abort { msg_ids: Vec::new(), stop: false };
         self.event(now, &nothing);
         // A stranded task whose time is over has failed once more, whatever is done about it.
         let mut again = Vec::new();
@@ -407,7 +407,11 @@ impl TaskBook {
         let names_unknown = metadata.as_ref().is_some_and(|metadata| {
             metadata.after.ids.iter().chain(&metadata.follow.ids).any(|id| !self.tasks.contains_key(id))
         });
-        let need = Need::read(packer, &envelope.msg_type, body);
+        let runs = Runs::read(packer, &envelope.msg_type, body);
+        let need = match &metadata {
+            Some(metadata) => Need::new(runs, &metadata.extras.needs),
+            None => Need::plain(runs),
+        };
         let kinds = metadata.as_ref().map(|metadata| {
             [
                 ("task after others", !metadata.after.is_empty()),
@@ -420,7 +424,7 @@ impl TaskBook {
         let kinds = kinds.into_iter().flatten().chain([
             ("task without metadata that makes sense", metadata.is_none()),
             ("task with code", envelope.msg_type == MsgType::ExecuteRequest),
-            ("task of a program or native function", need != Need::Python),
+            ("task of a program or native function", need.runs != Runs::Python),
             ("task repeated by the hub", client.is_none()),
         ]);
         kinds.filter(|(_, is)| *is).for_each(|(kind, _)| self.coverage.add(kind, 1));
@@ -518,7 +522,7 @@ impl TaskBook {
                     known && *tried == task.tried.len() as u64
                 }),
                 // Nobody asks here.
-                Monitor::Explained(_) => false,
+                Monitor::Explained(_) | Monitor::Signal { .. } => false,
                 // It says no more than what follows from the reply that came, or from the time.
                 Monitor::Requeued { .. } | Monitor::Delivered { .. } => true,
                 Monitor::Request { .. } | Monitor::Reply { .. } | Monitor::Output { .. } => false,

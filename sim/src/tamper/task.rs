@@ -183,6 +183,7 @@ impl TaskCore {
             TaskEvent::Abort { .. }
             | TaskEvent::Explain { .. }
             | TaskEvent::Undelivered { .. }
+            | TaskEvent::Signalled { .. }
             | TaskEvent::Committed { .. } => Some(event),
         }
     }

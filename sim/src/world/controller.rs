@@ -201,7 +201,10 @@ impl World {
             TaskEvent::Unregistered { uuid } => {
                 self.log.engine(at, uuid.clone(), format_args!("the task scheduler hears that `{uuid}` left"));
             }
-            TaskEvent::Abort { msg_ids } => {
+            TaskEvent::Signalled { msg_id } => {
+                self.log.note(at, format_args!("the task scheduler hears that signal `{msg_id}` was sent"));
+            }
+            TaskEvent::Abort { msg_ids, .. } => {
                 self.log.about_all(
                     at,
                     msg_ids,
@@ -260,8 +263,12 @@ impl World {
                 self.hub.mail(hub::Event::Monitor(seen));
                 self.plan(PartName::Hub);
             }
-            RelayEffect::Abort { msg_ids } => {
-                self.task.mail(TaskEvent::Abort { msg_ids });
+            RelayEffect::Signalled { msg_id } => {
+                self.task.mail(TaskEvent::Signalled { msg_id });
+                self.plan(PartName::Task);
+            }
+            RelayEffect::Abort { msg_ids, stop } => {
+                self.task.mail(TaskEvent::Abort { msg_ids, stop });
                 self.plan(PartName::Task);
             }
             RelayEffect::Refused { from, refusal } => self.refused(name, &from, &refusal),
@@ -380,6 +387,10 @@ impl World {
             hub::Effect::Refused { from, refusal } => {
                 let from = from.unwrap_or_else(|| Identity::from(&b"nobody"[..]));
                 self.refused(name, &from, &refusal);
+            }
+            hub::Effect::Signal { engine, body } => {
+                self.control.mail(RelayEvent::Signal { engine, body });
+                self.plan(PartName::Control);
             }
             hub::Effect::Resubmit { msg_id, body } => {
                 self.check_repeated(&msg_id, &body)?;

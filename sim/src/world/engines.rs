@@ -126,7 +126,7 @@ impl World {
                     let payload = Payload::Message(Idents::from_iter([topic]), body);
                     self.send(peer, Channel::Output, Way::In, payload);
                 }
-                Effect::Start { msg_id, work } => {
+                Effect::Start { msg_id, work, .. } => {
                     let engine = &mut self.engines[number as usize];
                     engine.runs += 1;
                     let time = Script::of(&work).time();
@@ -145,6 +145,8 @@ impl World {
                         self.clock.after(after, Happening::Done { engine: number, run: running.run });
                     }
                 }
+                // No client here asks for it.
+                Effect::ReadOutput { .. } | Effect::ReleaseOutput { .. } => {}
                 Effect::Refused { link, refusal, .. } => {
                     self.log.note(now, format_args!("engine {number} refuses a message on {link:?}: {refusal:?}"));
                 }

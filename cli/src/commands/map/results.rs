@@ -1,19 +1,36 @@
 //! What each job wrote, in files (`--results`), as GNU parallel lays them out: `DIR/1/VALUE/2/VALUE/stdout`.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use remuda_client::ProcessResult;
+use remuda_client::{ProcessResult, ProgramStream};
 
 use super::template::Job;
+use crate::commands::spooled::Spooled;
 
 /// Writes `stdout`, `stderr` and `seq` of a job that has ended. Returns the folder that they are in.
-pub(super) fn write(folder: &Path, job: &Job, result: &ProcessResult) -> io::Result<PathBuf> {
+///
+/// What is too much for the result is read from the engine.
+pub(super) async fn write(
+    folder: &Path,
+    job: &Job,
+    result: &ProcessResult,
+    spooled: Option<Spooled<'_>>,
+) -> io::Result<PathBuf> {
     let folder = place(folder, &job.values, job.seq);
     fs::create_dir_all(&folder)?;
-    fs::write(folder.join("stdout"), &result.stdout)?;
-    fs::write(folder.join("stderr"), &result.stderr)?;
+    let outcome = &result.outcome;
+    for (name, stream, head, all) in [
+        ("stdout", ProgramStream::Stdout, &result.stdout, outcome.stdout_file_bytes),
+        ("stderr", ProgramStream::Stderr, &result.stderr, outcome.stderr_file_bytes),
+    ] {
+        let mut file = fs::File::create(folder.join(name))?;
+        match &spooled {
+            Some(spooled) => spooled.rest(stream, head, all, &mut file).await?,
+            None => file.write_all(head)?,
+        }
+    }
     fs::write(folder.join("seq"), format!("{}\n", job.seq))?;
     Ok(folder)
 }

@@ -23,8 +23,8 @@ pub(super) struct Job {
 
 impl Job {
     /// The task, which may run for so many seconds.
-    pub(super) fn task(&self, cwd: Option<String>, run_timeout: Option<f64>) -> ProcessTask {
-        ProcessTask { argv: self.argv.clone(), cwd, run_timeout, ..ProcessTask::default() }
+    pub(super) fn task(&self, cwd: Option<String>) -> ProcessTask {
+        ProcessTask { argv: self.argv.clone(), cwd, ..ProcessTask::default() }
     }
 
     /// The command as one would type it.

@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 
 use super::source::{Intent, MAX_NAMED, Selection, Source, State, failed, id_of, owned};
 use super::{filter, say, words};
-use crate::args::task::{AbortArgs, ChangeArgs, FilterArgs, PurgeArgs};
+use crate::args::task::{ChangeArgs, FilterArgs, PurgeArgs};
 use crate::failure::{Failure, Outcome};
 
-pub(super) async fn abort(args: &AbortArgs) -> Outcome {
-    let change = &args.change;
-    let mut source = Source::open(&change.source, Intent::Act("abort")).await?;
+pub(super) async fn abort(change: &ChangeArgs, stop: bool) -> Outcome {
+    let intent = Intent::Act(if stop { "stop" } else { "abort" });
+    let mut source = Source::open(&change.source, intent).await?;
     let Source::Live(client) = &source else { unreachable!("aborting needs a controller, which was asked for") };
     let client = client.clone();
     // What a controller does not keep records of can be aborted all the same, by its whole id.
@@ -34,13 +34,12 @@ pub(super) async fn abort(args: &AbortArgs) -> Outcome {
         .hint("start one that does not run these tasks, `remuda engine` for Python tasks say, and try again"));
     }
     for some in ids.chunks(MAX_NAMED) {
-        let told =
-            if args.stop { client.stop(some, Targets::All).await } else { client.abort(some, Targets::All).await };
+        let told = if stop { client.stop(some, Targets::All).await } else { client.abort(some, Targets::All).await };
         told.map_err(failed)?;
     }
     let count = words::count(ids.len() as u64, "task");
-    say(&match (ids.is_empty(), args.stop) {
-        (true, _) => "no task has to be aborted".to_owned(),
+    say(&match (ids.is_empty(), stop) {
+        (true, _) => format!("no task has to be {}", if stop { "stopped" } else { "aborted" }),
         (false, false) => format!("{count} will not be run, unless an engine runs it already: `--stop` ends programs"),
         (false, true) => format!("{count} will not be run, and programs that run are ended"),
     });

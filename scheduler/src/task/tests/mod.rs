@@ -5,6 +5,8 @@ mod explain;
 mod placement;
 mod recorded;
 mod reply;
+mod room;
+mod stopping;
 mod stranded;
 mod submission;
 mod takeover;
@@ -122,7 +124,11 @@ impl World {
     }
 
     fn abort(&mut self, msg_ids: &[&str]) -> Vec<TaskEffect> {
-        self.handle(TaskEvent::Abort { msg_ids: msg_ids.iter().map(|id| MsgId::from(*id)).collect() })
+        self.abort_or_stop(msg_ids, false)
+    }
+
+    fn abort_or_stop(&mut self, msg_ids: &[&str], stop: bool) -> Vec<TaskEffect> {
+        self.handle(TaskEvent::Abort { msg_ids: msg_ids.iter().map(|id| MsgId::from(*id)).collect(), stop })
     }
 
     fn pass(&mut self, time: Duration) -> Vec<TaskEffect> {

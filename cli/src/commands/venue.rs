@@ -1,0 +1,107 @@
+//! The cluster on which `map` and `run` run programs.
+
+use std::io;
+use std::time::Duration;
+
+use remuda_client::{Client, ConnectError, ConnectOptions};
+use remuda_cluster::LocalCluster;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::embedded;
+use crate::args::VenueArgs;
+use crate::failure::Failure;
+
+/// SIGINT and SIGTERM.
+pub(crate) struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// The number of the next signal.
+    pub(crate) async fn next(&mut self) -> u8 {
+        tokio::select! {
+            _ = self.interrupt.recv() => 2,
+            _ = self.terminate.recv() => 15,
+        }
+    }
+}
+
+/// Where the programs run.
+pub(crate) struct Venue {
+    pub(crate) client: Client,
+    /// The cluster that was started for this command alone, if there was none.
+    embedded: Option<(LocalCluster, tempfile::TempDir)>,
+    /// How many programs its engines run at once; `None` if the controller does not say.
+    pub(crate) slots: Option<usize>,
+}
+
+impl Venue {
+    /// The profile's running cluster, or else one that is started for this command, with so many slots, if `may_start`
+    /// agrees.
+    pub(crate) async fn find(
+        args: &VenueArgs,
+        slots: usize,
+        may_start: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<Self, Failure> {
+        if !args.embedded
+            && let Some((client, slots)) = running(args).await?
+        {
+            return Ok(Self { client, embedded: None, slots });
+        }
+        may_start()?;
+        let (client, cluster, folder) = embedded::start(slots).await?;
+        Ok(Self { client, embedded: Some((cluster, folder)), slots: Some(slots) })
+    }
+
+    /// Whether it was started for this command alone.
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.embedded.is_some()
+    }
+
+    pub(crate) fn end(self) {
+        drop(self.client);
+        if let Some((cluster, _folder)) = self.embedded {
+            cluster.stop();
+        }
+    }
+}
+
+/// A client of the profile's running cluster, and how many programs it runs at once; `None` if there is no cluster.
+async fn running(args: &VenueArgs) -> Result<Option<(Client, Option<usize>)>, Failure> {
+    let profile = args.place.profile();
+    let file = profile.client_file();
+    // A place that was named must be right; the default one may well have no cluster.
+    let named = !args.place.options().is_empty();
+    let options = ConnectOptions::file(&file).timeout(Duration::from_secs_f64(args.connect_timeout));
+    let client = match Client::connect(options).await {
+        Ok(client) => client,
+        Err(ConnectError::NoFile { .. } | ConnectError::Stale { .. }) if !named => return Ok(None),
+        Err(error) => {
+            return Err(Failure::new(error).hint("use `--embedded` to start a cluster just for this command"));
+        }
+    };
+    let status = client.status().await?;
+    let programs = status.remuda.as_ref().map(|remuda| {
+        let engines = remuda.engines.values().filter(|engine| engine.process);
+        engines.map(|engine| engine.slots.max(1) as usize).sum()
+    });
+    if let Some(remuda) = &status.remuda
+        && programs == Some(0)
+    {
+        return Err(Failure::new(anyhow::anyhow!(
+            "the cluster of `{}` has no engine that runs programs ({} engines in all)",
+            file.display(),
+            remuda.engines.len()
+        ))
+        .hint(format!(
+            "add one with `remuda engine{}`, or use `--embedded` to start a cluster just for this command",
+            args.place.options()
+        )));
+    }
+    Ok(Some((client, programs)))
+}
