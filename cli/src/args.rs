@@ -5,6 +5,7 @@ pub(crate) mod controller;
 pub(crate) mod debug;
 pub(crate) mod engine;
 pub(crate) mod map;
+pub(crate) mod process;
 pub(crate) mod run;
 pub(crate) mod task;
 
@@ -40,6 +41,9 @@ pub(crate) enum Command {
     /// List tasks, read their results and output, abort them, run them again; also from the database of a stopped controller.
     #[command(subcommand)]
     Task(Box<task::TaskCommand>),
+    /// Keep process definitions with the controller, which say how a program is run as a task; and run them.
+    #[command(subcommand)]
+    Process(Box<process::ProcessCommand>),
     /// Find out what became of a task and what it waits for, and how the controller stands.
     #[command(subcommand)]
     Debug(debug::DebugCommand),

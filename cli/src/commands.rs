@@ -6,6 +6,7 @@ mod debug;
 mod embedded;
 mod engine;
 mod map;
+mod process;
 mod run;
 mod spooled;
 mod status;
@@ -29,6 +30,7 @@ pub(crate) fn run(invocation: Invocation) -> Outcome {
         Command::Run(args) => run::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Task(command) => task::run(&command),
+        Command::Process(command) => process::run(&command),
         Command::Debug(command) => debug::run(&command),
         Command::Cluster(command) => cluster::run(&command, &notes, is_stock),
         Command::Controller(args) => controller::run(&args, &notes),

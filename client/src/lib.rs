@@ -40,6 +40,8 @@ mod client;
 #[cfg(feature = "io")]
 mod connect;
 #[cfg(feature = "io")]
+pub mod definitions;
+#[cfg(feature = "io")]
 mod program_output;
 #[cfg(feature = "io")]
 mod result;
@@ -54,6 +56,8 @@ mod view;
 pub use client::{Client, Targets};
 #[cfg(feature = "io")]
 pub use connect::ConnectOptions;
+#[cfg(feature = "io")]
+pub use definitions::{DefinitionError, Definitions};
 #[cfg(feature = "io")]
 pub use error::ConnectError;
 pub use error::{DecodeError, QueryError, SubmitError, TaskError, TooFewEngines};

@@ -31,6 +31,17 @@ impl ProcessResult {
         self.outcome.success()
     }
 
+    /// What it gave: its result, if the task had an `output`, else what it wrote to stdout.
+    pub fn result(&self) -> &Bytes {
+        self.output.as_ref().unwrap_or(&self.stdout)
+    }
+
+    /// How many bytes of [`Self::result`] were left out, because they went beyond the limit of the engine.
+    pub fn result_dropped_bytes(&self) -> u64 {
+        let outcome = &self.outcome;
+        if self.output.is_some() { outcome.output_dropped_bytes } else { outcome.stdout_dropped_bytes }
+    }
+
     /// What it wrote to stdout, with `U+FFFD` for what is no UTF-8.
     pub fn stdout_text(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(&self.stdout)

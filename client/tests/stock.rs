@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use remuda_client::error::Dependency as Broken;
 use remuda_client::query::Purge;
-use remuda_client::{Client, ConnectOptions, Dependency, MsgId, ProcessTask, QueryError, Targets, TaskError};
+use remuda_client::{
+    Client, ConnectOptions, DefinitionError, Dependency, MsgId, ProcessTask, QueryError, Targets, TaskError,
+};
 use serde_json::json;
 
 /// How long anything may take before it counts as hung.
@@ -23,6 +25,7 @@ async fn a_stock_cluster_serves_this_client() {
     assert_eq!(client.controller(), None);
     let ids = client.wait_for_engines(2, DEADLINE).await.unwrap();
     let view = client.load_balanced_view();
+    assert!(matches!(client.definitions().get(1).await, Err(DefinitionError::Unsupported)));
 
     // Code strings, with their output.
     let direct = client.direct_view(Targets::All);

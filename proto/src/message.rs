@@ -1,6 +1,7 @@
 //! Headers, types and contents of messages.
 
 pub mod content;
+pub mod definition;
 pub mod metadata;
 pub mod native;
 pub mod needs;
@@ -190,6 +191,8 @@ msg_types! {
     LoadRequest = "load_request",
     OutputReply = "output_reply",
     OutputRequest = "output_request",
+    ProcessDefinitionReply = "process_definition_reply",
+    ProcessDefinitionRequest = "process_definition_request",
     PurgeReply = "purge_reply",
     PurgeRequest = "purge_request",
     QueueReply = "queue_reply",

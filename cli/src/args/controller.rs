@@ -7,6 +7,7 @@ use remuda_cluster::{
     MAX_BROADCAST_DEPTH, MAX_ENGINES, MAX_HUB_LAG, MAX_STORE_LAG, MAX_STORE_LAG_BYTES, MAX_UNREAD_BYTES,
     RECONNECT_TIMEOUT, Scheme, SqliteConfig, TaskConfig,
 };
+use remuda_http::{Address, MAX_INPUT_BYTES};
 use remuda_proto::Packer;
 use remuda_proto::monitor::Durability;
 
@@ -200,6 +201,16 @@ pub(crate) struct ControllerArgs {
     #[arg(long, value_name = "FILE", help_heading = "Connection files")]
     pub(crate) engine_file: Option<PathBuf>,
 
+    /// Serve process definitions over HTTP at this address: a port, or an ip and a port; 0 takes a free one [default: off]
+    #[arg(long, value_name = "ADDR", value_parser = address, help_heading = "HTTP")]
+    pub(crate) http: Option<Address>,
+    /// File with the token that requests have to show [default: a new token, in `http-token` in the profile's `security` folder]
+    #[arg(long, value_name = "FILE", requires = "http", help_heading = "HTTP")]
+    pub(crate) http_token_file: Option<PathBuf>,
+    /// Most bytes that one request may give a program to read
+    #[arg(long, value_name = "BYTES", default_value_t = MAX_INPUT_BYTES, help_heading = "HTTP")]
+    pub(crate) http_max_input_bytes: usize,
+
     /// End when the process with this id does, which must be the parent
     #[arg(long, value_name = "PID", hide = true)]
     pub(crate) parent: Option<i32>,
@@ -256,6 +267,10 @@ fn store(text: &str) -> Result<Store, String> {
 
 fn durability(text: &str) -> Result<Durability, String> {
     Durability::from_name(text).ok_or_else(|| "use none, async or sync".to_owned())
+}
+
+fn address(text: &str) -> Result<Address, String> {
+    text.parse().map_err(|error: remuda_http::AddressError| error.to_string())
 }
 
 fn packer(text: &str) -> Result<Packer, String> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use remuda_cluster::{
     Controller, ControllerConfig, HeartConfig, Interface, Keep, Limits, Ports, SqliteConfig, StoreKind, TaskConfig,
 };
+use remuda_http::{Server, Settings, Token};
 use remuda_net::curve::KeyPair;
 use remuda_net::{Profile, Unsent};
 use remuda_proto::monitor::Durability;
@@ -22,6 +23,7 @@ use crate::logging;
 
 pub(crate) fn run(args: &ControllerArgs, notes: &[String]) -> Outcome {
     let config = resolve(args)?;
+    let http = http(args, &config)?;
     let profile = config.profile.clone();
     logging::start(&args.log, &profile, "ipcontroller", notes)?;
     args.config.enter_work_dir()?;
@@ -53,7 +55,19 @@ pub(crate) fn run(args: &ControllerArgs, notes: &[String]) -> Outcome {
         connection.common.registration,
         profile.security().display(),
     );
+    let server = match http.map(Server::start).transpose() {
+        Ok(server) => server,
+        Err(error) => {
+            controller.stopper().stop();
+            controller.wait();
+            return Err(error.into());
+        }
+    };
+    if let Some(server) = &server {
+        tracing::info!("process definitions at http://{}/api/process_definition/", server.address());
+    }
     controller.wait();
+    drop(server);
     tracing::info!("ended");
     Ok(ExitCode::SUCCESS)
 }
@@ -123,6 +137,31 @@ fn resolve(args: &ControllerArgs) -> Result<ControllerConfig, Failure> {
         ..defaults
     };
     Ok(config)
+}
+
+/// The HTTP server, if there is to be one.
+fn http(args: &ControllerArgs, config: &ControllerConfig) -> Result<Option<Settings>, Failure> {
+    let Some(address) = args.http else { return Ok(None) };
+    if !address.is_loopback() && args.http_token_file.is_none() {
+        let text = format!("`--http={address}` is open to other machines, and no token is given for it");
+        return Err(Failure::usage(text).hint("give one with `--http-token-file FILE`, or listen on 127.0.0.1"));
+    }
+    let token = match &args.http_token_file {
+        Some(path) => Token::read(path).map_err(|error| {
+            Failure::new(error)
+                .code(2)
+                .hint("`head -c 16 /dev/urandom | base64 > FILE` makes one; name it with `--http-token-file`")
+        })?,
+        None => Token::random(),
+    };
+    Ok(Some(Settings {
+        address,
+        token,
+        token_file: args.http_token_file.clone(),
+        profile: config.profile.clone(),
+        client_file: config.client_file.clone(),
+        max_input_bytes: args.http_max_input_bytes,
+    }))
 }
 
 /// Where one side is to find the controller. With `ipc` and no path, that is the profile's folder.
@@ -277,6 +316,29 @@ mod tests {
         assert_eq!(config(&words).ok().unwrap().key.as_deref(), Some("from the file"));
         assert!(config("--key-file=/nowhere/k").is_err());
         assert_eq!(config("--key-file=/nowhere/k --key=new --key-file=").ok().unwrap().key.as_deref(), Some("new"));
+    }
+
+    #[test]
+    fn http_that_others_reach_needs_a_token() {
+        let settings = |words: &str| {
+            let all = format!("remuda controller --profile-dir=/p {words}");
+            let Command::Controller(args) = Args::try_parse_from(all.split_whitespace()).unwrap().command else {
+                panic!()
+            };
+            http(&args, &resolve(&args).ok().unwrap())
+        };
+        assert!(settings("").is_ok_and(|settings| settings.is_none()));
+        for (words, address) in
+            [("--http 8080", "127.0.0.1:8080"), ("--http=:0", "127.0.0.1:0"), ("--http=[::1]:9", "[::1]:9")]
+        {
+            assert_eq!(settings(words).ok().unwrap().unwrap().address.to_string(), address);
+        }
+        assert!(settings("--http *:80").is_err() && settings("--http 10.0.0.1:80").is_err());
+        assert!(settings("--http 80 --http-token-file /nowhere/token").is_err());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "a-token-of-some-length\n").unwrap();
+        assert!(settings(&format!("--http *:80 --http-token-file={}", file.path().display())).is_ok());
+        assert!(Args::try_parse_from(["remuda", "controller", "--http-token-file=x"]).is_err());
     }
 
     #[test]

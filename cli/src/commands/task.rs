@@ -12,7 +12,7 @@ mod source;
 mod stats;
 mod stock;
 mod summary;
-mod words;
+pub(super) mod words;
 
 use std::io;
 use std::process::ExitCode;

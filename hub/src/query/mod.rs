@@ -2,6 +2,7 @@
 
 mod connection;
 pub(crate) mod db;
+mod definition;
 mod dump;
 mod load;
 mod purge;
@@ -77,6 +78,8 @@ pub(crate) enum Awaited {
     History,
     /// `resubmit_request`: what is to be repeated.
     Resubmitted(Vec<MsgId>),
+    /// `process_definition_request`.
+    Definitions,
     /// `story_request`: the texts that are asked for, of which some were looked up.
     Meant(Vec<String>),
 }
@@ -117,6 +120,7 @@ pub(crate) fn answer(hub: &mut Hub, now: Now, from: Idents, body: Body, out: &mu
         MsgType::PurgeRequest => purge::answer(hub, &query, out).map(Dealt::With),
         MsgType::DbRequest => Ok(db::ask(&query)),
         MsgType::ResubmitRequest => resubmit::ask(&query),
+        MsgType::ProcessDefinitionRequest => definition::ask(&query, now.date),
         MsgType::Other(name) if matches!(&**name, "become_dask_request" | "stop_distributed_request") => {
             Err(not_supported(&query.msg_type))
         }
@@ -163,6 +167,7 @@ pub(crate) fn resume(
         (Ok(store::Answer::Records(records)), Awaited::Resubmitted(ids)) => {
             Ok(resubmit::answer(hub, now, &ids, records, out))
         }
+        (Ok(store::Answer::Definitions(answer)), Awaited::Definitions) => definition::answer(answer),
         (Ok(store::Answer::History(history)), Awaited::History) => {
             Ok(Answer::new(json!({"status": "ok", "history": history})))
         }

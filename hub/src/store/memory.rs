@@ -3,6 +3,7 @@
 use indexmap::map::Entry;
 use remuda_proto::{Map, MsgId};
 
+use super::definitions::Shelf;
 use super::{Alike, Answer, Ask, Committed, Find, Limits, OrderBy, StoreError, StoreState, TaskStore, Write};
 use crate::find::Query;
 use crate::record::TaskRecord;
@@ -22,12 +23,20 @@ pub struct MemoryStore {
     size_bytes: usize,
     /// What the next commit comes to: all that was written since the last.
     written: Committed,
+    /// The process definitions; none is ever dropped by itself.
+    definitions: Shelf,
 }
 
 impl MemoryStore {
     /// An empty store.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, records: Map::default(), size_bytes: 0, written: Committed::default() }
+        Self {
+            limits,
+            records: Map::default(),
+            size_bytes: 0,
+            written: Committed::default(),
+            definitions: Shelf::default(),
+        }
     }
 
     /// How many records there are.
@@ -188,6 +197,7 @@ impl TaskStore for MemoryStore {
                 Answer::Alike(beginnings.iter().map(|beginning| self.alike(beginning, *most)).collect())
             }
             Ask::State => Answer::State(self.state()),
+            Ask::Definitions(ask) => Answer::Definitions(self.definitions.answer(ask)),
         })
     }
 
@@ -196,6 +206,7 @@ impl TaskStore for MemoryStore {
     }
 
     fn check(&self) {
+        self.definitions.check();
         let size: usize = self.records.values().map(|record| record.size_bytes()).sum();
         assert_eq!(self.size_bytes, size, "sizes do not add up");
         assert!(self.records.len() <= self.limits.records, "{} records", self.records.len());

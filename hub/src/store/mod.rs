@@ -5,6 +5,7 @@
 //! was written lasts only when it is committed; what is committed can name the reports of schedulers that wait for it
 //! ([`Write::Mark`]).
 
+mod definitions;
 mod memory;
 mod none;
 mod pace;
@@ -21,6 +22,10 @@ use crate::find::Field;
 use crate::find::Query;
 use crate::record::{Outcome, OutputPiece, TaskRecord};
 
+pub use definitions::{
+    DefinitionAnswer, DefinitionAsk, DefinitionRefusal, Given, MAX_DEFINITION_BYTES, MAX_DEFINITIONS,
+    MAX_DEFINITIONS_BYTES,
+};
 pub use memory::MemoryStore;
 pub use none::NoStore;
 pub use pace::{BATCH_BYTES, BATCH_CHANGES, COMMIT_AFTER, Pace};
@@ -189,6 +194,8 @@ pub enum Ask {
     },
     /// How much there is; answered by [`Answer::State`].
     State,
+    /// Something about process definitions, or a change of them; answered by [`Answer::Definitions`].
+    Definitions(DefinitionAsk),
 }
 
 /// The answer to a question.
@@ -202,6 +209,8 @@ pub enum Answer {
     Alike(Vec<Vec<Alike>>),
     /// In numbers.
     State(StoreState),
+    /// The definitions, or why not.
+    Definitions(DefinitionAnswer),
 }
 
 /// A record whose id begins with some text.
@@ -272,7 +281,7 @@ pub trait TaskStore: Debug + Send {
     /// Takes a change. It is known to each later question, and lasts once it is committed.
     fn write(&mut self, write: Write);
 
-    /// Answers a question.
+    /// Answers a question. What changes definitions lasts once it is answered, where anything lasts.
     ///
     /// # Errors
     /// When nothing is kept, or when what is kept cannot be read, or not be brought up to date. What was written is kept in

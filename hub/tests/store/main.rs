@@ -4,6 +4,7 @@
 #![cfg(feature = "sqlite")]
 
 mod crash;
+mod definitions;
 mod promises;
 mod prop_query;
 mod prop_write;

@@ -104,7 +104,7 @@ fn a_database_that_cannot_be_used_is_named_with_what_to_do() {
     .unwrap();
     let nowhere = folder.path().join("missing").join("tasks.db");
     for (file, said) in [
-        (&newer, "has schema 7, and this version knows up to 3: use the version of remuda that wrote it"),
+        (&newer, "has schema 7, and this version knows up to 4: use the version of remuda that wrote it"),
         (&damaged, "is no task database, or is damaged"),
         (&nowhere, "its folder has to exist and be writable"),
     ] {

@@ -3,7 +3,7 @@
 use remuda_proto::Date;
 
 /// How long ago that was; nothing is in the future.
-pub(super) fn ago(date: Date, now: Date) -> String {
+pub(in crate::commands) fn ago(date: Date, now: Date) -> String {
     duration((now.0 - date.0).max(0) as f64 / 1e6)
 }
 
@@ -50,7 +50,7 @@ pub(super) fn count(number: u64, what: &str) -> String {
 }
 
 /// A text on one line that does nothing to a terminal: labels and programs are what anybody sent.
-pub(super) fn line(text: &str) -> String {
+pub(in crate::commands) fn line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -94,7 +94,7 @@ fn colour(text: &str) -> Option<&str> {
 }
 
 /// Words as a shell would take them.
-pub(super) fn command(argv: &[String]) -> String {
+pub(in crate::commands) fn command(argv: &[String]) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%^{}".contains(c);
     let word = |word: &String| {
         if !word.is_empty() && word.chars().all(is_plain) {

@@ -5,6 +5,7 @@
 //! it gets there, so that a short task costs one insertion; what else becomes of a record meanwhile is one update.
 
 mod compile;
+mod definitions;
 mod existing;
 mod keep;
 mod recover;
@@ -24,8 +25,8 @@ use rusqlite::{Connection, ErrorCode, params_from_iter};
 
 use self::compile::{Compiled, compile};
 use super::{
-    Alike, Answer, Ask, BATCH_BYTES, BATCH_CHANGES, Buffers, Committed, Find, OrderBy, StoreError, StoreState,
-    TaskStore, Write,
+    Alike, Answer, Ask, BATCH_BYTES, BATCH_CHANGES, Buffers, Committed, DefinitionAsk, Find, OrderBy, StoreError,
+    StoreState, TaskStore, Write,
 };
 use crate::find::Query;
 use crate::record::{Outcome, TaskRecord};
@@ -245,6 +246,15 @@ impl SqliteStore {
         StoreState { kind: "sqlite", records: None, bytes, unsaved: self.written.len() as u64 }
     }
 
+    /// A change of definitions waits for no batch. What records have in an open transaction is taken back for it, and
+    /// brought in again with the next.
+    fn definitions(&mut self, ask: &DefinitionAsk) -> Result<Answer, StoreError> {
+        if definitions::changes(ask) {
+            self.roll_back();
+        }
+        definitions::answer(&mut self.connection, ask).map(Answer::Definitions).map_err(|error| failed(&error))
+    }
+
     /// The size of so many pages in bytes, as a pragma counts them.
     fn pages(&self, count: &str) -> Option<i64> {
         let pragma = |name: &str| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).ok();
@@ -460,6 +470,9 @@ impl TaskStore for SqliteStore {
         if *ask == Ask::State {
             return Ok(Answer::State(self.state()));
         }
+        if let Ask::Definitions(ask) = ask {
+            return self.definitions(ask);
+        }
         self.apply(self.written.len())?;
         let answer = match ask {
             Ask::Find(find) => self.find(find).map(Answer::Records),
@@ -468,7 +481,7 @@ impl TaskStore for SqliteStore {
                 let alike = beginnings.iter().map(|beginning| self.alike(beginning, *most));
                 alike.collect::<rusqlite::Result<_>>().map(Answer::Alike)
             }
-            Ask::State => Ok(Answer::State(self.state())),
+            Ask::State | Ask::Definitions(_) => unreachable!("answered above"),
         };
         answer.map_err(|error| failed(&error))
     }

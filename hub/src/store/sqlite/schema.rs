@@ -14,11 +14,11 @@ use remuda_proto::message::metadata::ReplyEnvelope;
 use remuda_proto::monitor::Durability;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
 
-use super::{SqliteConfig, row};
+use super::{SqliteConfig, definitions, row};
 use crate::record::TaskState;
 
 /// The number of the schema that is written here.
-pub(super) const SCHEMA: i64 = 3;
+pub(super) const SCHEMA: i64 = 4;
 
 /// The size of a page of a new database. With SQLite's 4,096 a task costs 4 % more.
 const PAGE_BYTES: i64 = 8_192;
@@ -191,10 +191,14 @@ fn migrate(connection: &mut Connection, wanted: &str) -> rusqlite::Result<String
             if found < 2 {
                 to_schema_2(&transaction, &table)?;
             }
-            to_schema_3(&transaction, &table)?;
+            if found < 3 {
+                to_schema_3(&transaction, &table)?;
+            }
         }
     }
     if found < SCHEMA {
+        // New in schema 4; one for all tables of records.
+        transaction.execute_batch(definitions::CREATE)?;
         transaction.pragma_update(None, "user_version", SCHEMA)?;
     }
     let mut name = wanted.to_owned();
