@@ -55,7 +55,14 @@ impl Spool {
     pub(crate) fn create(&self, msg_id: &MsgId, stream: ProgramStream) -> io::Result<Arc<SpoolFile>> {
         let file = tempfile::tempfile_in(&self.0.folder)?;
         let file = Arc::new(SpoolFile { file, len: AtomicU64::new(0), shared: Arc::clone(&self.0) });
-        self.lock().entry(msg_id.clone()).or_default().files.push((stream, Arc::clone(&file)));
+        let mut tasks = self.lock();
+        let files = tasks.entry(msg_id.clone()).or_default();
+        if files.ended.is_some() {
+            // Those are of an attempt before.
+            *files = Files::default();
+        }
+        files.files.push((stream, Arc::clone(&file)));
+        drop(tasks);
         Ok(file)
     }
 
@@ -157,6 +164,21 @@ mod tests {
         let error = spool.read(&part("t", 0, 1)).unwrap_err();
         assert!(error.evalue.contains("`t`"), "{error}");
         assert_eq!(spool.0.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn another_attempt_begins_with_empty_files() {
+        let spool = Spool::new(std::env::temp_dir(), 100);
+        spool.create(&"t".into(), ProgramStream::Stdout).unwrap().append(b"first").unwrap();
+        spool.create(&"t".into(), ProgramStream::Stderr).unwrap().append(b"errors").unwrap();
+        spool.ended(Instant(0), &"t".into());
+        let file = spool.create(&"t".into(), ProgramStream::Stdout).unwrap();
+        file.append(b"2").unwrap();
+        assert_eq!(spool.read(&part("t", 0, 100)).unwrap(), &b"2"[..]);
+        let errors = OutputRequest { stream: ProgramStream::Stderr, ..part("t", 0, 100) };
+        assert_eq!(spool.read(&errors).unwrap(), &b""[..], "it has written none");
+        spool.release(&"t".into());
+        assert!(spool.read(&part("t", 0, 1)).is_ok(), "it runs");
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub(super) struct Job {
     pub(super) retries: u32,
     /// Where it is in its life.
     pub(super) state: State,
-    /// When it came, was queued or was assigned, whichever was last.
+    /// When it came, was queued or was assigned, whichever was last. No two that are assigned have the same.
     pub(super) since: Instant,
     /// An earlier controller had it, and this one did not send it to any engine, nor heard from an engine that has it.
     pub(super) inherited: bool,

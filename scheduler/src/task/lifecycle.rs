@@ -307,7 +307,7 @@ impl TaskScheduler {
         } else {
             special.blacklist.insert(at, tried);
         }
-        special.note_attempt(Tried { engine: tried, sent, ended: now, end });
+        special.note_attempt(Tried { engine: tried, sent, ended: now.max(sent), end });
         self.engines.count_ref(tried);
         self.make_ready(key);
     }

@@ -259,6 +259,8 @@ pub struct TaskScheduler {
     withheld: Withheld<Unrecorded>,
     /// Scratch space for the engines that a task may go to.
     allowed: Vec<u32>,
+    /// When the last task was given to an engine: no two have the same time.
+    last_given: Option<Instant>,
     /// How priorities count.
     ageing: Ageing,
     /// Number of the next task, and of the next one queued again: never used twice, always growing.
@@ -309,6 +311,7 @@ impl TaskScheduler {
             takeover: None,
             withheld: Withheld::new(config.durability),
             allowed: Vec::new(),
+            last_given: None,
             ageing: Ageing::new(config.priority_age),
             next_seq: 0,
             next_timer: 0,

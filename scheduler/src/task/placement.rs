@@ -8,7 +8,9 @@
 use std::cmp::Reverse;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
+use remuda_proto::Instant;
 use remuda_proto::message::native::{Need, Runs};
 use remuda_proto::message::needs::Needs;
 use remuda_proto::monitor::Monitor;
@@ -241,7 +243,7 @@ impl TaskScheduler {
         self.start_run_timer(key, engine, step);
         self.engines.send_back(engine);
         self.jobs[key].given = true;
-        self.jobs[key].since = step.now.instant;
+        self.jobs[key].since = self.stamp(step.now.instant);
         let (job, to) = (&self.jobs[key], &self.engines[engine]);
         let client = job.client().unwrap_or_else(hub_identity);
         let (identity, body) = (to.identity.clone(), job.body.clone());
@@ -249,6 +251,13 @@ impl TaskScheduler {
         let (msg_id, engine, retries) = (job.msg_id.clone(), to.uuid.clone(), job.retries);
         step.out.push(TaskEffect::Monitor(Monitor::Destination { msg_id, engine, retries }));
         self.work += 1;
+    }
+
+    /// When a task is with an engine from: now, or just after the one before it, so that times tell the order.
+    pub(super) fn stamp(&mut self, now: Instant) -> Instant {
+        let given = self.last_given.map_or(now, |last| now.max(last + Duration::from_nanos(1)));
+        self.last_given = Some(given);
+        given
     }
 
     /// A task is with an engine from now on.

@@ -61,11 +61,13 @@ impl TaskScheduler {
     /// Somebody wants a task to end that an engine has.
     pub(super) fn stop(&mut self, key: u32, step: &mut Step<'_>) {
         let State::Assigned { engine, .. } = self.jobs[key].state else { return };
-        if self.jobs[key].stopping().is_some() {
+        let python = self.engines.runs_python(engine);
+        // What waits behind others there is aborted by the engine itself; a signal would hit the one that runs.
+        if self.jobs[key].stopping().is_some() || (python && self.waits_behind(key, engine)) {
             return;
         }
         self.jobs[key].set_stopping(Stopping::new(StopReason::Asked));
-        if self.engines.runs_python(engine) && !self.jobs[key].is_stranded() {
+        if python && !self.jobs[key].is_stranded() {
             self.cancel_timer(key);
             self.signal(key, engine, step);
         }
@@ -78,22 +80,25 @@ impl TaskScheduler {
             return false;
         }
         self.cancel_timer(key);
-        let (job, others) = (&self.jobs[key], &self.engines[engine].running);
-        self.work += others.len() as u64;
-        match job.stopping() {
+        let waits = self.waits_behind(key, engine);
+        match self.jobs[key].stopping() {
             // The nanny has had its time to confirm.
             Some(stopping) if stopping.reply.is_some() => self.end_stopped(key, step),
             Some(_) => self.signal(key, engine, step),
-            // It waits behind others, on an engine that runs one at a time.
-            None if others.iter().any(|other| (self.jobs[*other].since, *other) < (job.since, key)) => {
-                self.start_run_timer(key, engine, step);
-            }
+            None if waits => self.start_run_timer(key, engine, step),
             None => {
                 self.jobs[key].set_stopping(Stopping::new(StopReason::RunTimeout));
                 self.signal(key, engine, step);
             }
         }
         true
+    }
+
+    /// Whether a Python engine, which runs one task at a time, has another one before this.
+    fn waits_behind(&mut self, key: u32, engine: u32) -> bool {
+        let others = &self.engines[engine].running;
+        self.work += others.len() as u64;
+        others.iter().any(|other| self.jobs[*other].since < self.jobs[key].since)
     }
 
     /// Sends the next signal, if there is one.

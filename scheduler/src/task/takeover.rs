@@ -223,7 +223,7 @@ impl TaskScheduler {
         self.cancel_timer(key);
         self.give(key, engine);
         self.jobs[key].given = false;
-        self.jobs[key].since = now;
+        self.jobs[key].since = self.stamp(now);
     }
 
     /// An engine that an earlier controller sent a task to turns out to have it, or to have done it. Returns whether that
@@ -276,7 +276,7 @@ impl TaskScheduler {
             let special = self.jobs[key].special_mut();
             assert_eq!(special.lost, None, "a task is inherited once");
             special.lost = Some(engine);
-            special.note_attempt(Tried { engine, sent, ended: now, end: AttemptEnd::Lost });
+            special.note_attempt(Tried { engine, sent, ended: now.max(sent), end: AttemptEnd::Lost });
             self.engines.count_ref(engine);
         }
         if !self.jobs[key].blacklist().is_empty() {

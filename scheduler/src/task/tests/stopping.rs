@@ -172,3 +172,26 @@ fn a_task_that_had_just_ended_well_when_somebody_wanted_it_to_end_has_ended_well
     assert_eq!(told(&world.confirm(&interrupt))[0].status, "ok");
     assert!(world.scheduler.is_idle());
 }
+
+#[test]
+fn a_signal_never_hits_a_task_that_runs_in_front_of_the_one_that_is_to_end() {
+    let mut world = World::with(Scheme::LeastLoad, 3);
+    world.join("a");
+    // All at one moment, and under numbers that were used before: the order of sending is in neither.
+    for id in ["x", "y", "z"] {
+        world.submit(id, &plain());
+    }
+    for id in ["x", "y", "z"] {
+        world.answer("a", id, "ok");
+    }
+    world.submit("first", &limited());
+    world.submit("second", &plain());
+    world.submit("third", &limited());
+    assert!(signals(&world.abort_or_stop(&["second"], true)).is_empty(), "the engine itself aborts what waits there");
+    let out = world.pass(LIMIT);
+    let interrupt = signal(&out);
+    world.confirm(&interrupt);
+    assert_eq!(errors(&world.interrupted("a", "first")), pairs(&[("first", "RunTimeout")]));
+    assert_eq!(signals(&world.abort_or_stop(&["third"], true)), []);
+    assert_eq!(signal(&world.abort_or_stop(&["second"], true)).1, 2, "now it is the one that runs");
+}
