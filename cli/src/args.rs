@@ -10,9 +10,12 @@ pub(crate) mod run;
 pub(crate) mod task;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use remuda_client::TaskOptions;
 use remuda_net::profile::{Place, Profile};
+use remuda_proto::message::needs::Needs;
 
 use crate::logging::Level;
 
@@ -113,6 +116,32 @@ impl PlaceArgs {
             }
         }
         text
+    }
+}
+
+/// How programs run, one or many.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct WorkArgs {
+    /// Seconds that a program may run: then it is stopped, and has failed
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub(crate) timeout: Option<f64>,
+    /// What a program takes of its engine while it runs, and words that the engine must have: `cpus=2,gpu=1,label=big`
+    #[arg(long, value_name = "WHAT", default_value = "", hide_default_value = true)]
+    pub(crate) needs: Needs,
+    /// Tasks of higher priority come first, whoever submitted them
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub(crate) priority: i32,
+}
+
+impl WorkArgs {
+    /// The options of such a task.
+    pub(crate) fn options(&self) -> TaskOptions {
+        TaskOptions {
+            run_timeout: self.timeout.map(Duration::from_secs_f64),
+            needs: self.needs.clone(),
+            priority: self.priority,
+            ..TaskOptions::default()
+        }
     }
 }
 

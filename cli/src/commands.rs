@@ -13,6 +13,8 @@ mod status;
 mod task;
 mod venue;
 
+use std::io;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use remuda_client::{Client, ConnectOptions};
@@ -36,6 +38,24 @@ pub(crate) fn run(invocation: Invocation) -> Outcome {
         Command::Controller(args) => controller::run(&args, &notes),
         Command::Engine(args) => engine::run(&args, &notes),
     }
+}
+
+/// A list of which nobody reads the end (`remuda task list | head`) is no error.
+fn unless_nobody_reads(done: Outcome) -> Outcome {
+    let is_closed_pipe = |failure: &Failure| {
+        let error = failure.cause().downcast_ref::<io::Error>();
+        error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    };
+    match done {
+        Err(failure) if is_closed_pipe(&failure) => Ok(ExitCode::SUCCESS),
+        done => done,
+    }
+}
+
+/// Says something beside the data.
+#[expect(clippy::print_stderr, reason = "talk goes to stderr, data to stdout")]
+fn say(text: &str) {
+    eprintln!("{text}");
 }
 
 /// A client of the cluster that runs in this place; `timeout` is in seconds.

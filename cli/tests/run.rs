@@ -76,10 +76,11 @@ fn the_exit_code_is_that_of_the_program() {
 
 #[test]
 fn output_comes_while_the_program_runs_byte_for_byte() {
-    // Method: the program goes on only when somebody has read its first bytes, which are no text.
+    // Method: the program goes on only when somebody has read what it wrote so far: some bytes that are no text, then more
+    // than the client keeps of what it is told.
     let place = place();
-    let go = place.folder().join("go");
-    let script = "printf 'a\\377\\000b'; until [ -e go ]; do sleep 0.01; done; printf z";
+    let script = "wait() { until [ -e $1 ]; do sleep 0.01; done; }; printf 'a\\377\\000b'; wait go; \
+                  yes | head -c 3000000; sleep 0.2; yes | head -c 3000000; wait on; printf z";
     let mut child = place
         .command(&["run", "--embedded", "--", "sh", "-c", script])
         .stdout(Stdio::piped())
@@ -90,7 +91,11 @@ fn output_comes_while_the_program_runs_byte_for_byte() {
     let mut first = [0; 4];
     stdout.read_exact(&mut first).unwrap();
     assert_eq!(&first, b"a\xff\0b");
-    fs::write(go, "").unwrap();
+    fs::write(place.folder().join("go"), "").unwrap();
+    let mut much = vec![0; 6_000_000];
+    stdout.read_exact(&mut much).unwrap();
+    assert!(much.chunks(2).all(|line| line == b"y\n"));
+    fs::write(place.folder().join("on"), "").unwrap();
     let mut rest = Vec::new();
     stdout.read_to_end(&mut rest).unwrap();
     assert_eq!(rest, b"z");

@@ -9,9 +9,7 @@ use clap::Args;
 
 pub(crate) use halt::{Halt, Tally, What};
 
-use remuda_proto::message::needs::Needs;
-
-use super::{VenueArgs, seconds, size};
+use super::{VenueArgs, WorkArgs, size};
 
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
@@ -47,15 +45,8 @@ pub(crate) struct MapArgs {
     /// How often a program that fails is tried again
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) retries: u32,
-    /// Seconds that a program may run: then it is stopped, and has failed
-    #[arg(long, value_name = "S", value_parser = seconds)]
-    pub(crate) timeout: Option<f64>,
-    /// What each program takes of its engine while it runs, and words that the engine must have: `cpus=2,gpu=1,label=big`
-    #[arg(long, value_name = "WHAT", default_value = "", hide_default_value = true)]
-    pub(crate) needs: Needs,
-    /// Programs of higher priority come first, whoever submitted them
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
-    pub(crate) priority: i32,
+    #[command(flatten)]
+    pub(crate) work: WorkArgs,
     /// When to stop early: `now,fail=1` stops what runs, `soon,fail=1` lets it end; also `success=N`, `done=N`, and `fail=30%`
     #[arg(long, value_name = "WHEN", default_value = "never")]
     pub(crate) halt: Halt,

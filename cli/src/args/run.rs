@@ -4,9 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
-use remuda_proto::message::needs::Needs;
 
-use super::{VenueArgs, seconds, size};
+use super::{VenueArgs, WorkArgs, size};
 
 /// Arguments of `remuda run`.
 #[derive(Debug, Args)]
@@ -37,15 +36,8 @@ pub(crate) struct RunArgs {
     /// Give it no variables but those of `--env`
     #[arg(long)]
     pub(crate) clear_env: bool,
-    /// Seconds that it may run: then it is stopped
-    #[arg(long, value_name = "S", value_parser = seconds)]
-    pub(crate) timeout: Option<f64>,
-    /// What it takes of its engine while it runs, and words that the engine must have: `cpus=2,gpu=1,label=big`
-    #[arg(long, value_name = "WHAT", default_value = "", hide_default_value = true)]
-    pub(crate) needs: Needs,
-    /// Tasks of higher priority come first, whoever submitted them
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
-    pub(crate) priority: i32,
+    #[command(flatten)]
+    pub(crate) work: WorkArgs,
     /// Fail at once if no engine that is there could ever run it
     #[arg(long)]
     pub(crate) no_wait: bool,

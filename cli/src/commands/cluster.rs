@@ -13,6 +13,8 @@ use remuda_net::Profile;
 use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::mpsc;
 
+use super::say;
+use super::venue::OUTPUT_LIMIT_BYTES;
 use crate::args::cluster::{ClusterCommand, EngineArgs, EngineKind, EnginesArgs, StartArgs};
 use crate::args::switch;
 use crate::failure::{Failure, Outcome};
@@ -275,7 +277,7 @@ pub(crate) async fn engines_ready(
     timeout: Duration,
 ) -> Result<Client, Failure> {
     let options = ConnectOptions::file(cluster.profile().client_file()).timeout(timeout);
-    let client = Client::connect(options).await?;
+    let client = Client::connect(options.output_limit_bytes(OUTPUT_LIMIT_BYTES)).await?;
     let start = Instant::now();
     loop {
         let Err(missing) = client.wait_for_engines(engines, WATCH).await else { return Ok(client) };
@@ -305,9 +307,4 @@ impl Drop for RemoveFile<'_> {
 
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-#[expect(clippy::print_stderr, reason = "talk goes to stderr")]
-fn say(text: &str) {
-    eprintln!("{text}");
 }

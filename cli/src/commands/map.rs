@@ -22,6 +22,7 @@ use tokio::sync::mpsc::Receiver;
 
 use crate::args::map::{Halt, MapArgs, Tally, What};
 use crate::commands::cluster::cores;
+use crate::commands::say;
 use crate::commands::spooled::Spooled;
 use crate::commands::venue::{Interrupts, Venue};
 use crate::failure::{Failure, Outcome};
@@ -207,15 +208,7 @@ impl<'a> Map<'a> {
         Self {
             args,
             client: &cluster.client,
-            options: TaskOptions {
-                retries: args.retries,
-                retry_anywhere: true,
-                quiet: true,
-                run_timeout: args.timeout.map(Duration::from_secs_f64),
-                priority: args.priority,
-                needs: args.needs.clone(),
-                ..TaskOptions::default()
-            },
+            options: TaskOptions { retries: args.retries, retry_anywhere: true, quiet: true, ..args.work.options() },
             // What is under way when enough have ended runs, so nothing waits for its turn.
             window: match args.halt {
                 Halt::Never => window,
@@ -512,9 +505,4 @@ impl<W: Write> Write for Tagged<'_, W> {
     fn flush(&mut self) -> io::Result<()> {
         self.to.flush()
     }
-}
-
-#[expect(clippy::print_stderr, reason = "talk goes to stderr")]
-fn say(text: &str) {
-    eprintln!("{text}");
 }

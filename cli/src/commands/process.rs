@@ -13,13 +13,13 @@ use remuda_client::{Client, DefinitionError};
 use remuda_process::Definition;
 use serde_json::{Map, Value};
 
-use super::connect;
+use super::{connect, say, unless_nobody_reads};
 use crate::args::process::{CheckArgs, ControllerPlaceArgs, CreateArgs, DeleteArgs, ProcessCommand, UpdateArgs};
 use crate::failure::{Failure, Outcome};
 
 pub(crate) fn run(command: &ProcessCommand) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let done = runtime.block_on(async {
+    unless_nobody_reads(runtime.block_on(async {
         match command {
             ProcessCommand::Create(args) => create(args).await,
             ProcessCommand::List(args) => show::list(args).await,
@@ -29,17 +29,7 @@ pub(crate) fn run(command: &ProcessCommand) -> Outcome {
             ProcessCommand::Run(args) => run::run(args).await,
             ProcessCommand::Check(args) => check(args),
         }
-    });
-    match done {
-        // `remuda process list | head` is no error.
-        Err(failure) if is_closed_pipe(&failure) => Ok(ExitCode::SUCCESS),
-        done => done,
-    }
-}
-
-fn is_closed_pipe(failure: &Failure) -> bool {
-    let error = failure.cause().downcast_ref::<io::Error>();
-    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    }))
 }
 
 async fn create(args: &CreateArgs) -> Outcome {
@@ -163,10 +153,4 @@ fn print(line: &str) -> Result<(), Failure> {
     use io::Write;
     writeln!(io::stdout().lock(), "{line}")?;
     Ok(())
-}
-
-/// Says something beside the data.
-#[expect(clippy::print_stderr, reason = "talk goes to stderr, data to stdout")]
-fn say(text: &str) {
-    eprintln!("{text}");
 }

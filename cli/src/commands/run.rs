@@ -9,14 +9,19 @@ use remuda_client::{
     AsyncResult, Client, EngineUuid, Limits, MsgId, PieceKind, ProcessResult, ProcessTask, ProgramInput, ProgramStream,
     StopReason, TaskError, TaskOptions,
 };
+use tokio::time::MissedTickBehavior;
 
+use super::say;
 use super::spooled::{SpoolError, Spooled};
-use super::venue::{Interrupts, Venue};
+use super::venue::{Interrupts, OUTPUT_LIMIT_BYTES, Venue};
 use crate::args::run::RunArgs;
 use crate::failure::{Failure, Outcome};
 
 /// How long the end of a program is awaited that was told to stop: longer than its engine waits before it kills it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often to look for output that is not told any more, since the client keeps [no more](OUTPUT_LIMIT_BYTES) of what a
+/// task says.
+const LOOK: Duration = Duration::from_millis(200);
 /// Exit code after `--timeout`, as that of `timeout`.
 const TIMED_OUT: u8 = 124;
 /// Exit code when nobody reads the output: that of a program that `SIGPIPE` ended.
@@ -85,30 +90,43 @@ async fn run_on(
     interrupts: &mut Interrupts,
 ) -> Outcome {
     let options = TaskOptions {
-        run_timeout: args.timeout.map(Duration::from_secs_f64),
-        needs: args.needs.clone(),
-        priority: args.priority,
         fail_unplaceable: args.no_wait,
         label: args.label.clone().map(Into::into),
-        ..TaskOptions::default()
+        ..args.work.options()
     };
     let program = task.argv.first().cloned().unwrap_or_default();
     let result = client.load_balanced_view().with_options(options).process(task, input)?;
     let mut live = result.live_output();
     let mut shown =
         Shown { client, msg_id: result.msg_id().clone(), engine: None, stdout: 0, stderr: 0, is_whole: true };
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Of the engine that tells, from when on there is too much to tell.
+    let (mut told, mut untold) = (0, None);
     let ended = loop {
         tokio::select! {
             // The text says that there is something; what it was is read from the engine, byte for byte.
             Some(piece) = live.next() => {
-                let stream = match piece.kind {
-                    PieceKind::Stdout(_) => ProgramStream::Stdout,
-                    PieceKind::Stderr(_) => ProgramStream::Stderr,
+                let (stream, text) = match piece.kind {
+                    PieceKind::Stdout(text) => (ProgramStream::Stdout, text),
+                    PieceKind::Stderr(text) => (ProgramStream::Stderr, text),
                     _ => continue,
                 };
+                told += text.len();
+                if told >= OUTPUT_LIMIT_BYTES / 2 {
+                    untold.clone_from(&piece.engine);
+                }
                 if shown.show(piece.engine.as_ref(), stream).await.is_err() {
                     stop(&result).await;
                     return Ok(ExitCode::from(NOBODY_READS));
+                }
+            }
+            _ = looks.tick(), if untold.is_some() => {
+                for stream in [ProgramStream::Stdout, ProgramStream::Stderr] {
+                    if shown.show(untold.as_ref(), stream).await.is_err() {
+                        stop(&result).await;
+                        return Ok(ExitCode::from(NOBODY_READS));
+                    }
                 }
             }
             ended = result.get() => break ended,
@@ -237,9 +255,4 @@ fn failed(error: TaskError) -> Outcome {
     };
     let failure = Failure::new(error);
     Err(failure.code(code))
-}
-
-#[expect(clippy::print_stderr, reason = "talk goes to stderr")]
-fn say(text: &str) {
-    eprintln!("{text}");
 }

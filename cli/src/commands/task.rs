@@ -14,15 +14,13 @@ mod stock;
 mod summary;
 pub(super) mod words;
 
-use std::io;
-use std::process::ExitCode;
-
+use super::{say, unless_nobody_reads};
 use crate::args::task::TaskCommand;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 
 pub(crate) fn run(command: &TaskCommand) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let done = runtime.block_on(async {
+    unless_nobody_reads(runtime.block_on(async {
         match command {
             TaskCommand::List(args) => list::run(args).await,
             TaskCommand::Show(args) => show::run(args).await,
@@ -35,21 +33,5 @@ pub(crate) fn run(command: &TaskCommand) -> Outcome {
             TaskCommand::Query(args) => query::run(args).await,
             TaskCommand::Stats(args) => stats::run(args).await,
         }
-    });
-    match done {
-        // `remuda task list | head` is no error.
-        Err(failure) if is_closed_pipe(&failure) => Ok(ExitCode::SUCCESS),
-        done => done,
-    }
-}
-
-fn is_closed_pipe(failure: &Failure) -> bool {
-    let error = failure.cause().downcast_ref::<io::Error>();
-    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-}
-
-/// Says something beside the data.
-#[expect(clippy::print_stderr, reason = "talk goes to stderr, data to stdout")]
-fn say(text: &str) {
-    eprintln!("{text}");
+    }))
 }

@@ -11,6 +11,10 @@ use super::embedded;
 use crate::args::VenueArgs;
 use crate::failure::Failure;
 
+/// Most that clients of ours keep of what a task says: enough to know that there is something. What programs write is read
+/// from their engines.
+pub(crate) const OUTPUT_LIMIT_BYTES: usize = 1024 * 1024;
+
 /// SIGINT and SIGTERM.
 pub(crate) struct Interrupts {
     interrupt: Signal,
@@ -78,7 +82,7 @@ async fn running(args: &VenueArgs) -> Result<Option<(Client, Option<usize>)>, Fa
     // A place that was named must be right; the default one may well have no cluster.
     let named = !args.place.options().is_empty();
     let options = ConnectOptions::file(&file).timeout(Duration::from_secs_f64(args.connect_timeout));
-    let client = match Client::connect(options).await {
+    let client = match Client::connect(options.output_limit_bytes(OUTPUT_LIMIT_BYTES)).await {
         Ok(client) => client,
         Err(ConnectError::NoFile { .. } | ConnectError::Stale { .. }) if !named => return Ok(None),
         Err(error) => {

@@ -17,9 +17,12 @@ use crate::work::Stream;
 
 /// How long text waits for more before it is told.
 const DELAY: Duration = Duration::from_millis(100);
-/// Most text told at once. What a program writes beyond that in one [`DELAY`] is left out of the pieces (not of what is
-/// kept): otherwise one that writes gigabytes a second would fill the memory of everyone who listens.
+/// Most text told at once.
 const PIECE_BYTES: usize = 1024 * 1024;
+/// Most text told in a second in the long run. What a program writes beyond that is left out of the pieces (not of what is
+/// kept): otherwise one that writes gigabytes a second would fill the memory of everyone who listens and is slower. As JSON
+/// it may be six times as much.
+const PIECE_BYTES_PER_SECOND: usize = 1024 * 1024;
 /// Read at once.
 pub(super) const CHUNK_BYTES: usize = 64 * 1024;
 /// Most chunks read before others have their turn.
@@ -251,6 +254,8 @@ impl Output {
 struct Pieces {
     /// At most [`PIECE_BYTES`].
     pending: Vec<u8>,
+    /// How many more bytes may be told, as of the time beside it; `None`: [`PIECE_BYTES`].
+    room: Option<(usize, Instant)>,
     /// How many bytes more there were.
     skipped: u64,
     /// When to tell them. `None` only if there is nothing but an unfinished character.
@@ -259,12 +264,26 @@ struct Pieces {
 
 impl Pieces {
     fn push(&mut self, bytes: &[u8], now: Instant) {
-        let (keep, skip) = bytes.split_at(bytes.len().min(PIECE_BYTES - self.pending.len()));
+        let room = self.room(now).min(PIECE_BYTES - self.pending.len());
         // Once something was left out, what follows it is too, until the next piece.
-        let keep = if self.skipped > 0 { &[] } else { keep };
-        self.pending.extend_from_slice(keep);
-        self.skipped += if self.skipped > 0 { bytes.len() } else { skip.len() } as u64;
+        let keep = if self.skipped > 0 { 0 } else { bytes.len().min(room) };
+        self.pending.extend_from_slice(&bytes[..keep]);
+        self.skipped += (bytes.len() - keep) as u64;
+        if let Some((room, _)) = &mut self.room {
+            *room -= keep;
+        }
         self.due.get_or_insert(now + DELAY);
+    }
+
+    /// How many bytes more may be told.
+    fn room(&mut self, now: Instant) -> usize {
+        let (room, since) = self.room.unwrap_or((PIECE_BYTES, now));
+        let more = now.since(since).as_millis() * PIECE_BYTES_PER_SECOND as u128 / 1000;
+        // Time that adds nothing yet goes on counting.
+        let since = if more > 0 { now } else { since };
+        let room = usize::try_from(more).unwrap_or(PIECE_BYTES).saturating_add(room).min(PIECE_BYTES);
+        self.room = Some((room, since));
+        room
     }
 
     /// The text so far, without a character that is not complete yet, unless no more comes.
@@ -345,7 +364,26 @@ mod tests {
         assert!(text.len() < PIECE_BYTES + 100);
         let skipped = 3 * (PIECE_BYTES / 2 + 1) - PIECE_BYTES;
         assert!(text.ends_with(&format!("\n[{skipped} bytes more, too many to show as they came]\n")));
-        pieces.push(b"y", Instant(0));
+        pieces.push(b"y", Instant(0) + DELAY);
         assert_eq!(pieces.take(false), "y");
+    }
+
+    #[test]
+    fn a_long_flood_is_told_at_a_bounded_rate_and_a_slow_stream_whole() {
+        let told = |bytes_per_second: usize| {
+            let (mut pieces, mut told) = (Pieces::default(), 0);
+            for step in 0..6000 {
+                let now = Instant(0) + Duration::from_millis(10) * step;
+                pieces.push(&vec![b'x'; bytes_per_second / 100], now);
+                if pieces.due.is_some_and(|due| due <= now) {
+                    told += pieces.take(false).matches('x').count();
+                }
+            }
+            told + pieces.take(true).matches('x').count()
+        };
+        let flood = told(100 * PIECE_BYTES_PER_SECOND);
+        assert!((50..=62).contains(&(flood / PIECE_BYTES_PER_SECOND)), "{flood}");
+        let slow = PIECE_BYTES_PER_SECOND / 100 * 99;
+        assert_eq!(told(slow), slow / 100 * 6000);
     }
 }
