@@ -158,7 +158,7 @@ impl Cluster {
         let profile = format!("--profile-dir={}", folder.join("profile").display());
         let controller = Program::start(
             remuda,
-            &["controller", &*profile, "--ping=50", "--max-heart-misses=600", "--nodb", "--hwm=4"],
+            &["controller", &*profile, "--ping=50", "--max-heart-misses=600", "--nodb", "--hwm=16"],
             folder,
         )?;
         let slots = JOBS.to_string();

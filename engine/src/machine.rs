@@ -2,6 +2,7 @@
 
 mod control;
 mod held;
+mod line;
 mod output;
 mod probe;
 mod program;
@@ -34,6 +35,7 @@ use serde_json::json;
 use crate::pickle;
 use crate::work::{Outcome, Stream, Work};
 use held::Held;
+use line::{Line, MAX_LINED_UP};
 use output::Reading;
 use queue::Queue;
 use request::{Asked, Request};
@@ -145,6 +147,22 @@ pub enum Event {
         msg_id: MsgId,
         /// How.
         outcome: Outcome,
+        /// When.
+        at: Date,
+        /// The first of those that were [lined up](Effect::LineUp): it has begun in its place. `None`: there was none.
+        next: Option<MsgId>,
+    },
+    /// The answer to [`Effect::StartNext`].
+    Began {
+        /// The first of those that were lined up. `None`: all of them had begun before.
+        msg_id: Option<MsgId>,
+        /// When.
+        at: Date,
+    },
+    /// A task that was lined up never begins, as [`Effect::Withdraw`] asked for.
+    Withdrawn {
+        /// The task.
+        msg_id: MsgId,
     },
     /// The answer to [`Effect::ReadOutput`].
     OutputRead {
@@ -193,6 +211,23 @@ pub enum Effect {
         attempt: u32,
         /// What to run.
         work: Work,
+    },
+    /// Begin a task when the next one ends, after those that were lined up before: [`Event::TaskDone`] tells of it. Each of
+    /// them, and each task that runs, takes the same. None of this id runs or is lined up.
+    LineUp {
+        /// The task.
+        msg_id: MsgId,
+        /// Which attempt at it this is, from 1.
+        attempt: u32,
+        /// What to run.
+        work: Work,
+    },
+    /// Begin the first that is lined up beside those that run, and answer with exactly one [`Event::Began`].
+    StartNext,
+    /// Take a task that is lined up back, if it has not begun; then answer with [`Event::Withdrawn`].
+    Withdraw {
+        /// The task.
+        msg_id: MsgId,
     },
     /// Read a part of what the program of a task wrote, and answer with exactly one [`Event::OutputRead`].
     ReadOutput {
@@ -250,7 +285,9 @@ pub struct EngineCore {
     queue: Queue,
     /// The tasks that run. Only while [`Phase::Serving`].
     running: Runs,
-    /// What is free: all but what those in `running` take.
+    /// The tasks that follow, without a word from here. Only while something runs or is asked to.
+    line: Line,
+    /// What is free: all but what those in `running` take, and those of `line` that are asked to begin.
     room: Room,
     /// The parts of output that are being read.
     reading: Reading,
@@ -292,6 +329,7 @@ impl EngineCore {
             phase: Phase::New,
             queue: Queue::default(),
             running: Runs::default(),
+            line: Line::default(),
             reading: Reading::default(),
             held: Held::default(),
         }
@@ -304,7 +342,7 @@ impl EngineCore {
 
     /// How many requests wait for their turn or run.
     pub fn load(&self) -> usize {
-        self.queue.len() + self.running.len()
+        self.queue.len() + self.line.len() + self.running.len()
     }
 
     fn verify(&mut self, body: &Body) -> Result<(), Refusal> {
@@ -351,7 +389,7 @@ impl EngineCore {
         } else if let Some((idents, body)) = self.held.find(now.instant, &request.msg_id, request.attempt()) {
             // A controller that was started anew sends it once more, since the reply was lost with the one before.
             out.push(Effect::Reply { link: Link::Shell, idents: idents.clone(), body: body.clone() });
-        } else if self.running.get(&request.msg_id).is_some() || self.queue.has(&request.msg_id) {
+        } else if self.has(&request.msg_id) {
             // Its reply comes when it is done.
         } else if self.null && request.msg_type == MsgType::ApplyRequest {
             let none = vec![Bytes::from_static(pickle::NONE)];
@@ -363,6 +401,11 @@ impl EngineCore {
             self.advance(now, out);
         }
         Ok(())
+    }
+
+    /// Whether a task of this id runs, is lined up or waits.
+    fn has(&self, msg_id: &MsgId) -> bool {
+        self.running.get(msg_id).is_some() || self.line.has(msg_id) || self.queue.has(msg_id)
     }
 
     /// Publishes that a request has its turn, or has had it.
@@ -382,30 +425,50 @@ impl EngineCore {
 
     /// Gives requests their turn, until one of them has to wait for what others take.
     fn advance(&mut self, now: Now, out: &mut Vec<Effect>) {
+        while let Some(needs) = self.line.needs().filter(|needs| self.line.waits() && self.room.fits(needs)) {
+            self.room.take(&needs.clone());
+            self.line.start();
+            out.push(Effect::StartNext);
+        }
         while let Some(request) = self.queue.first() {
-            let waits = !self.running.is_empty()
-                && request
-                    .extras
-                    .as_ref()
-                    .is_ok_and(|extras| self.room.has(&extras.needs) && !self.room.fits(&extras.needs));
-            if waits {
+            let is_idle = self.running.is_empty() && self.line.is_empty();
+            let known = request.extras.as_ref().ok().map(|extras| &extras.needs).filter(|needs| self.room.has(needs));
+            let waits = known.is_some_and(|needs| !is_idle && (self.line.waits() || !self.room.fits(needs)));
+            let follows = waits
+                && self.line.len() < MAX_LINED_UP
+                && known.is_some_and(|needs| {
+                    self.running.all_take(needs) && self.line.needs().is_none_or(|line| line == needs)
+                });
+            if waits && !follows {
                 return;
             }
             let Some(request) = self.queue.pop() else { return };
-            self.tell_status(now, &request, "busy", out);
+            if !follows {
+                self.tell_status(now, &request, "busy", out);
+            }
             let before = out.len();
             if let Some((work, extras)) = self.begin(now.date, &request, out) {
                 let program = match &work {
                     Work::Process { task, .. } => task.argv.first().cloned(),
                     Work::Function { .. } => None,
                 };
-                let (msg_id, attempt) = (request.msg_id.clone(), extras.attempt());
-                out.push(Effect::Start { msg_id, attempt, work });
-                self.room.take(&extras.needs);
-                let limit = extras.run_timeout();
-                let running = Running::new(request, now.date, extras.needs, program);
-                self.running.start(now.instant, limit, running);
+                let (msg_id, attempt, limit) = (request.msg_id.clone(), extras.attempt(), extras.run_timeout());
+                let running = Running::new(request, now.date, extras.needs, program, limit);
+                if follows {
+                    out.push(Effect::LineUp { msg_id, attempt, work });
+                    self.line.push(running);
+                } else {
+                    out.push(Effect::Start { msg_id, attempt, work });
+                    self.room.take(&running.needs);
+                    self.running.start(now.instant, running);
+                }
             } else {
+                if follows {
+                    // It was answered before its turn, since it never had one.
+                    let answer = out.split_off(before);
+                    self.tell_status(now, &request, "busy", out);
+                    out.extend(answer);
+                }
                 self.hold(now, &request, &out[before..]);
                 self.tell_status(now, &request, "idle", out);
             }
@@ -476,10 +539,18 @@ impl EngineCore {
         }
     }
 
-    fn done(&mut self, now: Now, msg_id: &MsgId, outcome: Outcome, out: &mut Vec<Effect>) {
-        if self.phase == Phase::Ended {
-            return;
+    /// A task of the line has begun, and what it takes is taken.
+    fn begun(&mut self, now: Now, at: Date, msg_id: &MsgId, out: &mut Vec<Effect>) {
+        let line::Lined { mut running, withdrawn } = self.line.take(msg_id);
+        running.started = at;
+        self.tell_status(now, &running.request, "busy", out);
+        self.running.start(now.instant, running);
+        if let Some(reason) = withdrawn.and_then(|withdrawn| withdrawn.stop) {
+            self.running.stop(now.instant, msg_id, reason, out);
         }
+    }
+
+    fn done(&mut self, now: Now, msg_id: &MsgId, outcome: Outcome, out: &mut Vec<Effect>) {
         let running = self.running.end(msg_id);
         self.room.give_back(&running.needs);
         let (request, started, before) = (&running.request, running.started, out.len());
@@ -509,13 +580,13 @@ impl EngineCore {
         }
         self.hold(now, request, &out[before..]);
         self.tell_status(now, request, "idle", out);
-        self.advance(now, out);
     }
 
     /// The last words: nothing has an effect afterwards.
     fn end(&mut self, ending: Ending, out: &mut Vec<Effect>) {
         self.phase = Phase::Ended;
         self.running = Runs::default();
+        self.line = Line::default();
         self.room = Room::new(Capability::native(&self.announcement));
         self.queue = Queue::default();
         out.push(Effect::Exit(ending));
@@ -566,8 +637,31 @@ impl Machine for EngineCore {
                 }
                 None
             }
-            Event::TaskDone { msg_id, outcome } => {
-                self.done(now, &msg_id, outcome, out);
+            Event::TaskDone { msg_id, outcome, at, next } => {
+                self.done(Now { date: at, ..now }, &msg_id, outcome, out);
+                if let Some(next) = next {
+                    let needs = self.line.needs().unwrap_or_else(|| panic!("`{next}` was not lined up")).clone();
+                    self.room.take(&needs);
+                    self.begun(now, at, &next, out);
+                }
+                self.advance(now, out);
+                None
+            }
+            Event::Began { msg_id, at } => {
+                match msg_id {
+                    Some(msg_id) => {
+                        self.begun(now, at, &msg_id, out);
+                        self.line.started();
+                    }
+                    None => self.room.give_back(&self.line.started()),
+                }
+                self.advance(now, out);
+                None
+            }
+            Event::Withdrawn { msg_id } => {
+                let lined = self.line.take(&msg_id);
+                self.answer_aborted(now, &lined.running.request, out);
+                self.advance(now, out);
                 None
             }
             Event::OutputRead { number, bytes } => {
@@ -621,9 +715,14 @@ impl Machine for EngineCore {
         self.held.check();
         let serving = matches!(self.phase, Phase::Serving { .. });
         assert!(serving || self.running.is_empty(), "{:?} with tasks that run", self.phase);
-        assert!(!self.running.is_empty() || self.queue.is_empty(), "something waits while nothing runs");
+        let idle = self.running.is_empty() && self.line.starting() == 0;
+        assert!(!idle || self.queue.is_empty() && self.line.is_empty(), "something waits while nothing runs");
         self.running.check();
-        self.room.check(self.running.iter().map(|running| &running.needs));
+        self.line.check();
+        let starting = std::iter::repeat_n(self.line.needs(), self.line.starting()).flatten();
+        self.room.check(self.running.iter().map(|running| &running.needs).chain(starting));
+        let follows = self.line.needs().is_none_or(|needs| self.running.all_take(needs));
+        assert!(follows, "what is lined up takes the place of anything that runs");
         assert_eq!(self.functions.len(), self.announcement.functions.len(), "functions have names of their own");
     }
 }

@@ -19,6 +19,9 @@ use crate::worker::{Setup, Worker};
 /// How long to look whether anything listens at an address that did not answer.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long the end of a task waits for that of others, while there are tasks enough.
+const NAP: Duration = Duration::from_millis(10);
+
 /// Why an engine could not run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -216,6 +219,17 @@ impl Driver for Outside<'_> {
         index != IOPUB
     }
 
+    /// While tasks are begun without us, their ends are told together: one message a task costs everyone who is woken for it
+    /// more than the message itself.
+    fn nap(&self) -> Duration {
+        if self.worker.is_ahead() { NAP } else { Duration::ZERO }
+    }
+
+    /// Else each task that comes because of a reply would bring about the next reply, by itself.
+    fn naps_through(&self) -> bool {
+        true
+    }
+
     fn perform(&mut self, effect: Effect) -> ControlFlow<()> {
         match effect {
             Effect::Hub(body) => {
@@ -238,6 +252,9 @@ impl Driver for Outside<'_> {
                 tracing::debug!(msg_id = msg_id.as_str(), "task started");
                 self.worker.run(msg_id, attempt, self.id, work);
             }
+            Effect::LineUp { msg_id, attempt, work } => self.worker.line_up(msg_id, attempt, self.id, work),
+            Effect::StartNext => self.worker.start_next(),
+            Effect::Withdraw { msg_id } => self.worker.withdraw(msg_id),
             Effect::ReadOutput { number, part } => {
                 let bytes = self.spool.read(&part);
                 self.events.send(Event::OutputRead { number, bytes });

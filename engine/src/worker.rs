@@ -52,6 +52,10 @@ struct State {
     queue: VecDeque<Task>,
     /// How many threads wait for something in the queue.
     idle: usize,
+    /// What is begun by threads whose task has ended, one each.
+    line: VecDeque<Task>,
+    /// When so few are left of it, the machine is to know at once.
+    low: usize,
     /// What runs, or is in the queue.
     running: Map<MsgId, Group>,
     /// It is over.
@@ -107,9 +111,45 @@ impl Worker {
                 drop(state);
                 let reason = format!("the engine cannot start a thread: {error}");
                 let outcome = Outcome::Failed(remuda_proto::RemoteError::new("OSError", reason));
-                self.shared.events.send(Event::TaskDone { msg_id, outcome });
+                let at = self.shared.clock.now().date;
+                self.shared.events.send(Event::TaskDone { msg_id, outcome, at, next: None });
             }
         }
+    }
+
+    /// Has a task begun by the next thread whose task ends.
+    pub(crate) fn line_up(&self, msg_id: MsgId, attempt: u32, engine: EngineId, work: Work) {
+        let mut state = self.shared.lock();
+        state.line.push_back(Task { msg_id, attempt, engine, work, group: Group::default() });
+        state.low = state.line.len() / 2;
+    }
+
+    /// Begins the first of those that are lined up, if one is left.
+    pub(crate) fn start_next(&mut self) {
+        let mut state = self.shared.lock();
+        let next = state.line.pop_front();
+        let msg_id = next.as_ref().map(|task| task.msg_id.clone());
+        self.shared.events.send(Event::Began { msg_id, at: self.shared.clock.now().date });
+        drop(state);
+        if let Some(Task { msg_id, attempt, engine, work, .. }) = next {
+            self.run(msg_id, attempt, engine, work);
+        }
+    }
+
+    /// Takes a task that is lined up back, if it was not begun.
+    pub(crate) fn withdraw(&self, msg_id: MsgId) {
+        let mut state = self.shared.lock();
+        let before = state.line.len();
+        state.line.retain(|task| task.msg_id != msg_id);
+        if state.line.len() < before {
+            self.shared.events.send(Event::Withdrawn { msg_id });
+        }
+    }
+
+    /// Whether enough are lined up that nothing is lost by being told of ends later.
+    pub(crate) fn is_ahead(&self) -> bool {
+        let state = self.shared.lock();
+        state.line.len() > state.low
     }
 
     /// Sends a signal to the program of a task.
@@ -132,18 +172,9 @@ impl Shared {
     fn work(&self) {
         let _leave = LeaveOnPanic(self.events.clone());
         let mut scratch = Scratch::default();
+        let mut next = None;
         loop {
-            let mut state = self.lock();
-            while state.queue.is_empty() && !state.closed {
-                state.idle += 1;
-                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-                state.idle -= 1;
-            }
-            if state.closed {
-                return;
-            }
-            let Some(task) = state.queue.pop_front() else { continue };
-            drop(state);
+            let Some(task) = next.take().or_else(|| self.wait()) else { return };
             let Task { msg_id, attempt, engine, work, group } = task;
             let outcome = match work {
                 Work::Function { name, argument } => self.setup.functions.call(&name, &argument),
@@ -171,10 +202,37 @@ impl Shared {
                 }
             };
             group.end();
-            self.lock().running.swap_remove(&msg_id);
-            self.setup.spool.ended(self.clock.now().instant, &msg_id);
-            self.events.send(Event::TaskDone { msg_id, outcome });
+            let now = self.clock.now();
+            self.setup.spool.ended(now.instant, &msg_id);
+            let mut state = self.lock();
+            state.running.swap_remove(&msg_id);
+            // What is in the queue and has no thread comes first.
+            next = if state.idle < state.queue.len() { None } else { state.line.pop_front() };
+            if let Some(task) = &next {
+                task.group.begin(matches!(task.work, Work::Process { .. }));
+                state.running.insert(task.msg_id.clone(), task.group.clone());
+            }
+            // Said before anybody else can take from the line: so the machine hears of all that is taken in that order.
+            let began = next.as_ref().map(|task| task.msg_id.clone());
+            self.events.send(Event::TaskDone { msg_id, outcome, at: now.date, next: began });
+            if state.line.len() == state.low {
+                self.events.ring();
+            }
         }
+    }
+
+    /// The next task that is to be run beside the others; `None` when it is over.
+    fn wait(&self) -> Option<Task> {
+        let mut state = self.lock();
+        while !state.closed {
+            if let Some(task) = state.queue.pop_front() {
+                return Some(task);
+            }
+            state.idle += 1;
+            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
+        }
+        None
     }
 
     /// An entry in the guard's list, for as long as it is held.
@@ -204,6 +262,7 @@ impl Drop for Worker {
         let mut state = self.shared.lock();
         state.closed = true;
         state.queue.clear();
+        state.line.clear();
         let calling = state.running.values().filter(|group| group.close()).count();
         drop(state);
         self.shared.wake.notify_all();

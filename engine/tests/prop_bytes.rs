@@ -1,5 +1,6 @@
 //! Whatever a peer sends, signed or not, the engine neither panics nor contradicts itself.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,7 +8,7 @@ use proptest::prelude::*;
 use remuda_engine::{Config, Effect, EngineCore, Event, Outcome};
 use remuda_proto::message::native::Announcement;
 use remuda_proto::{
-    Body, Date, Frames, Header, Identity, Instant, Key, Machine, MsgType, Now, Packer, RemoteError, Session,
+    Body, Date, Frames, Header, Identity, Instant, Key, Machine, MsgId, MsgType, Now, Packer, RemoteError, Session,
 };
 use serde_json::json;
 
@@ -108,7 +109,7 @@ proptest! {
         let (mut engine, mut peer) = engine(Packer::Json, "key");
         let mut now = Now { instant: Instant(1), date: Date(1) };
         let mut out = Vec::new();
-        let mut running = None;
+        let (mut running, mut line): (Option<MsgId>, VecDeque<MsgId>) = (None, VecDeque::new());
         engine.handle(now, Event::Start, &mut out);
         let granted = json!({"status": "ok", "id": 1, "hb_period": 100});
         let reply = peer.message(now.date, MsgType::RegistrationReply, None, &json!({}), &granted, &[]).unwrap().1;
@@ -130,7 +131,9 @@ proptest! {
                         } else {
                             Outcome::Failed(RemoteError::new("E", "e"))
                         };
-                        engine.handle(now, Event::TaskDone { msg_id, outcome }, &mut out);
+                        running = line.pop_front();
+                        let done = Event::TaskDone { msg_id, outcome, at: now.date, next: running.clone() };
+                        engine.handle(now, done, &mut out);
                     }
                 }
                 Step::Wait(ms) => {
@@ -140,14 +143,29 @@ proptest! {
                 }
                 Step::Ping => engine.handle(now, Event::Ping, &mut out),
             }
+            while !out.is_empty() {
+            let mut answers = Vec::new();
             for effect in &out {
                 match effect {
+                    Effect::LineUp { msg_id, .. } => line.push_back(msg_id.clone()),
+                    Effect::StartNext => {
+                        prop_assert!(running.is_none(), "one at a time");
+                        running = line.pop_front();
+                        answers.push(Event::Began { msg_id: running.clone(), at: now.date });
+                    }
+                    Effect::Withdraw { msg_id } => {
+                        line.retain(|lined| lined != msg_id);
+                        answers.push(Event::Withdrawn { msg_id: msg_id.clone() });
+                    }
                     Effect::Start { msg_id, .. } => prop_assert!(running.replace(msg_id.clone()).is_none(), "one at a time"),
                     Effect::Signal { msg_id, .. } => prop_assert_eq!(running.as_ref(), Some(msg_id)),
                     _ => {}
                 }
             }
+            out.clear();
+            answers.into_iter().for_each(|event| engine.handle(now, event, &mut out));
             engine.check();
+            }
         }
     }
 

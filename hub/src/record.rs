@@ -158,6 +158,7 @@ struct MetadataFacts {
 }
 
 /// What a request says of itself. Texts; what is no text counts as not said.
+#[cfg(feature = "io")]
 #[derive(Debug, Default)]
 pub(crate) struct Said<'a> {
     /// When its client made it.
@@ -217,6 +218,7 @@ impl TaskRecord {
     }
 
     /// What it says of itself, all read at once.
+    #[cfg(feature = "io")]
     pub(crate) fn said(&self) -> Said<'_> {
         let [date, client] = self.packer.texts(self.request.header(), ["date", "session"]);
         let [label] = self.packer.texts(self.request.metadata(), ["label"]);

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use remuda_proto::{Machine, Now};
+use remuda_proto::{Instant, Machine, Now};
 
 use crate::clock::Clock;
 use crate::mailbox::Mailbox;
@@ -46,9 +46,16 @@ pub trait Driver {
     }
 
     /// How long mail may wait while more of it keeps coming. Whoever sends it then need not wake this thread for each
-    /// piece: it looks by itself, this often, until there was none for once. Zero: mail is never kept waiting.
+    /// piece: it looks by itself, this often, until there was none for once. [`Sender::ring`](crate::Sender::ring) ends
+    /// the wait. Zero: mail is never kept waiting.
     fn nap(&self) -> Duration {
         Duration::ZERO
+    }
+
+    /// Whether, in a nap, mail waits even when messages come from sockets meanwhile: what is sent because of it is then sent
+    /// together. Such a driver does not mind messages that overtake mail.
+    fn naps_through(&self) -> bool {
+        false
     }
 
     /// Carries out one effect. `Break` ends the loop.
@@ -64,8 +71,8 @@ pub trait Driver {
 /// It goes in turns: what has come is handled, then all effects are performed at once. So the threads of libzmq, and those
 /// that read the mail of this one, are woken once a turn and not once a message.
 ///
-/// Events from the mailbox always come before messages from sockets: what another thread said before it caused a peer
-/// to write is then known when the peer's message is read.
+/// Events from the mailbox always come before messages from sockets, unless the driver [naps through](Driver::naps_through)
+/// them: what another thread said before it caused a peer to write is then known when the peer's message is read.
 pub fn drive<D: Driver>(
     machine: &mut D::Machine,
     driver: &mut D,
@@ -75,12 +82,15 @@ pub fn drive<D: Driver>(
     let mut effects = Vec::new();
     // Whether mail came since the last full sleep: then more may follow soon.
     let mut lively = false;
+    // Until when mail waits, whatever else comes.
+    let mut naps_until: Option<Instant> = None;
     loop {
         if mailbox.is_closed() {
             return;
         }
         let now = clock.now();
-        let mail = take_mail(machine, mailbox, now, &mut effects);
+        naps_until = naps_until.filter(|until| now.instant < *until);
+        let mail = naps_until.is_none() && take_mail(machine, mailbox, now, &mut effects);
         let mut busy = mail;
         lively |= mail;
         for index in 0..driver.sockets().len() {
@@ -94,7 +104,9 @@ pub fn drive<D: Driver>(
                     Input::Event(event) => event,
                 };
                 // Mail that came while this message was on its way is older than the message.
-                take_mail(machine, mailbox, now, &mut effects);
+                if naps_until.is_none() {
+                    take_mail(machine, mailbox, now, &mut effects);
+                }
                 busy = true;
                 machine.handle(now, event, &mut effects);
             }
@@ -108,9 +120,14 @@ pub fn drive<D: Driver>(
             return;
         }
         if !busy {
-            let nap = Some(driver.nap()).filter(|nap| lively && !nap.is_zero());
+            let nap = match naps_until {
+                Some(until) => Some(until.since(now.instant)),
+                None => Some(driver.nap()).filter(|nap| lively && !nap.is_zero()),
+            };
             lively = false;
-            sleep(machine, driver, mailbox, clock, nap);
+            naps_until = nap.filter(|_| driver.naps_through()).map(|nap| now.instant + nap);
+            let rang = sleep(machine, driver, mailbox, clock, nap);
+            naps_until = naps_until.filter(|_| !rang);
         }
     }
 }
@@ -126,32 +143,34 @@ fn take_mail<M: Machine>(machine: &mut M, mailbox: &Mailbox<M::Event>, now: Now,
     any
 }
 
-/// Waits for a message on any socket that is read, for mail, or for the machine's deadline. With `nap`, mail wakes nobody,
-/// but the wait is no longer than that.
+/// Waits for a message on any socket that is read, for mail, or for the machine's deadline. With `nap`, mail wakes nobody
+/// unless its sender rings, but the wait is no longer than that. Returns whether there was a ring for mail.
 fn sleep<D: Driver>(
     machine: &D::Machine,
     driver: &D,
     mailbox: &Mailbox<<D::Machine as Machine>::Event>,
     clock: Clock,
     nap: Option<Duration>,
-) {
+) -> bool {
     if nap.is_none() {
         mailbox.before_sleep();
     }
     let left = machine.deadline().map(|deadline| deadline.since(clock.now().instant));
     let timeout = match left.into_iter().chain(driver.patience()).chain(nap).min() {
-        _ if mailbox.has_mail() => 0,
+        _ if mailbox.has_mail() && !(nap.is_some() && driver.naps_through()) => 0,
         // Rounded up: waking just before the deadline would be a turn for nothing.
         Some(left) => i64::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX),
         None => -1,
     };
-    let mail = nap.is_none().then(|| zmq::PollItem::from_fd(mailbox.fd(), zmq::POLLIN));
+    let mail = zmq::PollItem::from_fd(mailbox.fd(), zmq::POLLIN);
     let sockets = driver.sockets().iter().enumerate();
     let sockets = sockets.filter(|(index, _)| driver.reads(*index)).map(|(_, socket)| socket.poll_item());
-    let mut items: Vec<_> = mail.into_iter().chain(sockets).collect();
+    let mut items: Vec<_> = std::iter::once(mail).chain(sockets).collect();
     // An interrupted poll is as good as one that found nothing.
     let _ = zmq::poll(&mut items, timeout);
-    if nap.is_none() {
+    let rang = items[0].is_readable();
+    if nap.is_none() || rang {
         mailbox.after_sleep();
     }
+    rang
 }

@@ -69,6 +69,11 @@ impl<T> Sender<T> {
         }
     }
 
+    /// Wakes the receiver from a nap, in which what is sent wakes nobody.
+    pub fn ring(&self) {
+        self.wake();
+    }
+
     /// How many messages wait to be received.
     pub fn lag(&self) -> usize {
         self.bell.waiting.load(Ordering::Relaxed)

@@ -8,7 +8,7 @@ use remuda_scheduler::Scheme;
 use crate::parameters::{Act, Fault};
 
 /// Kinds of work and of outcomes, beside acts and faults, that seeds have to see.
-pub const FEATURES: [&str; 19] = [
+pub const FEATURES: [&str; 20] = [
     "broadcast answered in one",
     "broadcast answered one by one",
     "controller died, durability async",
@@ -20,9 +20,10 @@ pub const FEATURES: [&str; 19] = [
     "task for named engines",
     "task of a program or native function",
     "task repeated by the hub",
-    "task that follows others",
     "task taken over that an engine had",
     "task taken over that waited",
+    "task that follows others",
+    "task that is begun as another one ends",
     "task that was lost with a controller, and tried again",
     "task with a timeout",
     "task with code",

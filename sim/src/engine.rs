@@ -34,8 +34,10 @@ enum Brain {
 pub(crate) enum Held {
     /// A message.
     Message(Channel, Payload),
-    /// Its task ended.
+    /// A task ended.
     Done(u64),
+    /// Its threads have told it something.
+    Told,
 }
 
 /// What runs on an engine.
@@ -60,7 +62,11 @@ pub(crate) struct EngineNode {
     pub(crate) slowness: u32,
     /// What came while it stood still.
     pub(crate) held: VecDeque<Held>,
-    pub(crate) running: Option<Running>,
+    pub(crate) running: Vec<Running>,
+    /// What is begun when something ends.
+    pub(crate) line: VecDeque<(MsgId, Work)>,
+    /// What its threads have told it and it has not heard yet.
+    pub(crate) mail: VecDeque<Event>,
     /// The last reply to a task: to whom, and what.
     pub(crate) last_reply: Option<(Idents, Body)>,
     /// The deadline that is planned for.
@@ -115,7 +121,9 @@ impl EngineNode {
             id: None,
             slowness: 1,
             held: VecDeque::new(),
-            running: None,
+            running: Vec::new(),
+            line: VecDeque::new(),
+            mail: VecDeque::new(),
             last_reply: None,
             wakes_at: None,
             runs: 0,

@@ -250,7 +250,9 @@ impl Machine for StockEngine {
                 }
                 (Link::Shell, Ok(()))
             }
-            Event::Ping | Event::OutputRead { .. } => (Link::Hub, Ok(())),
+            Event::Ping | Event::OutputRead { .. } | Event::Began { .. } | Event::Withdrawn { .. } => {
+                (Link::Hub, Ok(()))
+            }
             Event::Stop => {
                 let content = UnregistrationRequest { id: self.id };
                 out.push(Effect::Hub(self.message(

@@ -17,7 +17,7 @@ const HEART_PERIOD_MS: u32 = 50;
 const HEART_MISSES: u32 = 600;
 /// How many tasks are with the engine for each that runs: it starts one as soon as another ends, and need not wait for
 /// the controller to hear of it.
-const HWM: &str = "4";
+const HWM: &str = "16";
 /// How long the engine may take to be there.
 const ENGINES_TIMEOUT: Duration = Duration::from_secs(60);
 

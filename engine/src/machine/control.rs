@@ -75,6 +75,8 @@ impl EngineCore {
     fn abort(&mut self, now: Now, abort: &AbortRequest, out: &mut Vec<Effect>) {
         let stop = abort.remuda.is_some_and(|options| options.stop);
         if abort.msg_ids.is_empty() {
+            let lined: Vec<MsgId> = self.line.ids().cloned().collect();
+            lined.into_iter().for_each(|msg_id| self.withdraw(msg_id, stop, out));
             for request in self.queue.drain() {
                 self.answer_aborted(now, &request, out);
             }
@@ -90,9 +92,20 @@ impl EngineCore {
                 }
                 continue;
             }
+            if self.line.has(msg_id) {
+                self.withdraw(msg_id.clone(), stop, out);
+                continue;
+            }
             for request in self.queue.abort(msg_id) {
                 self.answer_aborted(now, &request, out);
             }
+        }
+    }
+
+    /// Takes a task back that is lined up: it is answered as soon as it is known whether it has begun.
+    fn withdraw(&mut self, msg_id: MsgId, stop: bool, out: &mut Vec<Effect>) {
+        if self.line.withdraw(&msg_id, stop.then_some(StopReason::Asked)) {
+            out.push(Effect::Withdraw { msg_id });
         }
     }
 

@@ -25,7 +25,7 @@ impl EngineCore {
             }
         }
         let running = self.running.iter().map(|running| &running.request.msg_id);
-        let has = Has { has: running.chain(self.queue.ids()).cloned().collect() };
+        let has = Has { has: running.chain(self.line.ids()).chain(self.queue.ids()).cloned().collect() };
         let mut content = kernel_info(&self.announcement.version);
         content["remuda"] = json!(has);
         let answer = Answer { status: Status::Ok, dependencies_met: true, content, buffers: Vec::new() };

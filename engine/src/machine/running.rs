@@ -22,6 +22,8 @@ pub(super) struct Running {
     pub(super) program: Option<String>,
     /// Whether and how far it was stopped. `None` for a function: that cannot be stopped.
     pub(super) stopping: Option<Stopping>,
+    /// How long it may run. `None` for a function.
+    limit: Option<Duration>,
     /// When it has run for as long as it may or is to be killed; then the timers have it. Never for a function.
     due: Option<Instant>,
 }
@@ -38,13 +40,19 @@ pub(super) struct Runs {
     tasks: Map<MsgId, Running>,
     /// The `due` of each, and no more.
     timers: BTreeSet<(Instant, MsgId)>,
+    /// How many of them take what; none is 0.
+    takes: Vec<(Needs, usize)>,
 }
 
 impl Runs {
-    /// A task has started. `limit`: how long a program may run.
-    pub(super) fn start(&mut self, now: Instant, limit: Option<Duration>, running: Running) {
+    /// A task has started.
+    pub(super) fn start(&mut self, now: Instant, running: Running) {
         let msg_id = running.request.msg_id.clone();
-        let due = limit.filter(|_| running.program.is_some()).map(|limit| now + limit);
+        match self.takes.iter_mut().find(|(needs, _)| *needs == running.needs) {
+            Some((_, count)) => *count += 1,
+            None => self.takes.push((running.needs.clone(), 1)),
+        }
+        let due = running.limit.map(|limit| now + limit);
         self.timers.extend(due.map(|due| (due, msg_id.clone())));
         let before = self.tasks.insert(msg_id, Running { due, ..running });
         assert!(before.is_none(), "a task is started twice");
@@ -54,12 +62,23 @@ impl Runs {
     pub(super) fn end(&mut self, msg_id: &MsgId) -> Running {
         let running = self.tasks.swap_remove(msg_id);
         let running = running.unwrap_or_else(|| panic!("task {msg_id} ended, but was not started"));
+        let at = self.takes.iter().position(|(needs, _)| *needs == running.needs);
+        let at = at.unwrap_or_else(|| panic!("nothing takes {}", running.needs));
+        self.takes[at].1 -= 1;
+        if self.takes[at].1 == 0 {
+            self.takes.swap_remove(at);
+        }
         running.due.into_iter().for_each(|due| assert!(self.timers.remove(&(due, msg_id.clone()))));
         running
     }
 
     pub(super) fn get(&self, msg_id: &MsgId) -> Option<&Running> {
         self.tasks.get(msg_id)
+    }
+
+    /// Whether each of them takes just this.
+    pub(super) fn all_take(&self, needs: &Needs) -> bool {
+        self.takes.iter().all(|(other, _)| other == needs)
     }
 
     /// All of them, in no order.
@@ -126,12 +145,23 @@ impl Runs {
             timers.extend(running.due.map(|due| (due, msg_id.clone())));
         }
         assert_eq!(timers, self.timers);
+        assert_eq!(self.takes.iter().map(|(_, count)| count).sum::<usize>(), self.tasks.len());
+        for (needs, count) in &self.takes {
+            assert_eq!(self.tasks.values().filter(|running| running.needs == *needs).count(), *count, "{needs}");
+        }
     }
 }
 
 impl Running {
     /// One that is about to start.
-    pub(super) fn new(request: Request, started: Date, needs: Needs, program: Option<String>) -> Self {
-        Self { request, started, needs, program, stopping: None, due: None }
+    pub(super) fn new(
+        request: Request,
+        started: Date,
+        needs: Needs,
+        program: Option<String>,
+        limit: Option<Duration>,
+    ) -> Self {
+        let limit = limit.filter(|_| program.is_some());
+        Self { request, started, needs, program, stopping: None, limit, due: None }
     }
 }

@@ -1,5 +1,6 @@
 //! Stories: events in, effects compared.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use remuda_proto::message::metadata::ReplyMetadata;
@@ -10,6 +11,13 @@ use serde_json::Value;
 
 use super::*;
 
+fn gist_of(work: &Work) -> String {
+    match work {
+        Work::Function { name, .. } => name.clone(),
+        Work::Process { task, .. } => task.argv.join(" "),
+    }
+}
+
 /// An engine, its controller and a client, all in one.
 struct Story {
     engine: EngineCore,
@@ -18,6 +26,8 @@ struct Story {
     last: Vec<Effect>,
     /// Names for the ids of messages, in the order sent.
     sent: Vec<MsgId>,
+    /// What is lined up.
+    line: VecDeque<MsgId>,
 }
 
 impl Story {
@@ -42,6 +52,7 @@ impl Story {
             now: Now { instant: Instant(1_000_000_000), date: Date(1_700_000_000_000_001) },
             last: Vec::new(),
             sent: Vec::new(),
+            line: VecDeque::new(),
         }
     }
 
@@ -88,6 +99,11 @@ impl Story {
     fn step(&mut self, event: Event) -> Vec<String> {
         self.last.clear();
         self.engine.handle(self.now, event, &mut self.last);
+        for effect in &self.last {
+            if let Effect::LineUp { msg_id, .. } = effect {
+                self.line.push_back(msg_id.clone());
+            }
+        }
         self.told()
     }
 
@@ -111,13 +127,10 @@ impl Story {
                 format!("{link:?} {idents:?} {}: {}", self.of(body), self.gist(body))
             }
             Effect::Publish { topic, body } => format!("{topic} {}: {}", self.of(body), self.gist(body)),
-            Effect::Start { msg_id, work, .. } => {
-                let what = match work {
-                    Work::Function { name, .. } => name.clone(),
-                    Work::Process { task, .. } => task.argv.join(" "),
-                };
-                format!("start {}: {what}", self.name(msg_id))
-            }
+            Effect::Start { msg_id, work, .. } => format!("start {}: {}", self.name(msg_id), gist_of(work)),
+            Effect::LineUp { msg_id, work, .. } => format!("line up {}: {}", self.name(msg_id), gist_of(work)),
+            Effect::StartNext => "start next".to_owned(),
+            Effect::Withdraw { msg_id } => format!("withdraw {}", self.name(msg_id)),
             Effect::Signal { msg_id, signal } => format!("signal {}: {signal}", self.name(msg_id)),
             Effect::ReadOutput { number, part } => format!("read {number}: {}", part.offset),
             Effect::ReleaseOutput { msg_id } => format!("release {}", self.name(msg_id)),
@@ -170,13 +183,21 @@ impl Story {
         self.step(Event::Control(frames(body)))
     }
 
+    /// A program by this id ended well.
+    fn ended_of(&mut self, msg_id: &MsgId) -> Vec<String> {
+        let task = self.sent.iter().position(|sent| sent == msg_id).unwrap();
+        self.ended(task, outcome(Some(0), None))
+    }
+
     fn ended(&mut self, task: usize, ended: ProcessOutcome) -> Vec<String> {
         let (stdout, stderr) = (Bytes::from_static(b"out"), Bytes::from_static(b"oh\nno\n"));
         self.done(task, Outcome::Program { ended, stdout, stderr, output: None })
     }
 
+    /// What it runs is what it has begun, so the first that is lined up begins.
     fn done(&mut self, task: usize, outcome: Outcome) -> Vec<String> {
-        self.step(Event::TaskDone { msg_id: self.sent[task].clone(), outcome })
+        let next = self.line.pop_front();
+        self.step(Event::TaskDone { msg_id: self.sent[task].clone(), outcome, at: self.now.date, next })
     }
 
     /// The only reply of the last step.
@@ -374,15 +395,58 @@ fn other_requests_are_answered_and_other_messages_are_not() {
 fn requests_have_their_turn_in_order_of_arrival() {
     let mut story = Story::serving();
     story.program(&["a"]);
-    assert!(story.program(&["b"]).is_empty());
-    assert!(story.shell(MsgType::ApplyRequest, &json!({}), &[]).is_empty());
-    assert!(story.program(&["c"]).is_empty());
-    assert_eq!(story.engine.load(), 4);
-    let told = story.ended(0, outcome(Some(0), None));
-    assert_eq!(told.last().unwrap(), "start #1: b");
-    let told = story.ended(1, outcome(Some(0), None));
+    assert_eq!(story.program(&["b"]), ["line up #1: b"]);
+    let told = story.shell(MsgType::ApplyRequest, &json!({}), &[]);
+    assert_eq!(told[0], "engine.3.status status of #2: busy");
     assert!(told.contains(&"Shell [mux, 0x0001] apply_reply of #2: UnmetDependency".to_owned()), "{told:?}");
-    assert_eq!(told.last().unwrap(), "start #3: c");
+    assert_eq!(story.program(&["c"]), ["line up #3: c"]);
+    assert_eq!(story.engine.load(), 3);
+    let told = story.ended(0, outcome(Some(0), None));
+    assert_eq!(told.last().unwrap(), "engine.3.status status of #1: busy");
+    let told = story.ended(1, outcome(Some(0), None));
+    assert_eq!(told.last().unwrap(), "engine.3.status status of #3: busy");
+    story.ended(3, outcome(Some(0), None));
+    assert_eq!(story.engine.load(), 0);
+}
+
+#[test]
+fn what_was_lined_up_too_late_for_the_last_end_is_begun_beside_what_runs() {
+    // Two slots; both ends are on their way, and found nothing lined up.
+    let mut story = Story::with(2, &[]);
+    for name in ["a", "b", "c", "d", "e"] {
+        story.program(&[name]);
+    }
+    let lined: Vec<MsgId> = std::mem::take(&mut story.line).into();
+    assert_eq!(lined, story.sent[2..]);
+    assert_eq!(story.ended(0, outcome(Some(0), None)).last().unwrap(), "start next");
+    assert_eq!(story.ended(1, outcome(Some(0), None)).last().unwrap(), "start next");
+    let began = |msg_id: Option<&MsgId>| Event::Began { msg_id: msg_id.cloned(), at: Date(5) };
+    assert_eq!(story.step(began(Some(&lined[0]))), ["engine.3.status status of #2: busy"]);
+    // The second is asked to begin beside it, and that was already done at the end of the first, of which we hear now.
+    let (stdout, stderr) = (Bytes::new(), Bytes::new());
+    let outcome = Outcome::Program { ended: outcome(Some(0), None), stdout, stderr, output: None };
+    let done = Event::TaskDone { msg_id: lined[0].clone(), outcome, at: Date(6), next: Some(lined[1].clone()) };
+    assert_eq!(story.step(done).last().unwrap(), "engine.3.status status of #3: busy");
+    assert_eq!(story.step(began(Some(&lined[2]))), ["engine.3.status status of #4: busy"]);
+    assert_eq!(story.engine.load(), 2);
+    let (metadata, ..) = {
+        story.ended_of(&lined[2]);
+        story.reply()
+    };
+    assert_eq!(metadata["started"], json!("1970-01-01T00:00:00.000005Z"));
+}
+
+#[test]
+fn nothing_is_lined_up_behind_what_takes_something_else() {
+    let mut story = Story::with(3, &[]);
+    assert_eq!(story.program_with(&json!({"needs": {"cpus": 2}}))[1], "start #0: a");
+    assert_eq!(story.program_with(&json!({}))[1], "start #1: a");
+    assert!(story.program_with(&json!({})).is_empty(), "what ends first may be too little, or too much");
+    let told = story.ended(0, outcome(Some(0), None));
+    assert_eq!(told.last().unwrap(), "start #2: a");
+    assert_eq!(story.program_with(&json!({}))[1], "start #3: a");
+    assert_eq!(story.program_with(&json!({})), ["line up #4: a"]);
+    assert!(story.program_with(&json!({"needs": {"cpus": 0.5}})).is_empty(), "nor goes it before what is lined up");
 }
 
 #[test]
@@ -409,11 +473,20 @@ fn an_aborted_task_is_answered_at_once_and_one_still_on_its_way_on_arrival() {
         told,
         [
             "engine.3.status status of #3: busy",
+            "withdraw #1",
+            "Control [mux, 0x0001] abort_reply of #3: ok",
+            "engine.3.status status of #3: idle",
+        ]
+    );
+    let withdrawn = story.line.pop_front().unwrap();
+    let twice = story.control(MsgType::AbortRequest, &json!({"msg_ids": [withdrawn]}));
+    assert!(!twice.iter().any(|line| line.starts_with("withdraw")), "once is enough: {twice:?}");
+    assert_eq!(
+        story.step(Event::Withdrawn { msg_id: withdrawn }),
+        [
             "engine.3.status status of #1: busy",
             "Shell [mux, 0x0001] apply_reply of #1: aborted",
             "engine.3.status status of #1: idle",
-            "Control [mux, 0x0001] abort_reply of #3: ok",
-            "engine.3.status status of #3: idle",
         ]
     );
     let told = story.step(Event::Shell(frames(late)));
@@ -423,13 +496,34 @@ fn an_aborted_task_is_answered_at_once_and_one_still_on_its_way_on_arrival() {
 }
 
 #[test]
+fn what_began_before_it_could_be_taken_back_goes_on_or_is_stopped() {
+    let mut story = Story::serving();
+    for name in ["a", "b", "c"] {
+        story.program(&[name]);
+    }
+    let [aborted, stopped] = [1, 2].map(|task| story.sent[task].clone());
+    story.control(MsgType::AbortRequest, &json!({"msg_ids": [aborted]}));
+    let stop = json!({"msg_ids": [stopped], "remuda": {"stop": true}});
+    assert!(story.control(MsgType::AbortRequest, &stop).contains(&"withdraw #2".to_owned()));
+    assert_eq!(story.ended(0, outcome(Some(0), None)).last().unwrap(), "engine.3.status status of #1: busy");
+    assert_eq!(story.ended(1, outcome(Some(0), None)).last().unwrap(), "signal #2: 15");
+    story.ended(2, outcome(None, Some(15)));
+    assert_eq!(story.reply().1["ename"], json!("TaskStopped"));
+}
+
+#[test]
 fn an_abort_without_ids_empties_the_queue() {
     let mut story = Story::serving();
     for name in ["a", "b", "c"] {
         story.program(&[name]);
     }
+    assert!(story.program_with(&json!({"needs": {"cpus": 0.5}})).is_empty());
     let told = story.control(MsgType::AbortRequest, &json!({}));
-    assert_eq!(told.iter().filter(|line| line.contains("aborted")).count(), 2);
+    assert_eq!(told.iter().filter(|line| line.contains("aborted")).count(), 1, "{told:?}");
+    assert_eq!(told.iter().filter(|line| line.starts_with("withdraw")).count(), 2);
+    for msg_id in std::mem::take(&mut story.line) {
+        story.step(Event::Withdrawn { msg_id });
+    }
     assert_eq!(story.engine.load(), 1);
     story.control(MsgType::AbortRequest, &json!({"msg_ids": 5}));
     assert_eq!(story.reply().1["ename"], json!("ValueError"));

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use remuda_engine::{Effect, Event};
+use remuda_engine::{Effect, Event, Work};
 use remuda_proto::message::content::UnregistrationRequest;
-use remuda_proto::{Body, EngineId, EngineUuid, Frames, Idents, Instant, Key, MsgType, Session, SessionId};
+use remuda_proto::{Body, EngineId, EngineUuid, Frames, Idents, Instant, Key, MsgId, MsgType, Session, SessionId};
 use serde_json::json;
 
 use super::{Happening, KEY, World};
@@ -75,6 +75,40 @@ impl World {
         }
     }
 
+    /// A thread of an engine tells it something, which hears it a moment later.
+    fn tell_engine(&mut self, number: u32, event: Event) {
+        self.engines[number as usize].mail.push_back(event);
+        let after = self.dice.engines.duration(Duration::ZERO, Duration::from_micros(500));
+        self.clock.after(after, Happening::EngineHears(number));
+    }
+
+    /// An engine hears what its threads have told it.
+    pub(super) fn engine_hears(&mut self, number: u32) {
+        let engine = &mut self.engines[number as usize];
+        match engine.life {
+            Life::Gone => {}
+            Life::Frozen => engine.held.push_back(Held::Told),
+            Life::Runs => {
+                if let Some(event) = engine.mail.pop_front() {
+                    self.engine_handles(number, event);
+                }
+            }
+        }
+    }
+
+    /// An engine's thread begins a task.
+    fn engine_begins(&mut self, number: u32, msg_id: MsgId, work: Work) {
+        let engine = &mut self.engines[number as usize];
+        engine.runs += 1;
+        let time = Script::of(&work).time();
+        // Slow, but not for ever: a run waits for what began before calm came.
+        let (run, time) = (engine.runs, (time * engine.slowness).min(time.max(SLOWEST)));
+        let now = self.clock.instant();
+        self.log.about(now, &msg_id, format_args!("engine {number} runs `{msg_id}` for {time:?}"));
+        engine.running.push(Running { msg_id, work, run, signal: None });
+        self.clock.after(time, Happening::Done { engine: number, run });
+    }
+
     /// What an engine runs ends, if it is what was planned.
     pub(super) fn engine_done(&mut self, number: u32, run: u64) {
         let calm = self.is_calm();
@@ -83,7 +117,8 @@ impl World {
             Life::Gone => {}
             Life::Frozen => engine.held.push_back(Held::Done(run)),
             Life::Runs => {
-                let Some(running) = engine.running.take_if(|running| running.run == run) else { return };
+                let Some(at) = engine.running.iter().position(|running| running.run == run) else { return };
+                let running = engine.running.swap_remove(at);
                 let script = Script::of(&running.work);
                 let outcome = match running.signal {
                     Some(signal) => script.killed(signal),
@@ -91,9 +126,16 @@ impl World {
                 };
                 if self.dice.engines.percent(10) {
                     let (stream, text) = (remuda_engine::Stream::Stdout, "said\n".to_owned());
-                    self.engine_handles(number, Event::Output { msg_id: running.msg_id.clone(), stream, text });
+                    self.tell_engine(number, Event::Output { msg_id: running.msg_id.clone(), stream, text });
                 }
-                self.engine_handles(number, Event::TaskDone { msg_id: running.msg_id, outcome });
+                let next = self.engines[number as usize].line.pop_front();
+                let at = self.clock.now().date;
+                let began = next.as_ref().map(|(msg_id, _)| msg_id.clone());
+                self.tell_engine(number, Event::TaskDone { msg_id: running.msg_id, outcome, at, next: began });
+                if let Some((msg_id, work)) = next {
+                    self.coverage.add("task that is begun as another one ends", 1);
+                    self.engine_begins(number, msg_id, work);
+                }
             }
         }
     }
@@ -126,20 +168,27 @@ impl World {
                     let payload = Payload::Message(Idents::from_iter([topic]), body);
                     self.send(peer, Channel::Output, Way::In, payload);
                 }
-                Effect::Start { msg_id, work, .. } => {
-                    let engine = &mut self.engines[number as usize];
-                    engine.runs += 1;
-                    let time = Script::of(&work).time();
-                    // Slow, but not for ever: a run waits for what began before calm came.
-                    let (run, time) = (engine.runs, (time * engine.slowness).min(time.max(SLOWEST)));
-                    self.log.about(now, &msg_id, format_args!("engine {number} runs `{msg_id}` for {time:?}"));
-                    engine.running = Some(Running { msg_id, work, run, signal: None });
-                    self.clock.after(time, Happening::Done { engine: number, run });
+                Effect::Start { msg_id, work, .. } => self.engine_begins(number, msg_id, work),
+                Effect::LineUp { msg_id, work, .. } => {
+                    self.engines[number as usize].line.push_back((msg_id, work));
+                }
+                Effect::StartNext => {
+                    let next = self.engines[number as usize].line.pop_front();
+                    let msg_id = next.as_ref().map(|(msg_id, _)| msg_id.clone());
+                    self.tell_engine(number, Event::Began { msg_id, at: self.clock.now().date });
+                    next.into_iter().for_each(|(msg_id, work)| self.engine_begins(number, msg_id, work));
+                }
+                Effect::Withdraw { msg_id } => {
+                    let line = &mut self.engines[number as usize].line;
+                    if let Some(at) = line.iter().position(|(lined, _)| *lined == msg_id) {
+                        line.remove(at);
+                        self.tell_engine(number, Event::Withdrawn { msg_id });
+                    }
                 }
                 Effect::Signal { msg_id, signal } => {
                     let after = self.dice.engines.duration(Duration::ZERO, Duration::from_millis(5));
                     let engine = &mut self.engines[number as usize];
-                    if let Some(running) = engine.running.as_mut().filter(|running| running.msg_id == msg_id) {
+                    if let Some(running) = engine.running.iter_mut().find(|running| running.msg_id == msg_id) {
                         engine.runs += 1;
                         (running.run, running.signal) = (engine.runs, Some(signal));
                         self.clock.after(after, Happening::Done { engine: number, run: running.run });
@@ -197,7 +246,9 @@ impl World {
         engine.life = Life::Gone;
         engine.audible_since = None;
         engine.held.clear();
-        engine.running = None;
+        engine.running.clear();
+        engine.line.clear();
+        engine.mail.clear();
         let uuid = engine.uuid.clone();
         self.sent.engine_gone(&uuid);
     }
@@ -261,6 +312,7 @@ impl World {
             match held {
                 Held::Message(channel, payload) => self.engine_receives(number, channel, payload),
                 Held::Done(run) => self.engine_done(number, run),
+                Held::Told => self.engine_hears(number),
             }
         }
         // A deadline that passed meanwhile comes now.

@@ -80,6 +80,8 @@ enum Happening {
     EngineDeadline(u32),
     /// What an engine runs ends.
     Done { engine: u32, run: u64 },
+    /// An engine hears what its threads have told it.
+    EngineHears(u32),
     /// A frozen engine goes on.
     Thaw(u32),
     /// A slow engine is as fast as it was.
@@ -348,6 +350,7 @@ impl World {
             Happening::Start(kind) => _ = self.start_engine(kind, None),
             Happening::EngineDeadline(engine) => self.engine_deadline(engine),
             Happening::Done { engine, run } => self.engine_done(engine, run),
+            Happening::EngineHears(engine) => self.engine_hears(engine),
             Happening::Thaw(engine) => self.thaw(engine),
             Happening::Quicken(engine) => self.engines[engine as usize].slowness = 1,
             Happening::FreshNews(client) => {
