@@ -79,10 +79,13 @@ impl ClientNode {
         let timeout =
             if dice.percent(parameters.timeout_percent) { dice.between(1, 3000) as f64 / 1000.0 } else { 0.0 };
         let list = |value: &Value| if value.is_null() { json!([]) } else { value.clone() };
-        let metadata = json!({
+        let mut metadata = json!({
             "after": list(&wish.after), "follow": list(&wish.follow), "timeout": timeout, "targets": wish.targets,
             "retries": retries, "label": null,
         });
+        if dice.percent(parameters.priority_percent) {
+            metadata["remuda"] = json!({"priority": dice.pick(&[-2, 1, 5])});
+        }
         let made = self.work(now, &metadata, parameters, dice);
         self.sent.push(made.1.clone());
         made
@@ -112,7 +115,12 @@ impl ClientNode {
         } else {
             json!({"function": dice.pick(&FUNCTIONS)})
         };
-        self.message(now, MsgType::ApplyRequest, metadata, &json!({"remuda": task}), &buffer)
+        let mut metadata = metadata.clone();
+        let is_placed = metadata.get("retries").is_some();
+        if is_placed && dice.percent(parameters.needs_percent) {
+            metadata["remuda"]["needs"] = json!({"cpus": dice.pick(&[0.5, 2.0, 3.0])});
+        }
+        self.message(now, MsgType::ApplyRequest, &metadata, &json!({"remuda": task}), &buffer)
     }
 
     /// Some of these, one at least; nothing if there are none.

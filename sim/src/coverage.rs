@@ -8,7 +8,7 @@ use remuda_scheduler::Scheme;
 use crate::parameters::{Act, Fault};
 
 /// Kinds of work and of outcomes, beside acts and faults, that seeds have to see.
-pub const FEATURES: [&str; 20] = [
+pub const FEATURES: [&str; 22] = [
     "broadcast answered in one",
     "broadcast answered one by one",
     "controller died, durability async",
@@ -24,6 +24,8 @@ pub const FEATURES: [&str; 20] = [
     "task taken over that waited",
     "task that follows others",
     "task that is begun as another one ends",
+    "task that takes more or less than a slot",
+    "task with a priority",
     "task that was lost with a controller, and tried again",
     "task with a timeout",
     "task with code",

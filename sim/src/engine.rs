@@ -95,6 +95,8 @@ impl EngineNode {
             version: "0".to_owned(),
             functions: functions.iter().map(|name| (*name).to_owned()).collect(),
             process,
+            // Of two that are started one after the other but one, one has three or more.
+            slots: if process { 1 + number % 4 } else { 1 },
             ..Announcement::default()
         };
         let native = |announcement| {

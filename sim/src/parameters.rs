@@ -263,6 +263,10 @@ pub struct Parameters {
     pub unmet_percent: u64,
     /// How many tasks in a hundred are native.
     pub native_percent: u64,
+    /// How many of those tasks in a hundred take more or less than a slot.
+    pub needs_percent: u64,
+    /// How many tasks of the task scheduler in a hundred have a priority.
+    pub priority_percent: u64,
     /// How many tasks in a hundred have retries.
     pub retry_percent: u64,
     /// How many tasks in a hundred have a timeout.
@@ -364,6 +368,8 @@ impl Parameters {
             fail_percent: *dice.pick(&[0, 0, 10, 40]),
             unmet_percent: *dice.pick(&[0, 0, 10, 40]),
             native_percent: *dice.pick(&[0, 0, 30, 70, 100]),
+            needs_percent: if scheme == Scheme::Pure { 0 } else { *dice.pick(&[0, 0, 20, 60]) },
+            priority_percent: if scheme == Scheme::Pure { 0 } else { *dice.pick(&[0, 0, 10, 50]) },
             retry_percent: *dice.pick(&[0, 20, 60]),
             timeout_percent: *dice.pick(&[0, 0, 20, 50]),
             fault_weights,
@@ -402,6 +408,8 @@ impl Parameters {
             fail_percent: 0,
             unmet_percent: 0,
             native_percent: 0,
+            needs_percent: 0,
+            priority_percent: 0,
             retry_percent: 0,
             timeout_percent: 0,
             fault_weights: Vec::new(),
@@ -452,6 +460,11 @@ impl fmt::Display for Parameters {
             f,
             "  of 100 tasks: {} fail, {} are unmet, {} are native, {} have retries, {} have a timeout",
             self.fail_percent, self.unmet_percent, self.native_percent, self.retry_percent, self.timeout_percent
+        )?;
+        writeln!(
+            f,
+            "  {} have a priority; {} of the native ones have needs",
+            self.priority_percent, self.needs_percent
         )?;
         let faults = self.fault_weights.iter().map(|(fault, weight)| (format!("{fault:?}"), *weight)).collect();
         weights(f, "faults", faults)?;

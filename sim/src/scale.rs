@@ -71,6 +71,8 @@ impl Scale {
             task_time,
             fail_percent: 1,
             native_percent: 5,
+            needs_percent: 0,
+            priority_percent: 0,
             retry_percent: 5,
             timeout_percent: 0,
             fault_weights: vec![

@@ -71,7 +71,7 @@ pub(super) struct Job {
     pub(super) stale: bool,
     /// The ticket of its request, until that is on disk; `None`: it is, or need not be. The first ticket is 1.
     ticket: Option<NonZeroU64>,
-    /// Of a task that is assigned: this controller sent it there, so that it counts towards the `hwm`.
+    /// Of a task that is assigned: this controller sent it there in this life of the engine, so that there was room for it.
     pub(super) given: bool,
     /// Its times, and who waits for it.
     ties: Option<Box<Ties>>,

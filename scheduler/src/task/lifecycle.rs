@@ -357,7 +357,11 @@ impl TaskScheduler {
             return self.end_takeover();
         }
         let mut stranded = self.engines[engine].running.clone();
-        stranded.iter().for_each(|key| self.jobs[*key].inherited = false);
+        for key in &stranded {
+            // Should it come back, it may well have less than before.
+            let job = &mut self.jobs[*key];
+            (job.inherited, job.given) = (false, false);
+        }
         for key in stranded.iter().filter(|key| self.jobs[**key].is_run_timer()).copied().collect::<Vec<_>>() {
             self.cancel_timer(key);
         }

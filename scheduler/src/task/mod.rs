@@ -249,6 +249,9 @@ pub struct TaskScheduler {
     fresh: BinaryHeap<Reverse<(Place, u32)>>,
     /// Engines that something became free on in this event; empty between events.
     freed: Vec<u32>,
+    /// The same while all that is due at one moment is dealt with, of which nothing is placed before the end. Each counts as
+    /// a use of its engine.
+    due: Option<Vec<u32>>,
     /// Scratch space for the first queued tasks that an engine may run.
     heads: Vec<(Place, u32)>,
     /// Tasks to answer in this event, and why; empty between events.
@@ -306,6 +309,7 @@ impl TaskScheduler {
             timers: BTreeMap::new(),
             fresh: BinaryHeap::new(),
             freed: Vec::new(),
+            due: None,
             heads: Vec::new(),
             doomed: VecDeque::new(),
             takeover: None,
@@ -428,11 +432,13 @@ impl Machine for TaskScheduler {
 
     fn on_deadline(&mut self, now: Now, out: &mut Vec<TaskEffect>) {
         let step = &mut Step { now, out };
+        self.due = Some(Vec::new());
         while let Some((&(at, _), &key)) = self.timers.first_key_value()
             && at <= now.instant
         {
             self.time_is_up(key, step);
         }
+        self.settle_due(step);
         if self.takeover.is_some() {
             self.takeover_is_due(step);
         }

@@ -82,9 +82,21 @@ impl TaskScheduler {
         self.fresh.push(Reverse((place, key)));
     }
 
+    /// Places what all that was due at one moment left to be placed: in its order, not in that of the timers.
+    pub(super) fn settle_due(&mut self, step: &mut Step<'_>) {
+        let engines = self.due.take().unwrap_or_default();
+        self.freed.extend(&engines);
+        self.settle(None, step);
+        engines.into_iter().for_each(|engine| self.engines.drop_ref(engine));
+    }
+
     /// Places what can be placed: `freed` is the engine that the event gave room, if any.
     pub(super) fn settle(&mut self, freed: Option<u32>, step: &mut Step<'_>) {
         self.answer_doomed(step);
+        if let Some(due) = &mut self.due {
+            due.extend(freed);
+            return freed.into_iter().for_each(|engine| self.engines.count_ref(engine));
+        }
         self.freed.extend(freed);
         loop {
             let freed = self.freed.last().copied();

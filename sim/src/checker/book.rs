@@ -419,6 +419,8 @@ impl TaskBook {
                 ("task for named engines", !metadata.targets.is_empty()),
                 ("task with a timeout", metadata.timeout().is_some()),
                 ("task with retries", metadata.retries() > 0),
+                ("task with a priority", metadata.extras.priority != 0),
+                ("task that takes more or less than a slot", !metadata.extras.needs.is_plain()),
             ]
         });
         let kinds = kinds.into_iter().flatten().chain([
@@ -570,11 +572,16 @@ impl TaskBook {
         let live = self.live.iter().map(|msg_id| &self.tasks[msg_id]);
         let queued: Vec<_> = live.filter(|task| matches!(task.place, Place::Queued { .. })).collect();
         for (uuid, engine) in &self.engines {
-            if !self.has_room(engine) {
-                continue;
-            }
             for task in &queued {
-                if self.may_run(task, uuid, engine) {
+                // What is free may be kept for one that came before and takes more.
+                let kept = || {
+                    queued.iter().any(|other| {
+                        Self::goes_before(other, task)
+                            && self.may_run(other, uuid, engine)
+                            && !self.has_room(engine, other)
+                    })
+                };
+                if self.has_room(engine, task) && self.may_run(task, uuid, engine) && !kept() {
                     return Err(Violation::of(
                         "idle",
                         &task.msg_id,
@@ -586,9 +593,20 @@ impl TaskBook {
         Ok(())
     }
 
-    /// Whether an engine may get one more task.
-    pub(super) fn has_room(&self, engine: &Engine) -> bool {
-        self.rules.hwm == 0 || engine.has.len() < self.rules.hwm as usize
+    /// Whether an engine may get this one beside those that it has.
+    pub(super) fn has_room(&self, engine: &Engine, task: &Task) -> bool {
+        let taken: u64 = engine.has.iter().filter_map(|msg_id| self.tasks.get(msg_id)).map(Task::cpus).sum();
+        let limit = u64::from(self.rules.hwm) * u64::from(engine.capability.slots) * 1000;
+        self.rules.hwm == 0 || taken + task.cpus() <= limit
+    }
+
+    /// Whether, of two that wait, that one comes first on engines that may run both.
+    pub(super) fn goes_before(one: &Task, other: &Task) -> bool {
+        let rank = |task: &Task| match task.place {
+            Place::Queued { seq, .. } => Some((std::cmp::Reverse(task.priority()), seq)),
+            _ => None,
+        };
+        rank(one).zip(rank(other)).is_some_and(|(one, other)| one < other)
     }
 
     /// Whether an engine may run a task now, room aside.
@@ -616,6 +634,15 @@ impl TaskBook {
 }
 
 impl Task {
+    /// What it takes of an engine's slots, in thousandths.
+    pub(super) fn cpus(&self) -> u64 {
+        self.need.asks.as_ref().map_or(1000, |asks| u64::from(asks.cpus().milli()))
+    }
+
+    fn priority(&self) -> i32 {
+        self.metadata.as_ref().map_or(0, |metadata| metadata.extras.priority)
+    }
+
     pub(super) fn retries(&self) -> u32 {
         self.metadata.as_ref().map_or(0, TaskMetadata::retries)
     }

@@ -74,9 +74,10 @@ impl TaskBook {
         if !registered.capability.serves(&task.need) {
             return wrong("need", format!("`{uuid}` cannot run what needs {}", task.need));
         }
-        if !self.has_room(registered) {
+        if !self.has_room(registered, task) {
             let has: Vec<_> = registered.has.iter().map(MsgId::as_str).collect();
-            return wrong("hwm", format!("`{uuid}` has {} already, and hwm is {}", has.join(", "), self.rules.hwm));
+            let (has, hwm, slots) = (has.join(", "), self.rules.hwm, registered.capability.slots);
+            return wrong("hwm", format!("`{uuid}` has {has} already, hwm is {hwm}, and it has {slots} slots"));
         }
         let Some(metadata) = &task.metadata else {
             return wrong("metadata", format!("`{uuid}` is sent a task whose metadata makes no sense"));
@@ -107,10 +108,10 @@ impl TaskBook {
     /// A task that this engine could have got, and that was queued before that one.
     fn skipped(&self, task: &Task, uuid: &EngineUuid) -> Option<&Task> {
         let engine = &self.engines[uuid];
-        let Place::Queued { seq, .. } = task.place else { return None };
         let queued = self.live.iter().map(|msg_id| &self.tasks[msg_id]);
+        // One that takes more may not have found room, or room is kept for it elsewhere.
         queued
-            .filter(|other| matches!(other.place, Place::Queued { seq: before, .. } if before < seq))
-            .find(|other| self.may_run(other, uuid, engine))
+            .filter(|other| Self::goes_before(other, task) && other.cpus() <= task.cpus())
+            .find(|other| self.may_run(other, uuid, engine) && self.has_room(engine, other))
     }
 }

@@ -46,6 +46,10 @@ pub enum Tampering {
     OneMoreRetry,
     /// What a task needs counts for nothing.
     NoNeeds,
+    /// What a task takes of its engine is forgotten.
+    TakesNothing,
+    /// Priorities count for nothing.
+    NoPriority,
     /// Tasks wait for ever.
     NoTimeout,
     /// The newest tasks come first, now and then.
@@ -86,7 +90,7 @@ pub enum Tampering {
 
 impl Tampering {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 35] = [
         Self::DropReply,
         Self::ReplyTwice,
         Self::OtherClient,
@@ -102,6 +106,8 @@ impl Tampering {
         Self::NoTargets,
         Self::OneMoreRetry,
         Self::NoNeeds,
+        Self::TakesNothing,
+        Self::NoPriority,
         Self::NoTimeout,
         Self::OutOfOrder,
         Self::NoRecord,
@@ -146,7 +152,8 @@ impl Tampering {
             Self::OneMoreRetry => &["retries"],
             Self::NoNeeds => &["need"],
             Self::NoTimeout => &["time"],
-            Self::OutOfOrder => &["order"],
+            Self::OutOfOrder | Self::NoPriority => &["order"],
+            Self::TakesNothing => &["hwm", "need"],
             Self::SendsUnrecorded => &["durable"],
             Self::ForgetsTasks | Self::AsksNothing => &["settled"],
             Self::NoRecord => &["record"],

@@ -112,6 +112,13 @@ impl TaskCore {
                 None => return body,
             },
             Tampering::NoNeeds => content = json!({}),
+            Tampering::NoPriority | Tampering::TakesNothing => {
+                let key = if tampering == Tampering::NoPriority { "priority" } else { "needs" };
+                let Some(extras) = metadata.get_mut("remuda").and_then(Value::as_object_mut) else { return body };
+                if extras.remove(key).is_none() {
+                    return body;
+                }
+            }
             _ => return body,
         }
         let (Ok(metadata), Ok(content)) = (packer.pack(&metadata), packer.pack(&content)) else { return body };

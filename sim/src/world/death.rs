@@ -68,6 +68,8 @@ impl Threads {
             max_pending_tasks: parameters.max_pending_tasks,
             durability,
             seed: parameters.seed,
+            // Then the order depends on nothing but priorities and arrival.
+            priority_age: Duration::ZERO,
             ..TaskConfig::default()
         };
         let relay =

@@ -205,6 +205,33 @@ fn a_task_that_is_tried_again_keeps_its_priority() {
 }
 
 #[test]
+fn of_tasks_whose_engines_died_the_urgent_go_first_whichever_engine_it_was() {
+    let mut world = World::with(Scheme::LeastLoad, 1);
+    world.join("a");
+    world.submit("dull", &json!({"retries": 1}));
+    world.join("b");
+    world.submit("urgent", &json!({"retries": 1, "remuda": {"priority": 5}}));
+    world.leave("a");
+    world.leave("b");
+    world.join("c");
+    assert_eq!(sent(&world.pass(TaskConfig::GRACE)), pairs(&[("urgent", "c")]));
+    assert_eq!(sent(&world.join("d")), pairs(&[("dull", "d")]));
+}
+
+#[test]
+fn what_an_engine_had_before_it_left_takes_nothing_of_what_it_comes_back_with() {
+    let mut world = World::with(Scheme::LeastLoad, 1);
+    world.register("a", machine(2, 0, &[]));
+    world.program("1", &json!({"retries": 1}));
+    world.program("2", &json!({"retries": 1}));
+    world.leave("a");
+    world.register("a", machine(1, 0, &[]));
+    assert_eq!(sent(&world.program("3", &plain())), pairs(&[("3", "a")]));
+    assert_eq!(sent(&world.program("4", &plain())), pairs(&[]));
+    assert_eq!(sent(&world.pass(TaskConfig::GRACE)), pairs(&[]), "they are for another engine");
+}
+
+#[test]
 fn an_urgent_task_takes_what_is_kept_for_one_that_is_less_so() {
     let mut world = World::with(Scheme::LeastLoad, 1);
     world.register("a", machine(2, 0, &[]));
