@@ -573,10 +573,10 @@ impl TaskBook {
         let queued: Vec<_> = live.filter(|task| matches!(task.place, Place::Queued { .. })).collect();
         for (uuid, engine) in &self.engines {
             for task in &queued {
-                // What is free may be kept for one that came before and takes more.
+                // What is free may be kept for one that came before, or at the same moment, and takes more.
                 let kept = || {
                     queued.iter().any(|other| {
-                        Self::goes_before(other, task)
+                        !Self::goes_before(task, other)
                             && self.may_run(other, uuid, engine)
                             && !self.has_room(engine, other)
                     })
