@@ -99,16 +99,11 @@ impl TaskScheduler {
         }
         self.freed.extend(freed);
         loop {
-            let freed = self.freed.last().copied();
-            let queued = freed.and_then(|engine| self.next_for(engine));
+            let queued = self.next_for_freed();
             let fresh = self.fresh.peek().map(|Reverse(first)| *first);
             match (queued, fresh) {
-                (None, None) => match self.freed.pop() {
-                    Some(engine) => self.engines.reindex(engine),
-                    None => break,
-                },
-                (Some((place, key)), fresh) if fresh.is_none_or(|(other, _)| place < other) => {
-                    let engine = freed.expect("only an engine with room takes from the queues");
+                (None, None) => break,
+                (Some((place, key, engine)), fresh) if fresh.is_none_or(|(other, _)| place < other) => {
                     self.dequeue(key);
                     self.assign(key, engine, step);
                 }
@@ -131,6 +126,22 @@ impl TaskScheduler {
                 }
             }
         }
+    }
+
+    /// The first of the queued tasks that one of the engines on which something became free may run, and which; the others
+    /// are done with.
+    fn next_for_freed(&mut self) -> Option<(Place, u32, u32)> {
+        let (mut first, mut at) = (None, 0);
+        while let Some(engine) = self.freed.get(at).copied() {
+            if let Some((place, key)) = self.next_for(engine) {
+                first = first.into_iter().chain([(place, key, engine)]).min();
+                at += 1;
+            } else {
+                self.freed.swap_remove(at);
+                self.engines.reindex(engine);
+            }
+        }
+        first
     }
 
     /// The engine that a task should go to now.
