@@ -38,4 +38,4 @@ pub use remuda_proto::EngineConnection;
 pub use run::RunError;
 #[cfg(feature = "io")]
 pub use spool::SPOOL_BYTES;
-pub use work::{Outcome, Stream, Work};
+pub use work::{Outcome, OutputPart, Stream, Work};

@@ -33,7 +33,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::pickle;
-use crate::work::{Outcome, Stream, Work};
+use crate::work::{Outcome, OutputPart, Stream, Work};
 use held::Held;
 use line::{Line, MAX_LINED_UP};
 use output::Reading;
@@ -168,8 +168,8 @@ pub enum Event {
     OutputRead {
         /// Its number.
         number: u64,
-        /// The bytes, fewer than were asked for if there are no more so far; or why there are none.
-        bytes: Result<Bytes, RemoteError>,
+        /// The part, or why there is none.
+        part: Result<OutputPart, RemoteError>,
     },
     /// A ping came (and was answered elsewhere, so that a busy machine never misses a beat).
     Ping,
@@ -664,8 +664,8 @@ impl Machine for EngineCore {
                 self.advance(now, out);
                 None
             }
-            Event::OutputRead { number, bytes } => {
-                self.output_read(now, number, bytes, out);
+            Event::OutputRead { number, part } => {
+                self.output_read(now, number, part, out);
                 None
             }
             Event::Ping => {

@@ -53,6 +53,8 @@ pub(crate) struct Program<'a> {
     pub(crate) task: &'a ProcessTask,
     /// What it reads.
     pub(crate) input: Option<Bytes>,
+    /// Which attempt it is, from 1.
+    pub(crate) attempt: u32,
     /// Variables that the engine adds, before those of the task.
     pub(crate) env: &'a [(&'static str, String)],
     /// See [`KEPT_BYTES`].
@@ -197,20 +199,22 @@ impl Pipes {
             }
             Some(ProgramInput::File) | None => nothing()?,
         };
-        let kept = |stream| Kept::new(stream, program.kept_bytes, program.spool, program.msg_id, program.task.spool);
+        let kept = |stream| Kept::new(stream, program);
+        // What is written for weeks is for those who ask.
+        let told = |stream| program.task.log_bytes.is_none().then_some(stream);
         let (out, stdout) = io::pipe().map_err(no_pipe())?;
         let (err, stderr) = io::pipe().map_err(no_pipe())?;
         let mut outputs = vec![
-            Output::pipe(out.into(), Stream::Stdout, kept(ProgramStream::Stdout)).map_err(no_pipe())?,
-            Output::pipe(err.into(), Stream::Stderr, kept(ProgramStream::Stderr)).map_err(no_pipe())?,
+            Output::pipe(out.into(), told(Stream::Stdout), kept(ProgramStream::Stdout)).map_err(no_pipe())?,
+            Output::pipe(err.into(), told(Stream::Stderr), kept(ProgramStream::Stderr)).map_err(no_pipe())?,
         ];
         if let (Some(output), Some(files)) = (&program.task.output, files) {
             let (source, told) = match output {
                 ProgramOutput::File => (Source::AtEnd(files.output()), None),
-                ProgramOutput::GrowingFile => (Source::Growing(files.output(), None), Some(Stream::Stdout)),
+                ProgramOutput::GrowingFile => (Source::Growing(files.output(), None), told(Stream::Stdout)),
                 ProgramOutput::Pipe => {
                     let pipe = files.open_output_pipe().map_err(failed("cannot open the program's pipe"))?;
-                    (Source::OpenPipe(pipe.into()), Some(Stream::Stdout))
+                    (Source::OpenPipe(pipe.into()), told(Stream::Stdout))
                 }
             };
             outputs.push(Output::new(source, told, kept(ProgramStream::Output)));

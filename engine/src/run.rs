@@ -256,8 +256,8 @@ impl Driver for Outside<'_> {
             Effect::StartNext => self.worker.start_next(),
             Effect::Withdraw { msg_id } => self.worker.withdraw(msg_id),
             Effect::ReadOutput { number, part } => {
-                let bytes = self.spool.read(&part);
-                self.events.send(Event::OutputRead { number, bytes });
+                let part = self.spool.read(&part);
+                self.events.send(Event::OutputRead { number, part });
             }
             Effect::ReleaseOutput { msg_id } => self.spool.release(&msg_id),
             Effect::Signal { msg_id, signal } => {

@@ -66,3 +66,12 @@ impl Stream {
         }
     }
 }
+
+/// A part of what a program wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutputPart {
+    /// Where it begins, in bytes from the start, if that is later than was asked for: what was before is kept no more.
+    pub from: Option<u64>,
+    /// The bytes, fewer than were asked for if there are no more so far.
+    pub bytes: Bytes,
+}

@@ -189,6 +189,7 @@ impl Shared {
                         msg_id: &msg_id,
                         task: &task,
                         input,
+                        attempt,
                         env: &env,
                         kept_bytes: self.setup.kept_bytes,
                         spool: &self.setup.spool,

@@ -28,7 +28,7 @@ pub struct TaskRecord {
     pub reply_to: Option<Identity>,
     /// When it came, by the clock of the controller.
     pub arrived: Date,
-    /// The engines that tried it and did not end it.
+    /// The engines that tried it and did not end it, each once.
     pub tried: Vec<EngineUuid>,
     /// How often it may still be tried again, once that was said; before, it is what the request asks for.
     pub retries: Option<u32>,
@@ -206,9 +206,10 @@ impl TaskRecord {
         self.retries = Some(retries);
     }
 
-    /// It waits for another engine than the one that had it.
+    /// It waits for an engine again, seldom the one that had it.
     pub fn requeue(&mut self, retries: u32) {
-        self.tried.extend(self.engine.take());
+        let engine = self.engine.take().filter(|engine| !self.tried.contains(engine));
+        self.tried.extend(engine);
         self.retries = Some(retries);
     }
 

@@ -6,6 +6,7 @@ pub mod metadata;
 pub mod native;
 pub mod needs;
 pub mod probe;
+pub mod restart;
 pub mod story;
 
 use std::borrow::Cow;

@@ -131,7 +131,7 @@ pub enum Monitor {
         /// How often it may be tried again after this attempt.
         retries: u32,
     },
-    /// An attempt ended without the task's reply, and the task waits for another engine. Never the one that it was with.
+    /// An attempt ended without the task's reply, and the task waits for an engine. Seldom the one that it was with.
     Requeued {
         /// The task.
         msg_id: MsgId,

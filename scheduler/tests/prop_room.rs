@@ -1,9 +1,10 @@
-//! Slots, resources and priorities on scripts that nobody would write: what engines have is counted again outside, and the
+//! Slots, resources, priorities and restarts on scripts that nobody would write: what engines have is counted again outside, and the
 //! scheduler's own invariants say that nothing that fits is left waiting.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use remuda_proto::message::native::{Announcement, Capability, Need, Runs};
@@ -15,9 +16,16 @@ use serde_json::{Value, json};
 /// What tasks ask for.
 const ASKS: [&str; 7] = ["", "cpus=2", "cpus=3", "cpus=0.5", "gpu=1", "cpus=2,gpu=1", "label=big"];
 
+/// When services are started again.
+const POLICIES: [&str; 3] = ["never", "on-failure", "always"];
+/// How often.
+const RESTARTS: u32 = 3;
+/// How long after their end at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+
 #[derive(Clone, Debug)]
 enum Op {
-    Submit { asks: usize, priority: i32, retries: u32, anywhere: bool, target: Option<u8> },
+    Submit { asks: usize, priority: i32, retries: u32, anywhere: bool, target: Option<u8>, restart: Option<usize> },
     Answer { which: u8, ok: bool },
     Join { engine: u8, slots: u32, gpus: u32, big: bool },
     Leave { engine: u8 },
@@ -28,9 +36,12 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     let target = prop_oneof![6 => Just(None), 1 => (0..4_u8).prop_map(Some)];
     let priority = prop_oneof![4 => Just(0), 1 => -2..3_i32];
+    let restart = prop_oneof![2 => Just(None), 1 => (0..POLICIES.len()).prop_map(Some)];
     prop_oneof![
-        10 => (0..ASKS.len(), priority, 0..2_u32, any::<bool>(), target).prop_map(
-            |(asks, priority, retries, anywhere, target)| Op::Submit { asks, priority, retries, anywhere, target },
+        10 => (0..ASKS.len(), priority, 0..2_u32, any::<bool>(), target, restart).prop_map(
+            |(asks, priority, retries, anywhere, target, restart)| {
+                Op::Submit { asks, priority, retries, anywhere, target, restart }
+            },
         ),
         10 => (any::<u8>(), prop::bool::weighted(0.8)).prop_map(|(which, ok)| Op::Answer { which, ok }),
         3 => (0..4_u8, 1..5_u32, 0..3_u32, any::<bool>()).prop_map(|(engine, slots, gpus, big)| Op::Join { engine, slots, gpus, big }),
@@ -126,13 +137,15 @@ impl World {
 
     fn step(&mut self, op: &Op) {
         match op {
-            Op::Submit { asks, priority, retries, anywhere, target } => {
+            Op::Submit { asks, priority, retries, anywhere, target, restart } => {
                 let id = format!("t{}", self.asks.len());
                 let needs: Needs = ASKS[*asks].parse().unwrap();
                 self.asks.insert(id.clone(), needs.clone());
                 let targets: Vec<String> = target.iter().map(|engine| format!("e{engine}")).collect();
                 let metadata = json!({"retries": retries, "targets": targets, "remuda": {
-                    "needs": serde_json::to_value(&needs).unwrap(), "priority": priority, "retry_anywhere": anywhere}});
+                    "needs": serde_json::to_value(&needs).unwrap(), "priority": priority, "retry_anywhere": anywhere,
+                    "restart": restart.map(|policy| json!({"policy": POLICIES[policy], "limit": RESTARTS,
+                        "backoff_ms": 1000, "max_backoff_ms": LONGEST_PAUSE.as_millis(), "reset_after_ms": 30_000}))}});
                 let content = json!({"remuda": {"process": {"argv": ["true"]}}});
                 let body =
                     self.body([json!({"msg_id": id, "msg_type": "apply_request"}), json!({}), metadata, content]);
@@ -173,7 +186,7 @@ impl World {
                 self.handle(TaskEvent::Abort { msg_ids: vec![MsgId::from(format!("t{task}"))], stop: false });
             }
             Op::Pass { seconds } => {
-                self.now.instant = self.now.instant + std::time::Duration::from_secs((*seconds).into());
+                self.now.instant = self.now.instant + Duration::from_secs((*seconds).into());
                 self.pass();
             }
         }
@@ -203,9 +216,15 @@ proptest! {
         for engine in 1..4 {
             world.step(&Op::Join { engine, slots: 4, gpus: 2, big: true });
         }
-        let mut left = 4 * ops.len() + 10;
-        while !world.running.is_empty() {
-            world.answer(0, true);
+        let mut left = (4 + RESTARTS as usize) * ops.len() + 10;
+        while !world.running.is_empty() || world.scheduler.counts().waiting > 0 {
+            if world.running.is_empty() {
+                // Only services that are between two attempts wait.
+                world.now.instant = world.now.instant + LONGEST_PAUSE;
+                world.pass();
+            } else {
+                world.answer(0, true);
+            }
             left -= 1;
             prop_assert!(left > 0, "it does not end");
         }

@@ -1,11 +1,11 @@
 //! Parts of what programs wrote, for those who ask: read while a program runs, or after.
 
-use bytes::Bytes;
 use remuda_proto::message::content::{Done, MAX_OUTPUT_PART, OutputReply, OutputRequest};
 use remuda_proto::{Map, MsgId, Now, RemoteError};
 
 use super::request::Request;
 use super::{Effect, EngineCore};
+use crate::work::OutputPart;
 
 /// Most requests whose part is being read at a time.
 const MAX_READING: usize = 1024;
@@ -44,17 +44,17 @@ impl EngineCore {
         &mut self,
         now: Now,
         number: u64,
-        bytes: Result<Bytes, RemoteError>,
+        part: Result<OutputPart, RemoteError>,
         out: &mut Vec<Effect>,
     ) {
         let read = self.reading.requests.swap_remove(&number);
         let (request, msg_id) = read.unwrap_or_else(|| panic!("nobody asked for part {number}"));
-        out.push(match bytes {
-            Ok(part) => {
+        out.push(match part {
+            Ok(OutputPart { from, bytes }) => {
                 // What waits has written nothing, and is not known here; the one who asks knows that it runs.
                 let ended = self.running.get(&msg_id).is_none();
-                let content = OutputReply { ended, ..OutputReply::default() };
-                self.writer.control_part(now.date, &request, &content, part)
+                let content = OutputReply { ended, offset: from, ..OutputReply::default() };
+                self.writer.control_part(now.date, &request, &content, bytes)
             }
             Err(error) => self.writer.control_error(now.date, &request, error),
         });

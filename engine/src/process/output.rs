@@ -12,6 +12,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use remuda_proto::message::content::ProgramStream;
 use remuda_proto::{Instant, MsgId};
 
+use super::Program;
 use crate::spool::{Spool, SpoolFile};
 use crate::work::Stream;
 
@@ -25,6 +26,8 @@ const PIECE_BYTES: usize = 1024 * 1024;
 const PIECE_BYTES_PER_SECOND: usize = 1024 * 1024;
 /// Read at once.
 pub(super) const CHUNK_BYTES: usize = 64 * 1024;
+/// How much of the end of a log is in the reply.
+const LOG_TAIL_BYTES: u64 = 8 * 1024;
 /// Most chunks read before others have their turn.
 const CHUNKS: usize = 16;
 
@@ -67,6 +70,10 @@ pub(super) struct Kept {
     file: Option<Arc<SpoolFile>>,
     /// Whether no more goes to the file, since it is full.
     full: bool,
+    /// Of a log ([`ProcessTask::log_bytes`](remuda_proto::message::native::ProcessTask::log_bytes)), how much of it is kept.
+    log_bytes: Option<u64>,
+    /// Where this attempt begins in the file. Above 0 in a log only.
+    begin: u64,
     dropped: u64,
     /// Where files are made, and for which task.
     spool: Spool,
@@ -74,26 +81,45 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn new(stream: ProgramStream, head_limit: usize, spool: &Spool, msg_id: &MsgId, at_once: bool) -> Self {
+    pub(super) fn new(stream: ProgramStream, program: &Program<'_>) -> Self {
+        let log_bytes = program.task.log_bytes;
         let mut kept = Self {
             stream,
             head: Vec::new(),
-            head_limit,
+            head_limit: if log_bytes.is_none() { program.kept_bytes } else { 0 },
             file: None,
             full: false,
+            log_bytes,
+            begin: 0,
             dropped: 0,
-            spool: spool.clone(),
-            msg_id: msg_id.clone(),
+            spool: program.spool.clone(),
+            msg_id: program.msg_id.clone(),
         };
-        if at_once {
+        if program.task.spool || log_bytes.is_some() {
             kept.open();
+        }
+        if log_bytes.is_some() && stream == ProgramStream::Stderr && program.attempt > 1 {
+            kept.mark(program.attempt);
+        }
+        if let Some(file) = &kept.file {
+            kept.begin = file.len();
         }
         kept
     }
 
+    /// Says in a log, on a line of its own, that another attempt begins.
+    fn mark(&self, attempt: u32) {
+        let Some(file) = &self.file else { return };
+        let line_end = if file.ends_in_line() { "\n" } else { "" };
+        let mark = format!("{line_end}--- remuda: attempt {attempt} begins ---\n");
+        if let Err(error) = file.append(mark.as_bytes()) {
+            tracing::warn!(%error, "a log does not say that another attempt begins");
+        }
+    }
+
     /// Starts the file, with what there is so far.
     fn open(&mut self) {
-        match self.spool.create(&self.msg_id, self.stream) {
+        match self.spool.create(&self.msg_id, self.stream, self.log_bytes) {
             Ok(file) => {
                 self.file = Some(file);
                 let head = std::mem::take(&mut self.head);
@@ -124,7 +150,8 @@ impl Kept {
         let filed = if self.file.is_some() && !self.full {
             // Where the file was opened just now, what was before is in it already.
             let count = self.append(bytes);
-            self.full |= count < bytes.len();
+            // In a log there is room again, since its beginning goes.
+            self.full |= count < bytes.len() && self.log_bytes.is_none();
             count
         } else {
             0
@@ -132,18 +159,24 @@ impl Kept {
         self.dropped += bytes.len().saturating_sub(head.len().max(filed)) as u64;
     }
 
-    /// The beginning, how much was dropped, and how much is in a file.
+    /// The beginning, how much was dropped, and how much is in a file. Of a log the end, how much is not in it, and 0.
     pub(super) fn end(self) -> (Bytes, u64, u64) {
-        let filed = self.file.map_or(0, |file| file.len());
-        (self.head.into(), self.dropped, filed)
+        let filed = self.file.as_ref().map_or(0, |file| file.len());
+        if self.log_bytes.is_none() {
+            return (self.head.into(), self.dropped, filed);
+        }
+        let from = filed.saturating_sub(LOG_TAIL_BYTES).max(self.begin);
+        let tail = self.file.and_then(|file| file.read(from, LOG_TAIL_BYTES).ok()).unwrap_or_default();
+        let left_out = (filed - self.begin).saturating_sub(tail.bytes.len() as u64);
+        (tail.bytes, self.dropped + left_out, 0)
     }
 }
 
 impl Output {
     /// What comes through a pipe.
-    pub(super) fn pipe(pipe: OwnedFd, told: Stream, kept: Kept) -> io::Result<Self> {
+    pub(super) fn pipe(pipe: OwnedFd, told: Option<Stream>, kept: Kept) -> io::Result<Self> {
         never_block(&pipe)?;
-        Ok(Self::new(Source::Pipe(pipe.into()), Some(told), kept))
+        Ok(Self::new(Source::Pipe(pipe.into()), told, kept))
     }
 
     pub(super) fn new(source: Source, told: Option<Stream>, kept: Kept) -> Self {

@@ -52,13 +52,14 @@ struct World {
     spool: Spool,
     msg_id: MsgId,
     kept_bytes: usize,
+    attempt: std::cell::Cell<u32>,
 }
 
 impl World {
     fn new(kept_bytes: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let spool = Spool::new(folder.path().to_owned(), crate::spool::SPOOL_BYTES);
-        Self { folder, spool, msg_id: "task-1".into(), kept_bytes }
+        Self { folder, spool, msg_id: "task-1".into(), kept_bytes, attempt: std::cell::Cell::new(1) }
     }
 
     fn run(
@@ -73,6 +74,7 @@ impl World {
             msg_id: &self.msg_id,
             task,
             input: input.map(Bytes::copy_from_slice),
+            attempt: self.attempt.get(),
             env: &env,
             kept_bytes: self.kept_bytes,
             spool: &self.spool,
@@ -96,7 +98,7 @@ impl World {
         loop {
             let (msg_id, offset) = (self.msg_id.clone(), all.len() as u64);
             let part = OutputRequest { msg_id, stream, offset, max_bytes: 1000, release: false };
-            let bytes = self.spool.read(&part).unwrap();
+            let bytes = self.spool.read(&part).unwrap().bytes;
             if bytes.is_empty() {
                 return all;
             }
@@ -358,6 +360,7 @@ fn the_guard_kills_what_is_listed_when_its_engine_is_gone() {
             msg_id: &world.msg_id,
             task: &task,
             input: None,
+            attempt: 1,
             env: &[],
             kept_bytes: KEPT_BYTES,
             spool: &world.spool,
@@ -500,4 +503,22 @@ fn nothing_starts_once_the_engine_ends() {
     let world = World::new(0);
     let outcome = world.run(&task, None, &group, &mut |_, _| {});
     assert!(matches!(outcome, Outcome::Failed(error) if error.ename == "TaskStopped"));
+}
+
+#[test]
+fn a_log_has_all_attempts_and_the_reply_the_end_of_its_own() {
+    let world = World::new(KEPT_BYTES);
+    let log = |script: &str| ProcessTask { log_bytes: Some(1), ..sh(script) };
+    let told = world.tell(&log("echo one; printf oops >&2; exit 3"), None);
+    assert_eq!((told.ended().1, told.ended().2), (&b"one\n"[..], &b"oops"[..]));
+    assert!(told.text.is_empty(), "it is for those who ask: {:?}", told.text);
+    world.spool.ended(Instant(0), &world.msg_id);
+    world.attempt.set(2);
+    let told = world.tell(&log("echo two; yes | head -c 20000; echo again >&2; exit 4"), None);
+    let (ended, stdout, stderr) = told.ended();
+    assert_eq!((stdout.len(), stderr), (8192, &b"again\n"[..]));
+    assert_eq!((ended.stdout_dropped_bytes, ended.stdout_file_bytes), (4 + 20_000 - 8192, 0));
+    assert_eq!(world.file(ProgramStream::Stdout)[..10], b"one\ntwo\ny\n"[..]);
+    let stderr = "oops\n--- remuda: attempt 2 begins ---\nagain\n";
+    assert_eq!(String::from_utf8(world.file(ProgramStream::Stderr)).unwrap(), stderr);
 }

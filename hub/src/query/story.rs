@@ -221,7 +221,7 @@ fn task(hub: &Hub, id: &MsgId, facts: &Facts<'_>, said: Option<&Known>) -> Optio
         label: request.as_ref().and_then(TaskRecord::label).filter(|label| !label.is_null()),
         parent: request.as_ref().zip(packer).and_then(|(of, packer)| parent_msg_id(packer, &of.request).ok().flatten()),
         submitted: request.as_ref().and_then(TaskRecord::submitted),
-        retries_left: live.map(|live| live.retries_left),
+        retries_left: live.map(|live| live.retries_left).or_else(|| record.and_then(|record| record.retries)),
         attempts: live.map(|live| live.attempts.clone()).unwrap_or_default(),
         tried: live.map_or(0, |live| live.tried),
         resubmitted: record.and_then(|record| record.resubmitted.clone()),

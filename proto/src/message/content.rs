@@ -141,6 +141,10 @@ pub struct OutputReply {
     pub status: OkStatus,
     /// Whether the program has ended, so that no more will come.
     pub ended: bool,
+    /// Where the part begins, in bytes from the start, if that is later than was asked for, since what was before is kept no
+    /// more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
 }
 
 fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<MsgId>, D::Error> {

@@ -113,8 +113,11 @@ impl TaskMetadata {
         self.timeout_s = timeout.map(|timeout| timeout.as_secs_f64());
     }
 
-    /// How often it is tried again.
+    /// How often it is tried again; a service, how often it is started again.
     pub fn retries(&self) -> u32 {
+        if let Some(restart) = &self.extras.restart {
+            return restart.most();
+        }
         u32::try_from(self.retries_signed.max(0)).unwrap_or(u32::MAX)
     }
 

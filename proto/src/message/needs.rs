@@ -11,6 +11,8 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use super::restart::Restart;
+
 /// An amount of cores, or of something else that an engine has: a number above 0, in thousandths, at most 4,000,000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Amount(u32);
@@ -287,6 +289,10 @@ pub struct Extras {
     /// Whether a further try after a failure may be on an engine that failed at it before.
     #[serde(default, skip_serializing_if = "is_default")]
     pub retry_anywhere: bool,
+    /// What makes a service of it: it is started again when it ends, and moved when its engine dies. `retries` of the
+    /// metadata have no meaning then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<Restart>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

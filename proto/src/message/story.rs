@@ -91,7 +91,8 @@ pub struct TaskStory {
     /// When its client made it, by the client's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submitted: Option<Date>,
-    /// How often it may still be tried again after a failure; of a live task of the task scheduler only.
+    /// How often it may still be tried again after a failure, or a service be started again; of tasks of the task scheduler
+    /// only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries_left: Option<u32>,
     /// Its attempts that have ended, oldest first: no more than the last [`MAX_ATTEMPTS`], and none if it was tried once.
@@ -141,6 +142,8 @@ pub struct BroadcastStory {
 pub enum TaskState {
     /// It waits for other tasks.
     Waiting(Waiting),
+    /// It ended, and waits for its next start.
+    BackingOff(BackingOff),
     /// It waits for an engine.
     Ready(Ready),
     /// The task scheduler gave it to an engine.
@@ -193,6 +196,15 @@ pub struct WaitsFor {
     pub against: u64,
     /// Some of those that have not ended, and where each is: `waiting`, `ready` or `assigned`.
     pub unfinished: Vec<(MsgId, String)>,
+}
+
+/// A service that ended, and waits for its next start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackingOff {
+    /// Since when.
+    pub since: Date,
+    /// When it is started again.
+    pub until: Date,
 }
 
 /// A task that waits for an engine.
@@ -335,6 +347,8 @@ pub enum AttemptEnd {
     Replied,
     /// By an error, cut to some hundred characters. The task had retries left.
     Failed(Box<str>),
+    /// It ended well, and is a service that is started again.
+    Succeeded,
     /// The engine could not run it (an unmet functional dependency, say).
     Unmet,
     /// The engine was gone, and no reply came in time.
@@ -374,7 +388,7 @@ impl TaskState {
             Self::Sent(sent) => vec![&mut sent.engine],
             Self::Finished(finished) => finished.engine.iter_mut().collect(),
             Self::Forgotten(forgotten) => forgotten.engine.iter_mut().collect(),
-            Self::Waiting(_) | Self::Lost | Self::Untold { .. } => Vec::new(),
+            Self::Waiting(_) | Self::BackingOff(_) | Self::Lost | Self::Untold { .. } => Vec::new(),
         }
     }
 }
@@ -412,7 +426,7 @@ pub struct LiveTask {
     pub attempts: Vec<Attempt>,
     /// How many ended.
     pub tried: u64,
-    /// [`TaskState::Waiting`], [`TaskState::Ready`] or [`TaskState::Assigned`].
+    /// [`TaskState::Waiting`], [`TaskState::BackingOff`], [`TaskState::Ready`] or [`TaskState::Assigned`].
     pub state: TaskState,
 }
 

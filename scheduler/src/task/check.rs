@@ -87,6 +87,10 @@ impl TaskScheduler {
         assert!(job.born <= number && number < self.next_seq, "`{msg_id}` is at {:?}", job.place);
         match *state {
             State::Waiting => assert!(!job.is_met(), "`{msg_id}` waits for nothing"),
+            State::BackingOff => {
+                assert!(job.is_met() && job.wishes().restart.is_some(), "`{msg_id}` is not to be started again");
+                assert!(job.timer().is_some() && !job.inherited, "`{msg_id}` backs off for ever");
+            }
             State::Ready => {
                 assert!(job.is_met(), "`{msg_id}` is ready too early");
                 self.check_no_engine_is_idle_for(job);
@@ -101,7 +105,7 @@ impl TaskScheduler {
             }
             State::Fresh | State::Doomed => panic!("`{msg_id}` is {state:?} between events"),
         }
-        if !matches!(state, State::Assigned { .. }) {
+        if !matches!(state, State::Assigned { .. } | State::BackingOff) {
             assert_eq!(job.timer().is_some(), job.timeout().is_some(), "`{msg_id}`");
         }
         if let Some(timer) = job.timer() {

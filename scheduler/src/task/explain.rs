@@ -1,7 +1,7 @@
 //! What tasks wait for, for people who ask: nothing here changes anything.
 
 use remuda_proto::message::story::{
-    Assigned, Attempt, AttemptEnd, EngineLoad, EngineName, EngineState, Explanation, Forgotten, Known as Told,
+    Assigned, Attempt, AttemptEnd, BackingOff, EngineLoad, EngineName, EngineState, Explanation, Forgotten, Known as Told,
     LiveTask, MAX_COUNTED, MAX_NAMED, Obstacle, QueueState, Ready, SchedulerState, TaskState, Waiting, WaitsFor, Why,
 };
 use remuda_proto::monitor::Monitor;
@@ -118,6 +118,10 @@ impl TaskScheduler {
                 registered: self.engines.live() as u64,
                 obstacles: self.obstacles(job),
             }),
+            State::BackingOff => {
+                let until = until.expect("what backs off has a timer");
+                TaskState::BackingOff(BackingOff { since, until })
+            }
             // The last two are never seen between events.
             State::Waiting | State::Fresh | State::Doomed => {
                 let waits = |of: fn(&Special) -> &Waits| {
@@ -139,7 +143,7 @@ impl TaskScheduler {
             let state = match self.jobs[key].state {
                 State::Assigned { .. } => "assigned",
                 State::Ready | State::Held => "ready",
-                State::Waiting | State::Fresh | State::Doomed => "waiting",
+                State::Waiting | State::BackingOff | State::Fresh | State::Doomed => "waiting",
             };
             (msg_id.clone(), state.to_owned())
         });

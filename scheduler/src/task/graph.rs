@@ -135,7 +135,7 @@ impl TaskScheduler {
         match self.jobs[key].state {
             State::Ready => self.dequeue(key),
             State::Held => self.unhold(key),
-            State::Waiting | State::Fresh | State::Assigned { .. } | State::Doomed => {}
+            State::Waiting | State::BackingOff | State::Fresh | State::Assigned { .. } | State::Doomed => {}
         }
         self.set_state(key, State::Doomed);
         self.doomed.push_back((key, failure));
@@ -239,7 +239,7 @@ impl TaskScheduler {
             match state {
                 State::Ready => self.dequeue(key),
                 State::Held => self.unhold(key),
-                State::Waiting | State::Fresh | State::Assigned { .. } | State::Doomed => {}
+                State::Waiting | State::BackingOff | State::Fresh | State::Assigned { .. } | State::Doomed => {}
             }
         }
         let special = self.jobs[key].special_mut();
@@ -255,7 +255,12 @@ impl TaskScheduler {
             State::Ready | State::Fresh if hopeless => self.has_no_engine(key),
             // Only the one task that the event is about ran anywhere, and it told each of its dependents once.
             State::Fresh => assert!(!grows, "a task that has just become ready gained a place"),
-            State::Waiting | State::Ready | State::Held | State::Assigned { .. } | State::Doomed => {}
+            State::Waiting
+            | State::BackingOff
+            | State::Ready
+            | State::Held
+            | State::Assigned { .. }
+            | State::Doomed => {}
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use remuda_proto::dependency::Bearing;
 use remuda_proto::message::metadata::TaskMetadata;
 use remuda_proto::message::needs::Extras;
+use remuda_proto::message::restart::Restart;
 use remuda_proto::message::story::{AttemptEnd, MAX_ATTEMPTS};
 use remuda_proto::monitor::Ticket;
 use remuda_proto::{Body, Dependency, Identity, Instant, MsgId};
@@ -23,6 +24,8 @@ pub(super) type Timer = (Instant, u64);
 pub(super) enum State {
     /// It waits for other tasks.
     Waiting,
+    /// It is a service that ended, and is ready again when its timer goes off.
+    BackingOff,
     /// It has just become ready and is in no queue: only while an event is handled.
     Fresh,
     /// It waits for an engine, in the queues that suit it.
@@ -120,13 +123,15 @@ pub(super) struct Wishes {
     pub(super) retry_anywhere: bool,
     /// How long it may run.
     pub(super) run_timeout: Option<Duration>,
+    /// Whether and when it is started again: then it is a service.
+    pub(super) restart: Option<Restart>,
 }
 
 impl Wishes {
     /// Those of the metadata of a request.
     pub(super) fn of(metadata: &TaskMetadata) -> Self {
-        let Extras { priority, fail_unplaceable, retry_anywhere, .. } = metadata.extras;
-        Self { priority, fail_unplaceable, retry_anywhere, run_timeout: metadata.extras.run_timeout() }
+        let Extras { priority, fail_unplaceable, retry_anywhere, restart, .. } = metadata.extras;
+        Self { priority, fail_unplaceable, retry_anywhere, run_timeout: metadata.extras.run_timeout(), restart }
     }
 }
 
@@ -137,13 +142,15 @@ struct Ties {
     wishes: Wishes,
     /// How long it may wait each time it is queued.
     timeout: Option<Duration>,
-    /// While it waits or is ready, the end of `timeout`; while an engine that left has it, the end of the grace time; while
-    /// one that is there has it, the end of the time that it may run, or to heed a signal.
+    /// While it waits or is ready, the end of `timeout`; while it backs off, its next start; while an engine that left has it,
+    /// the end of the grace time; while one that is there has it, the end of the time that it may run, or to heed a signal.
     timer: Option<Timer>,
     /// Whether `timer` is the last of these.
     is_run_timer: bool,
     /// How many attempts at it ended under an earlier controller, at most.
     before: u32,
+    /// How often in a row it was started again without running well in between.
+    restarts_in_a_row: u32,
     /// Whether and how far it is to end. Only while an engine has it.
     stopping: Option<Box<Stopping>>,
     /// The live tasks that named this one in `after` or `follow`, in the order of submission: number and job.
@@ -166,8 +173,11 @@ pub(super) struct Special {
     pub(super) untold: usize,
     /// The engine that had it under an earlier controller, if it was lost there. It may get it again.
     pub(super) lost: Option<u32>,
-    /// The engines where it failed and that may get it again, once for each time: not sorted.
+    /// The engines where it failed and that may get it again, once for each of these attempts that is in `attempts`: not
+    /// sorted.
     pub(super) again: Vec<u32>,
+    /// How many such attempts are not in `attempts` any more.
+    pub(super) forgotten: usize,
     /// The last of its attempts that ended, oldest first, for people who ask: no more than [`MAX_ATTEMPTS`], each on
     /// an engine of `blacklist` or of `again` or on `lost`.
     pub(super) attempts: Vec<Tried>,
@@ -188,6 +198,14 @@ pub(super) struct Tried {
     pub(super) ended: Instant,
     /// Why.
     pub(super) end: AttemptEnd,
+}
+
+impl Tried {
+    /// Whether it was on this engine, and did not end in a way after which that never gets the task again.
+    fn may_again(&self, engine: u32) -> bool {
+        let gone = matches!(self.end, AttemptEnd::Died | AttemptEnd::Unmet | AttemptEnd::Lost);
+        self.engine == engine && !gone
+    }
 }
 
 /// A dependency, and what the finished ones of its tasks said.
@@ -224,7 +242,7 @@ impl Waits {
 impl Special {
     /// How many attempts at it ended.
     pub(super) fn tried(&self) -> usize {
-        self.blacklist.len() + self.again.len() + usize::from(self.lost.is_some())
+        self.blacklist.len() + self.again.len() + usize::from(self.lost.is_some()) + self.forgotten
     }
 
     /// All engines whose references it is counted in.
@@ -248,12 +266,14 @@ impl Special {
         })
     }
 
-    /// Takes note of an attempt that ended, for people who ask.
-    pub(super) fn note_attempt(&mut self, tried: Tried) {
-        if self.attempts.len() == MAX_ATTEMPTS {
-            self.attempts.remove(0);
-        }
+    /// Takes note of an attempt that ended, for people who ask. Returns the engine of another one that is forgotten and may
+    /// get the task again; the caller has to drop its reference.
+    pub(super) fn note_attempt(&mut self, tried: Tried) -> Option<u32> {
+        let first = if self.attempts.len() == MAX_ATTEMPTS { Some(self.attempts.remove(0)) } else { None };
         self.attempts.push(tried);
+        let at = self.again.iter().position(|engine| first.as_ref().is_some_and(|first| first.may_again(*engine)))?;
+        self.forgotten += 1;
+        Some(self.again.remove(at))
     }
 
     /// The place that a finished task adds, if `follow` names it and it ran at `place`.
@@ -342,11 +362,26 @@ impl Job {
 
     /// The number of the next attempt, from 1: greater than that of any before.
     pub(super) fn next_attempt(&self) -> usize {
-        let before = self.ties.as_ref().map_or(0, |ties| ties.before as usize);
-        1 + before + self.special.as_ref().map_or(0, |special| special.tried())
+        1 + self.before() as usize + self.special.as_ref().map_or(0, |special| special.tried())
     }
 
-    /// So many of its retries were used up under an earlier controller.
+    /// How long a service waits for its next start, having run for so long.
+    pub(super) fn next_pause(&mut self, restart: &Restart, ran: Duration) -> Duration {
+        let in_a_row = &mut self.ties.get_or_insert_default().restarts_in_a_row;
+        if ran >= restart.reset_after() {
+            *in_a_row = 0;
+        }
+        let pause = restart.backoff(*in_a_row);
+        *in_a_row = in_a_row.saturating_add(1);
+        pause
+    }
+
+    /// How many attempts at it ended under an earlier controller, at most.
+    pub(super) fn before(&self) -> u32 {
+        self.ties.as_ref().map_or(0, |ties| ties.before)
+    }
+
+    /// Sets [`Self::before`].
     pub(super) fn set_before(&mut self, attempts: u32) {
         if attempts > 0 {
             self.ties.get_or_insert_default().before = attempts;
@@ -365,7 +400,8 @@ impl Job {
         }
     }
 
-    /// While it waits or is ready, the end of its timeout; while an engine that left has it, the end of the grace time.
+    /// While it waits or is ready, the end of its timeout; while it backs off, its next start; while an engine that left has
+    /// it, the end of the grace time.
     pub(super) fn timer(&self) -> Option<Timer> {
         self.ties.as_ref()?.timer
     }

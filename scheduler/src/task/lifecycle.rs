@@ -159,17 +159,19 @@ impl TaskScheduler {
             return self.finish_stopped(key, engine, stopping.reason, status, &body, step);
         }
         let logic = self.config.scheme != Scheme::Pure;
-        let job = &mut self.jobs[key];
         if was_stopped && !dependencies_met {
             self.doom(key, Failure::Aborted);
         } else if logic && !dependencies_met {
             self.try_elsewhere(key, engine, AttemptEnd::Unmet, step);
-        } else if logic && status == Status::Error && job.retries > 0 && !was_stopped {
+        } else if !was_stopped && let Some(end) = self.starts_again(key, status, &body) {
+            self.back_off(key, engine, end, step);
+        } else if logic && status == Status::Error && !was_stopped && self.has_retries(key) {
             // What was aborted is not tried again: somebody wanted it gone. Stock takes it for a failure.
-            job.retries -= 1;
+            self.jobs[key].retries -= 1;
             let error = answer::said(self.session.packer(), &body);
             self.try_elsewhere(key, engine, AttemptEnd::Failed(error), step);
         } else {
+            let job = &self.jobs[key];
             let (client, msg_id, uuid) = (job.client(), job.msg_id.clone(), self.engines[engine].uuid.clone());
             let ident = logic.then(|| self.engines[engine].identity.clone());
             let ticket = client.and_then(|client| self.answer_client(client, ident, body.clone(), step));
@@ -179,6 +181,11 @@ impl TaskScheduler {
             step.out.push(TaskEffect::Monitor(told));
             self.end(key, status == Status::Ok, Some(engine), ticket);
         }
+    }
+
+    /// Whether a task that failed is tried again elsewhere. A service is started again in another way.
+    pub(super) fn has_retries(&self, key: u32) -> bool {
+        self.jobs[key].retries > 0 && self.service(key).is_none()
     }
 
     /// Sends a reply to its client, once it is on disk if it has to be. Returns the ticket for the report of it.
@@ -235,15 +242,20 @@ impl TaskScheduler {
             if scheduler.config.scheme == Scheme::Pure {
                 let uuid = scheduler.engines[engine].uuid.clone();
                 scheduler.doom(key, Failure::Died(uuid));
+            } else if scheduler.service(key).is_some() {
+                scheduler.back_off(key, engine, AttemptEnd::Undelivered, step);
             } else {
                 scheduler.try_elsewhere(key, engine, AttemptEnd::Undelivered, step);
             }
         });
     }
 
-    /// The time of a task in the queue, or with an engine that left, is over.
+    /// The time of a task in the queue, between two attempts, or with an engine that left, is over.
     pub(super) fn time_is_up(&mut self, key: u32, step: &mut Step<'_>) {
         self.work += 1;
+        if self.jobs[key].state == State::BackingOff {
+            return self.pause_is_over(key, step);
+        }
         if !matches!(self.jobs[key].state, State::Assigned { .. }) {
             self.cancel_timer(key);
             self.doom(key, Failure::Timeout);
@@ -254,16 +266,19 @@ impl TaskScheduler {
         }
         self.with_engine_of(key, step, |scheduler, engine, step| {
             let stopping = scheduler.take_stopping(key);
+            let is_service = scheduler.service(key).is_some();
             let job = &mut scheduler.jobs[key];
+            let goes_on = is_service || job.retries > 0;
             if job.inherited {
                 scheduler.lose(key, engine, step.now.instant);
             } else if let Some(stopping) =
-                stopping.filter(|stopping| stopping.reason == StopReason::Asked || job.retries == 0)
+                stopping.filter(|stopping| stopping.reason == StopReason::Asked || !goes_on)
             {
                 let (uuid, said) = (scheduler.engines[engine].uuid.clone(), scheduler.last_words(&stopping));
                 scheduler.doom(key, Failure::Stopped(stopping.reason, uuid, said));
-            } else if job.retries > 0 && scheduler.config.scheme != Scheme::Pure {
-                job.retries -= 1;
+            } else if goes_on && scheduler.config.scheme != Scheme::Pure {
+                // The end of an engine is not that of a service.
+                job.retries -= u32::from(!is_service);
                 scheduler.try_elsewhere(key, engine, AttemptEnd::Died, step);
             } else {
                 let uuid = scheduler.engines[engine].uuid.clone();
@@ -307,8 +322,9 @@ impl TaskScheduler {
         } else {
             special.blacklist.insert(at, tried);
         }
-        special.note_attempt(Tried { engine: tried, sent, ended: now.max(sent), end });
+        let dropped = special.note_attempt(Tried { engine: tried, sent, ended: now.max(sent), end });
         self.engines.count_ref(tried);
+        dropped.into_iter().for_each(|engine| self.engines.drop_ref(engine));
         self.make_ready(key);
     }
 
@@ -399,7 +415,7 @@ impl TaskScheduler {
         for msg_id in msg_ids {
             self.work += 1;
             let Some(Known::Live { job }) = self.find(Fingerprint::of(msg_id)) else { continue };
-            if matches!(self.jobs[job].state, State::Waiting | State::Ready | State::Held) {
+            if matches!(self.jobs[job].state, State::Waiting | State::BackingOff | State::Ready | State::Held) {
                 self.doom(job, Failure::Aborted);
             } else if stop {
                 self.stop(job, step);

@@ -14,6 +14,7 @@ mod place;
 mod placement;
 mod queues;
 mod room;
+mod service;
 mod stopping;
 mod takeover;
 #[cfg(test)]
@@ -160,7 +161,8 @@ pub enum TaskEffect {
 /// How many tasks are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Tasks that wait for others, by `after` or `follow`, or until they are on disk.
+    /// Tasks that wait for others, by `after` or `follow`, or until they are on disk; and services that are between two
+    /// attempts.
     pub waiting: usize,
     /// Tasks that wait only for an engine, held ones included.
     pub ready: usize,
@@ -179,7 +181,7 @@ impl Counts {
     /// The count of tasks in this state; none for states that last no longer than an event.
     fn of(&mut self, state: State) -> Option<&mut usize> {
         match state {
-            State::Waiting => Some(&mut self.waiting),
+            State::Waiting | State::BackingOff => Some(&mut self.waiting),
             State::Ready | State::Held => Some(&mut self.ready),
             State::Assigned { .. } => Some(&mut self.assigned),
             State::Fresh | State::Doomed => None,
@@ -211,6 +213,10 @@ impl Counts {
 /// records may lack the last moments: a result of one counts, whichever engine it comes from. Then they are placed in the
 /// order in which they came. New tasks are placed as always; those that only engines may run which are to come back wait
 /// for these.
+///
+/// A service ([`Restart`](remuda_proto::message::restart::Restart)) is a task that is started again when it ends, on any engine
+/// that can run it, as its policy says: after a pause that doubles each time, until it has run well for a while. When its
+/// engine dies it goes to another at once. Only what concludes it is answered: an end after which it is not started again.
 ///
 /// A task on a Python engine that runs for longer than its `run_timeout`, or that somebody wants to end, is interrupted by
 /// the engine's nanny, and its engine ended if that does not help. (On a native engine that is the engine's business.)

@@ -162,7 +162,10 @@ impl TaskScheduler {
         step: &mut Step<'_>,
     ) {
         let said = self.words(status, reply);
-        if reason == StopReason::RunTimeout && self.jobs[key].retries > 0 {
+        let again = (reason == StopReason::RunTimeout).then(|| self.starts_again(key, Status::Error, reply)).flatten();
+        if let Some(end) = again {
+            self.back_off(key, engine, end, step);
+        } else if reason == StopReason::RunTimeout && self.has_retries(key) {
             self.jobs[key].retries -= 1;
             self.try_elsewhere(key, engine, AttemptEnd::Failed(said), step);
         } else {

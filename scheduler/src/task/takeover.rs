@@ -169,7 +169,12 @@ impl TaskScheduler {
         job.set_timeout(metadata.timeout());
         job.set_before(metadata.retries().saturating_sub(retries));
         self.take_targets(key, &metadata.targets);
-        if self.config.scheme != Scheme::Pure {
+        if self.service(key).is_some() {
+            // Some of these are there and may have it again. That they had it at all tells which attempt is next.
+            let tried = u32::try_from(tried.len()).unwrap_or(u32::MAX);
+            let before = self.jobs[key].before().saturating_add(tried);
+            self.jobs[key].set_before(before);
+        } else if self.config.scheme != Scheme::Pure {
             self.take_tried(key, tried.iter().filter(|uuid| Some(*uuid) != engine.as_ref()));
         }
         let left = |timeout: Duration| step.now.instant + timeout.saturating_sub(waited);
@@ -253,7 +258,7 @@ impl TaskScheduler {
                 self.unassign(key);
                 self.engines.drop_ref(before);
             }
-            State::Fresh | State::Doomed => return false,
+            State::BackingOff | State::Fresh | State::Doomed => return false,
         }
         self.put_on(key, engine, step.now.instant);
         let (job, engine) = (&self.jobs[key], self.engines[engine].uuid.clone());
@@ -276,8 +281,9 @@ impl TaskScheduler {
             let special = self.jobs[key].special_mut();
             assert_eq!(special.lost, None, "a task is inherited once");
             special.lost = Some(engine);
-            special.note_attempt(Tried { engine, sent, ended: now.max(sent), end: AttemptEnd::Lost });
+            let dropped = special.note_attempt(Tried { engine, sent, ended: now.max(sent), end: AttemptEnd::Lost });
             self.engines.count_ref(engine);
+            dropped.into_iter().for_each(|engine| self.engines.drop_ref(engine));
         }
         if !self.jobs[key].blacklist().is_empty() {
             self.move_to_end(key, now);
@@ -341,7 +347,10 @@ impl TaskScheduler {
             let most = (MAX_NAMED_HELD / engines).clamp(100, MAX_NAMED_TO_ONE);
             let jobs = takeover.held.iter().take(most).map(|(_, key)| &self.jobs[*key]);
             let may_have = jobs.filter(|job| {
-                capability.serves(&self.queues[job.need].need) && job.blacklist().binary_search(&engine).is_err()
+                // A service that was begun before: the reply of an attempt that is over would be taken for one of the next. An
+                // engine that runs it says so unasked.
+                let has_ended = job.wishes().restart.is_some() && job.before() > 0;
+                !has_ended && capability.serves(&self.queues[job.need].need) && job.blacklist().binary_search(&engine).is_err()
             });
             named.extend(may_have.map(|job| job.msg_id.clone()));
         }

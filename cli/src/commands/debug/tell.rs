@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use remuda_proto::message::story::{
-    Assigned, AttemptEnd, BroadcastStory, EngineName, Finished, Forgotten, MAX_COUNTED, Obstacle, Ready, Sent, Story,
+    Assigned, AttemptEnd, BackingOff, BroadcastStory, EngineName, Finished, Forgotten, MAX_COUNTED, Obstacle, Ready, Sent, Story,
     StoryReply, TaskState, TaskStory, Told, Waiting, WaitsFor, Why,
 };
 use remuda_proto::{Date, Status};
@@ -66,6 +66,10 @@ impl Text {
         let at = format!("  {}  {:>12}  now:", clock(now), relative(now, start));
         match &task.state {
             TaskState::Waiting(waiting) => self.waiting(&at, waiting, now),
+            TaskState::BackingOff(BackingOff { since, until }) => {
+                let (long, left) = (seconds(now.0 - since.0), seconds(until.0 - now.0));
+                self.line(format_args!("{at} it is a service that ended, {long} ago, and is started again in {left}"));
+            }
             TaskState::Ready(ready) => self.ready(&at, ready, now),
             TaskState::Assigned(assigned) => self.assigned(&at, task, assigned, now),
             TaskState::Sent(sent) => self.sent(&at, sent),
@@ -172,8 +176,13 @@ impl Text {
         let long = seconds(now.0 - since.0);
         let attempt = task.tried + 1;
         let left = task.retries_left.unwrap_or(0);
-        let plural = if left == 1 { "retry" } else { "retries" };
-        self.line(format_args!("{at} {} has it, for {long}: attempt {attempt}, {left} {plural} left", name(engine)));
+        let retries = match left {
+            1 => "1 retry left".to_owned(),
+            // A service without a limit counts down from the largest number there is.
+            many if many > u32::MAX / 2 => "started again without end".to_owned(),
+            many => format!("{many} retries left"),
+        };
+        self.line(format_args!("{at} {} has it, for {long}: attempt {attempt}, {retries}", name(engine)));
         match until {
             Some(until) => {
                 self.line(format_args!(
@@ -255,6 +264,7 @@ fn events(task: &TaskStory) -> Vec<(Date, String)> {
             // Its reply is the task's, which is told of below.
             AttemptEnd::Replied => continue,
             AttemptEnd::Failed(error) => format!("failed on {engine}: {error}"),
+            AttemptEnd::Succeeded => format!("ended well on {engine}"),
             AttemptEnd::Unmet => format!("{engine} could not run it (a dependency that it checks itself was not met)"),
             AttemptEnd::Died => format!("{engine} was gone, and no reply came in time"),
             AttemptEnd::Undelivered => format!("was not sent after all: {engine} does not read (--max-unread-bytes)"),

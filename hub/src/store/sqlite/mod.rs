@@ -538,7 +538,8 @@ impl Statements {
             delivered: format!("DELETE FROM {owed} WHERE seq = (SELECT seq FROM {table} WHERE msg_id = ?)"),
             requeue: format!(
                 "UPDATE {table} SET retries = ?, \
-                 tried = CASE WHEN engine_uuid IS NULL THEN tried \
+                 tried = CASE WHEN engine_uuid IS NULL OR EXISTS (SELECT 1 \
+                              FROM json_each(coalesce(tried, '[]')) WHERE value = engine_uuid) THEN tried \
                          ELSE json_insert(coalesce(tried, '[]'), '$[#]', engine_uuid) END, \
                  engine_uuid = NULL, \
                  state = CASE WHEN received IS NULL THEN 'waiting' ELSE state END WHERE msg_id = ?"

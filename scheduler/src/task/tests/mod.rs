@@ -6,6 +6,7 @@ mod placement;
 mod recorded;
 mod reply;
 mod room;
+mod service;
 mod stopping;
 mod stranded;
 mod submission;

@@ -418,3 +418,71 @@ fn an_engine_that_was_away_when_the_controller_died_is_asked_if_it_has_a_task() 
     assert!(sent(&world.pass(REATTACH)).iter().all(|(id, _)| id != "1"), "it is back, and takes its time");
     assert_eq!(sent(&world.hear("e", &question, None)), pairs(&[("1", "e")]));
 }
+
+/// A service on record, which may be started again five times, has used up one of these, and failed on `a` then.
+fn service_on_record(engine: Option<&str>) -> Records {
+    let metadata = json!({"remuda": {"restart": {"policy": "always", "limit": 5, "backoff_ms": 100}}});
+    let records = Records::of(&["a", "b"]);
+    let content = json!({"remuda": {"process": {"argv": ["true"]}}});
+    let body = records.signer.request("t", "apply_request", &metadata, &content);
+    records.with("t", &metadata, |task| {
+        task.body = body;
+        (task.engine, task.tried, task.retries) = (engine.map(EngineUuid::from), vec!["a".into()], 4);
+    })
+}
+
+#[test]
+fn a_service_that_runs_goes_on_and_is_started_again_when_it_ends() {
+    let (mut world, _) = service_on_record(Some("a")).take_over();
+    let question = world.register("a", native(&[]));
+    assert!(sent(&world.hear("a", &question, Some(&["t"]))).is_empty(), "it runs");
+    let question = world.register("b", native(&[]));
+    assert!(sent(&world.hear("b", &question, Some(&[]))).is_empty());
+    assert!(told(&world.answer("a", "t", "error")).is_empty());
+    let out = world.pass(Duration::from_millis(100));
+    assert_eq!(sent(&out).len(), 1);
+    let TaskEffect::ToEngine { body, .. } = &out[0] else { panic!("{out:?}") };
+    let metadata: Value = serde_json::from_slice(body.metadata()).unwrap();
+    assert!(metadata["remuda"]["attempt"].as_u64() >= Some(3), "an engine may hold the reply of any before");
+    // Three more, and that is all.
+    let mut to = engine(&out);
+    for _ in 0..3 {
+        assert!(told(&world.answer(&to, "t", "error")).is_empty());
+        to = engine(&world.pass(Duration::from_secs(60)));
+    }
+    assert_eq!(told(&world.answer(&to, "t", "error")).len(), 1);
+}
+
+#[test]
+fn a_service_whose_engine_does_not_have_it_is_started_again_and_that_does_not_count() {
+    let (mut world, _) = service_on_record(Some("a")).take_over();
+    let question = world.register("a", native(&[]));
+    let out = world.hear("a", &question, Some(&[]));
+    // It is held until the other was heard, and may go to the same one again.
+    assert!(sent(&out).is_empty());
+    let question = world.register("b", native(&[]));
+    assert_eq!(asked(&question)[0].1, Vec::<String>::new(), "what it holds is of an attempt before");
+    assert_eq!(sent(&world.hear("b", &question, Some(&[]))).len(), 1);
+}
+
+#[test]
+fn a_service_between_two_attempts_is_started_once_all_were_heard() {
+    let (mut world, out) = service_on_record(None).take_over();
+    assert!(sent(&out).is_empty(), "an engine may have it");
+    let question = world.register("a", native(&[]));
+    assert_eq!(asked(&question)[0].1, Vec::<String>::new(), "what it holds is of an attempt before");
+    assert!(sent(&world.hear("a", &question, Some(&[]))).is_empty());
+    let question = world.register("b", native(&[]));
+    assert_eq!(sent(&world.hear("b", &question, Some(&[]))).len(), 1);
+    assert_eq!(world.counts(), (0, 0, 1));
+}
+
+#[test]
+fn a_service_that_was_begun_after_what_is_on_record_is_not_begun_twice() {
+    let (mut world, _) = service_on_record(None).take_over();
+    let question = world.register("b", native(&[]));
+    assert!(sent(&world.hear("b", &question, Some(&["t"]))).is_empty(), "it runs there");
+    let question = world.register("a", native(&[]));
+    assert!(sent(&world.hear("a", &question, Some(&[]))).is_empty());
+    assert_eq!((world.counts(), world.load("b")), ((0, 0, 1), 1));
+}
