@@ -7,6 +7,7 @@ pub(crate) mod engine;
 pub(crate) mod map;
 pub(crate) mod process;
 pub(crate) mod run;
+pub(crate) mod service;
 pub(crate) mod task;
 
 use std::path::PathBuf;
@@ -47,6 +48,9 @@ pub(crate) enum Command {
     /// Keep process definitions with the controller, which say how a program is run as a task; and run them.
     #[command(subcommand)]
     Process(Box<process::ProcessCommand>),
+    /// Start, list and stop services, programs that are kept running, and read their logs.
+    #[command(subcommand)]
+    Service(Box<service::ServiceCommand>),
     /// Find out what became of a task and what it waits for, and how the controller stands.
     #[command(subcommand)]
     Debug(debug::DebugCommand),

@@ -8,6 +8,7 @@ mod engine;
 mod map;
 mod process;
 mod run;
+mod service;
 mod spooled;
 mod status;
 mod task;
@@ -33,6 +34,7 @@ pub(crate) fn run(invocation: Invocation) -> Outcome {
         Command::Status(args) => status::run(&args),
         Command::Task(command) => task::run(&command),
         Command::Process(command) => process::run(&command),
+        Command::Service(command) => service::run(&command),
         Command::Debug(command) => debug::run(&command),
         Command::Cluster(command) => cluster::run(&command, &notes, is_stock),
         Command::Controller(args) => controller::run(&args, &notes),

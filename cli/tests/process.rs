@@ -267,7 +267,7 @@ fn a_program_that_fails_gives_its_exit_code_and_what_it_said() {
     slow["timeout"] = json!(0.2);
     assert_says(&run(slow), 143, &["ran for longer than it may"]);
     let service = json!({"name": "server", "exec": "sleep", "argv": ["600"], "process_type": "service"});
-    assert_says(&run(service), 1, &["`server` is a service"]);
+    assert_says(&run(service), 1, &["`server` is a service", "remuda service start server"]);
     assert_says(&cluster.process(&["run", "nothing"]), 1, &["no process definition `nothing`"]);
 }
 

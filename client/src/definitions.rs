@@ -64,6 +64,12 @@ pub enum DefinitionError {
         /// Which one.
         which: Which,
     },
+    /// The definition is that of a program which comes to an end.
+    #[error("process definition `{which}` is no service: its `process_type` is `single`")]
+    NoService {
+        /// Which one.
+        which: Which,
+    },
     /// The controller keeps a definition that this client does not understand.
     #[error("process definition `{which}` is not understood by this client")]
     Unreadable {
@@ -158,6 +164,35 @@ impl Definitions {
         Ok(self.client.load_balanced_view().with_options(options).process(process, input)?)
     }
 
+    /// Starts a service, with `input` to read each time that it is started. The task scheduler keeps it running as its
+    /// `restart` says, whether this client stays or not; it ends with [`AsyncResult::stop`], or as `restart` says. The result is
+    /// that of the last time it ran, with the last KiB that it wrote; all else is in its log ([`Client::program_output`]).
+    /// One that runs already is started beside it.
+    ///
+    /// # Errors
+    /// [`DefinitionError::NoService`] for a program that comes to an end.
+    pub async fn start(
+        &self,
+        which: impl Into<Which>,
+        input: Option<Bytes>,
+    ) -> Result<AsyncResult<ProcessResult>, DefinitionError> {
+        let record = self.get(which.into()).await?;
+        self.start_record(&record, input)
+    }
+
+    /// Starts a service whose definition was looked at, as [`Self::start`] does.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_record(
+        &self,
+        record: &DefinitionRecord,
+        input: Option<Bytes>,
+    ) -> Result<AsyncResult<ProcessResult>, DefinitionError> {
+        let (process, options) = service(record)?;
+        Ok(self.client.load_balanced_view().with_options(options).process(process, input)?)
+    }
+
     async fn one(&self, request: &DefinitionRequest) -> Result<DefinitionRecord, DefinitionError> {
         Ok(self.ask::<DefinitionReply>(request).await?.definition)
     }
@@ -181,22 +216,52 @@ impl Definitions {
 /// # Errors
 /// When the definition is that of a service, or not understood.
 pub fn task(record: &DefinitionRecord) -> Result<(ProcessTask, TaskOptions), DefinitionError> {
-    let which = record.name().map_or(Which::Id(record.id), |name| Which::Name(name.to_owned()));
-    let read = Definition::read(&Value::Object(record.definition.clone()));
-    let definition = read.map_err(|source| DefinitionError::Unreadable { which: which.clone(), source })?;
+    let which = called(record);
+    let definition = read(record)?;
     if definition.process_type() == ProcessType::Service {
         return Err(DefinitionError::Service { which });
     }
+    Ok(submission(&definition, which.to_string()))
+}
+
+/// The program of a service, and the options of the task that keeps it running; its label is [`SERVICE_LABEL`] and the
+/// definition's name, or its id.
+///
+/// # Errors
+/// When the definition is not that of a service, or not understood.
+pub fn service(record: &DefinitionRecord) -> Result<(ProcessTask, TaskOptions), DefinitionError> {
+    let which = called(record);
+    let definition = read(record)?;
+    if definition.process_type() != ProcessType::Service {
+        return Err(DefinitionError::NoService { which });
+    }
+    Ok(submission(&definition, format!("{SERVICE_LABEL}{which}")))
+}
+
+/// How the labels of tasks begin that are services. What follows is the name of the definition, or its id.
+pub const SERVICE_LABEL: &str = "service:";
+
+fn called(record: &DefinitionRecord) -> Which {
+    record.name().map_or(Which::Id(record.id), |name| Which::Name(name.to_owned()))
+}
+
+fn read(record: &DefinitionRecord) -> Result<Definition, DefinitionError> {
+    let read = Definition::read(&Value::Object(record.definition.clone()));
+    read.map_err(|source| DefinitionError::Unreadable { which: called(record), source })
+}
+
+fn submission(definition: &Definition, label: String) -> (ProcessTask, TaskOptions) {
     let task = definition.task();
     let options = TaskOptions {
-        label: Some(Value::from(which.to_string())),
+        label: Some(Value::from(label)),
         run_timeout: task.run_timeout,
         needs: task.needs,
         retries: task.retries,
         priority: task.priority,
+        restart: task.restart,
         ..TaskOptions::default()
     };
-    Ok((task.process, options))
+    (task.process, options)
 }
 
 /// What a controller says no with.
@@ -221,6 +286,22 @@ fn refused(request: &DefinitionRequest, source: Box<RemoteError>) -> DefinitionE
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_service_is_no_task_and_a_task_no_service() {
+        let record = |definition: Value| -> DefinitionRecord {
+            let record = json!({"id": 3, "definition": definition, "created": "2026-11-22T10:00:00Z", "updated": "2026-11-22T10:00:00Z"});
+            serde_json::from_value(record).unwrap()
+        };
+        let web = record(json!({"name": "web", "exec": "x", "process_type": "service"}));
+        let (process, options) = service(&web).unwrap();
+        assert_eq!(options.label, Some(json!("service:web")));
+        assert!(options.restart.is_some() && process.log_bytes.is_some());
+        assert!(matches!(task(&web), Err(DefinitionError::Service { .. })));
+        let job = record(json!({"exec": "x"}));
+        assert_eq!(task(&job).unwrap().1.label, Some(json!("3")));
+        assert!(matches!(service(&job), Err(DefinitionError::NoService { .. })));
+    }
 
     #[test]
     fn what_a_controller_says_no_with_is_told_apart() {

@@ -13,6 +13,9 @@ use crate::query;
 /// A part of what a program wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputPart {
+    /// Where it begins, in bytes from the start: where it was asked for, or later if what was before is kept no more (of a
+    /// service only).
+    pub offset: u64,
     /// The bytes; none if there are no more so far.
     pub bytes: Bytes,
     /// Whether the program has ended: then an empty part is the end.
@@ -44,7 +47,7 @@ impl Client {
             Outcome::Reply(reply) => reply.body.buffer(0).unwrap_or_default(),
             _ => Bytes::new(),
         };
-        Ok(OutputPart { bytes, ended: reply.ended })
+        Ok(OutputPart { offset: reply.offset.unwrap_or(offset), bytes, ended: reply.ended })
     }
 
     /// Tells an engine that what a program wrote is needed no more, beyond what is in its result.

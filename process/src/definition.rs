@@ -6,6 +6,7 @@ use std::time::Duration;
 use remuda_proto::Map;
 use remuda_proto::message::native::{ChunkSize, Limits, ProcessTask, ProgramInput, ProgramOutput};
 use remuda_proto::message::needs::Needs;
+use remuda_proto::message::restart::{self, RestartPolicy};
 use serde_json::{Value, json};
 
 use crate::problem::Problems;
@@ -13,6 +14,9 @@ use crate::read;
 
 /// How many bytes an adapter writes at a time, unless it says otherwise.
 pub const DEFAULT_CHUNK_BYTES: ChunkSize = NonZeroU32::new(65_536).expect("more than 0");
+
+/// How much is kept of what a service writes to stdout, and of what it writes to stderr, on each engine that it runs on.
+pub const LOG_BYTES: u64 = 16 * 1024 * 1024;
 
 /// How a program is run as a task. Made by [`Definition::read`] alone, so that it always makes sense.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,17 +85,10 @@ pub struct Restart {
     pub limit: Option<u32>,
     /// How long after its end, in seconds, if that is said.
     pub backoff_s: Option<f64>,
-}
-
-/// When a service that has ended is started again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RestartPolicy {
-    /// Never.
-    Never,
-    /// When it failed.
-    OnFailure,
-    /// Always.
-    Always,
+    /// How long that becomes at most, in seconds, if that is said.
+    pub max_backoff_s: Option<f64>,
+    /// How long it has to run at a time for the next pause to be the first one again, in seconds, if that is said.
+    pub reset_after_s: Option<f64>,
 }
 
 /// A definition as a task: the program, and what the task is to be submitted with.
@@ -107,6 +104,8 @@ pub struct DefinedTask {
     pub retries: u32,
     /// Its priority.
     pub priority: i32,
+    /// How it is kept running; of a service only.
+    pub restart: Option<restart::Restart>,
 }
 
 impl Definition {
@@ -149,6 +148,7 @@ impl Definition {
             Some(OutputAdapter::FileAppend) => Some(ProgramOutput::GrowingFile),
             Some(OutputAdapter::Pipe) => Some(ProgramOutput::Pipe),
         };
+        let is_service = self.process_type() == ProcessType::Service;
         let process = ProcessTask {
             argv: std::iter::once(&self.exec).chain(&self.argv).cloned().collect(),
             env: self.environment.clone(),
@@ -156,6 +156,7 @@ impl Definition {
             input,
             output,
             limits: self.limits,
+            log_bytes: is_service.then_some(LOG_BYTES),
             ..ProcessTask::default()
         };
         let needs = self.needs.clone();
@@ -168,6 +169,7 @@ impl Definition {
             },
             retries: self.retries,
             priority: self.priority,
+            restart: is_service.then(|| self.restart.map_or_else(Restart::default_settings, Restart::settings)),
         }
     }
 
@@ -268,6 +270,26 @@ impl OutputAdapter {
 }
 
 impl Restart {
+    /// What the task scheduler is told.
+    fn settings(self) -> restart::Restart {
+        let ms = |seconds: Option<f64>, default: u64| {
+            let time = seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
+            time.map_or(default, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+        };
+        restart::Restart {
+            policy: self.policy,
+            limit: self.limit,
+            backoff_ms: ms(self.backoff_s, restart::Restart::DEFAULT_BACKOFF_MS),
+            max_backoff_ms: ms(self.max_backoff_s, restart::Restart::DEFAULT_MAX_BACKOFF_MS),
+            reset_after_ms: ms(self.reset_after_s, restart::Restart::DEFAULT_RESET_AFTER_MS),
+        }
+    }
+
+    /// Those of a service that does not say.
+    fn default_settings() -> restart::Restart {
+        restart::Restart::new(RestartPolicy::OnFailure)
+    }
+
     fn to_json(self) -> Value {
         let mut map = json!({"policy": self.policy.name()});
         if let Some(limit) = self.limit {
@@ -276,19 +298,12 @@ impl Restart {
         if let Some(backoff_s) = self.backoff_s {
             map["backoff"] = number(backoff_s);
         }
-        map
-    }
-}
-
-impl RestartPolicy {
-    pub(crate) const ALL: [Self; 3] = [Self::Never, Self::OnFailure, Self::Always];
-
-    /// As it is written.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Never => "never",
-            Self::OnFailure => "on-failure",
-            Self::Always => "always",
+        if let Some(max_backoff_s) = self.max_backoff_s {
+            map["max_backoff"] = number(max_backoff_s);
         }
+        if let Some(reset_after_s) = self.reset_after_s {
+            map["reset_after"] = number(reset_after_s);
+        }
+        map
     }
 }

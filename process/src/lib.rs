@@ -9,6 +9,7 @@ mod problem;
 mod read;
 
 pub use definition::{
-    DEFAULT_CHUNK_BYTES, DefinedTask, Definition, InputAdapter, OutputAdapter, ProcessType, Restart, RestartPolicy,
+    DEFAULT_CHUNK_BYTES, DefinedTask, Definition, InputAdapter, LOG_BYTES, OutputAdapter, ProcessType, Restart,
 };
 pub use problem::{Problem, Problems};
+pub use remuda_proto::message::restart::RestartPolicy;

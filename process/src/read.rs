@@ -5,9 +5,10 @@ use std::num::{NonZeroU16, NonZeroU32};
 use remuda_proto::Map as Ordered;
 use remuda_proto::message::native::{ChunkSize, Limits};
 use remuda_proto::message::needs::{Amount, CPUS, LABEL, Needs};
+use remuda_proto::message::restart::RestartPolicy;
 use serde_json::{Map, Value};
 
-use crate::definition::{Definition, InputAdapter, OutputAdapter, ProcessType, Restart, RestartPolicy};
+use crate::definition::{Definition, InputAdapter, OutputAdapter, ProcessType, Restart};
 use crate::problem::{Problem, Problems};
 
 const KEYS: [&str; 15] = [
@@ -364,12 +365,15 @@ impl Reader {
     fn restart(&mut self, value: &Value) -> Option<Restart> {
         const AT: &str = "restart";
         let map = self.map(AT, value, "give a map: {\"policy\": \"on-failure\"}")?;
-        self.known(AT, map, &["policy", "limit", "backoff"]);
+        self.known(AT, map, &["policy", "limit", "backoff", "max_backoff", "reset_after"]);
         let given = |key: &str| map.get(key).filter(|value| !value.is_null());
         let limit = given("limit").and_then(|value| self.count("restart.limit", value));
         let backoff_s = given("backoff").and_then(|value| self.seconds("restart.backoff", value, Least::Zero));
+        let mut seconds =
+            |key: &str| given(key).and_then(|value| self.seconds(&path(AT, key), value, Least::Zero));
+        let (max_backoff_s, reset_after_s) = (seconds("max_backoff"), seconds("reset_after"));
         let policy = self.kind(AT, map, "policy", &RestartPolicy::ALL, RestartPolicy::name)?;
-        Some(Restart { policy, limit, backoff_s })
+        Some(Restart { policy, limit, backoff_s, max_backoff_s, reset_after_s })
     }
 
     /// Notes what makes no sense together. What could not be read is taken for right: it has its own note.
@@ -416,6 +420,9 @@ impl Reader {
                         "output_adapter.output_type",
                         format!("is `{}`, and a service has no result: use `stdout`", output.name()),
                     );
+                }
+                if definition.retries > 0 {
+                    self.note("retries", "is not for services, which are started again: give a `limit` in `restart`");
                 }
             }
         }

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use remuda_process::{Definition, ProcessType};
+use remuda_process::{Definition, LOG_BYTES, ProcessType, RestartPolicy};
 use remuda_proto::message::native::{ProgramInput, ProgramOutput};
 use serde_json::{Map, Value, json};
 
@@ -62,7 +62,7 @@ fn definition() -> impl Strategy<Value = Value> {
     let restart = prop_oneof![
         Just(json!({"policy": "never"})),
         Just(json!({"policy": "on-failure", "limit": 3, "backoff": 0.5})),
-        Just(json!({"policy": "always", "backoff": 0}))
+        Just(json!({"policy": "always", "backoff": 0, "max_backoff": 1.5, "reset_after": 60}))
     ];
     let first = (
         optional("[a-z][a-z0-9_.-]{0,8}".prop_map(Value::from)),
@@ -100,6 +100,10 @@ fn definition() -> impl Strategy<Value = Value> {
 
 /// Has files named where there are files, and makes a service of what is to be started again.
 fn make_agree(map: &mut Map<String, Value>, restart: Option<Value>) {
+    if map.get("process_type").is_some() && restart.is_some() {
+        // A service is started again in another way.
+        map.shift_remove("retries");
+    }
     if let Some(restart) = restart.filter(|_| map.contains_key("process_type")) {
         map["process_type"] = json!("service");
         map.shift_remove("output_adapter");
@@ -191,4 +195,21 @@ fn each_adapter_is_one_of_the_engine() {
         let value = json!({"exec": "x", "argv": [argument], "output_adapter": {"output_type": kind}});
         assert_eq!(Definition::read(&value).unwrap().task().process.output, output);
     }
+}
+
+#[test]
+fn a_service_is_kept_running_as_it_says() {
+    let task = |restart: Value| {
+        let definition = json!({"exec": "x", "process_type": "service", "restart": restart});
+        Definition::read(&definition).unwrap().task()
+    };
+    let said = task(json!({"policy": "always", "limit": 3, "backoff": 0.5, "max_backoff": 8, "reset_after": 2}));
+    let restart = said.restart.unwrap();
+    assert_eq!((restart.policy, restart.limit), (RestartPolicy::Always, Some(3)));
+    assert_eq!((restart.backoff_ms, restart.max_backoff_ms, restart.reset_after_ms), (500, 8_000, 2_000));
+    assert_eq!(said.process.log_bytes, Some(LOG_BYTES));
+    let unsaid = task(Value::Null).restart.unwrap();
+    assert_eq!((unsaid.policy, unsaid.limit, unsaid.backoff_ms), (RestartPolicy::OnFailure, None, 1_000));
+    let single = Definition::read(&json!({"exec": "x"})).unwrap().task();
+    assert_eq!((single.restart, single.process.log_bytes), (None, None));
 }

@@ -101,6 +101,12 @@ fn what_is_wrong_is_named_by_its_key() {
             "restart.backoff",
             "0 or more",
         ),
+        (
+            json!({"exec": "x", "process_type": "service", "restart": {"policy": "always", "max_backoff": "1"}}),
+            "restart.max_backoff",
+            "seconds",
+        ),
+        (json!({"exec": "x", "process_type": "service", "retries": 1}), "retries", "`limit`"),
         (service("file_argv"), "output_adapter.output_type", "`stdout`"),
         (
             json!({"exec": "x", "argv": ["${input_file}"], "cwd": "${input_file}", "input_adapter": {"input_type": "file_argv"}}),

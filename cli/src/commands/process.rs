@@ -84,7 +84,7 @@ fn check(args: &CheckArgs) -> Outcome {
 }
 
 /// A client of the controller in this place.
-async fn client(args: &ControllerPlaceArgs) -> Result<Client, Failure> {
+pub(super) async fn client(args: &ControllerPlaceArgs) -> Result<Client, Failure> {
     connect(&args.place, args.timeout).await
 }
 
@@ -115,7 +115,7 @@ fn read(file: &Path) -> Result<Map<String, Value>, Failure> {
 }
 
 /// All that is in a file, or on stdin.
-fn bytes_of(file: &Path) -> Result<Vec<u8>, Failure> {
+pub(super) fn bytes_of(file: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let done = if file == Path::new("-") {
         io::stdin().lock().read_to_end(&mut bytes).map(drop)
@@ -133,15 +133,22 @@ fn shown(file: &Path) -> String {
 }
 
 /// A definition, by its id and its name.
-fn called(record: &DefinitionRecord) -> String {
+pub(super) fn called(record: &DefinitionRecord) -> String {
     record.name().map_or_else(|| record.id.to_string(), |name| format!("{} (`{name}`)", record.id))
 }
 
 /// What went wrong, and what to do.
-fn failed(error: DefinitionError) -> Failure {
+pub(super) fn failed(error: DefinitionError) -> Failure {
     let hint = match &error {
         DefinitionError::NotFound { which: Which::Id(_) | Which::Name(_) } => "`remuda process list` shows all",
-        DefinitionError::Service { .. } => "give a definition with `\"process_type\": \"single\"`",
+        DefinitionError::Service { which } => {
+            let hint = format!("`remuda service start {which}` starts it, and keeps it running");
+            return Failure::new(error).hint(hint);
+        }
+        DefinitionError::NoService { which } => {
+            let hint = format!("`remuda process run {which}` runs it once");
+            return Failure::new(error).hint(hint);
+        }
         DefinitionError::Unsupported => "start Remuda's own controller: `remuda controller`",
         DefinitionError::Wrong { .. } => "`docs/process.md` has all keys",
         _ => return Failure::new(error),
@@ -149,7 +156,7 @@ fn failed(error: DefinitionError) -> Failure {
     Failure::new(error).hint(hint)
 }
 
-fn print(line: &str) -> Result<(), Failure> {
+pub(super) fn print(line: &str) -> Result<(), Failure> {
     use io::Write;
     writeln!(io::stdout().lock(), "{line}")?;
     Ok(())

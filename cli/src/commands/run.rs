@@ -73,6 +73,7 @@ fn task(args: &RunArgs) -> Result<ProcessTask, Failure> {
             file_bytes: args.max_file_size.map(|bytes| bytes as u64),
         },
         spool: true,
+        log_bytes: None,
     })
 }
 

@@ -32,7 +32,7 @@ impl Spooled<'_> {
                 return Ok(());
             }
             to.write_all(&part.bytes)?;
-            *at += part.bytes.len() as u64;
+            *at = part.offset + part.bytes.len() as u64;
         }
     }
 

@@ -18,6 +18,8 @@ use super::{say, unless_nobody_reads};
 use crate::args::task::TaskCommand;
 use crate::failure::Outcome;
 
+pub(super) use source::failed as asked_in_vain;
+
 pub(crate) fn run(command: &TaskCommand) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     unless_nobody_reads(runtime.block_on(async {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use remuda_proto::message::metadata::TaskMetadata;
 use remuda_proto::message::native::ProcessTask;
 use remuda_proto::message::needs::Needs;
+use remuda_proto::message::restart::Restart;
 use remuda_proto::{Dependency, EngineId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -45,6 +46,9 @@ pub struct TaskOptions {
     /// Whether a native engine saves itself the word that it begins and ends, which only the end of
     /// [`AsyncResult::output`](crate::AsyncResult) needs: it costs as much as the rest of a small task.
     pub quiet: bool,
+    /// What makes a service of it: the task scheduler starts it again when it ends, and moves it when its engine dies. Then
+    /// `retries` have no meaning.
+    pub restart: Option<Restart>,
 }
 
 /// Submits tasks to the task scheduler. Cheap to clone.
@@ -211,6 +215,7 @@ impl LoadBalancedView {
         metadata.extras.fail_unplaceable = options.fail_unplaceable;
         metadata.extras.retry_anywhere = options.retry_anywhere;
         metadata.extras.quiet = options.quiet;
+        metadata.extras.restart = options.restart;
         metadata.extras.set_run_timeout(options.run_timeout);
         metadata.set_retries(options.retries);
         metadata.set_timeout(options.timeout);

@@ -343,7 +343,7 @@ pub(super) fn id_of(record: &Record) -> Option<MsgId> {
 }
 
 /// What went wrong with a question.
-pub(super) fn failed(error: QueryError) -> Failure {
+pub(in crate::commands) fn failed(error: QueryError) -> Failure {
     match error {
         QueryError::Refused { source, .. } => refused(&source),
         other => Failure::new(other),
