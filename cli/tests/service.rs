@@ -45,7 +45,8 @@ impl Cluster {
     /// Keeps the definition of a service.
     fn define(&self, name: &str, script: &str, restart: &Value) {
         let file = self.place.folder().join("definition.json");
-        let definition = json!({"name": name, "exec": "sh", "argv": ["-c", script], "process_type": "service", "restart": restart});
+        let definition =
+            json!({"name": name, "exec": "sh", "argv": ["-c", script], "process_type": "service", "restart": restart});
         fs::write(&file, definition.to_string()).unwrap();
         says(&self.run(&["process", "create", file.to_str().unwrap()]), 0, &["is kept"]);
     }
@@ -114,7 +115,10 @@ fn a_service_runs_until_it_is_stopped_and_goes_with_what_it_started() {
     let starts = cluster.has_lines("starts", 1);
     let service = cluster.is("running");
     assert_eq!((&service["name"], &service["task"], &service["engine"]["id"]), (&json!("web"), &json!(id), &json!(0)));
-    assert_eq!((&service["restarts"], &service["limit"], &service["last_exit"]), (&json!(0), &Value::Null, &Value::Null));
+    assert_eq!(
+        (&service["restarts"], &service["limit"], &service["last_exit"]),
+        (&json!(0), &Value::Null, &Value::Null)
+    );
     says(&cluster.run(&["service", "list"]), 0, &["NAME", "web", "running"]);
     wait_for("what it wrote", || cluster.run(&["service", "logs", "web"]).stdout == "hello\n");
     says(&cluster.run(&["service", "start", "1"]), 1, &["`web` is running already", &id, "--another"]);

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 pub use remuda_proto::message::definition::{DefinitionRecord, Which};
+pub use remuda_proto::message::restart::SERVICE_LABEL;
 
 use crate::client::Client;
 use crate::error::{QueryError, SubmitError};
@@ -237,9 +238,6 @@ pub fn service(record: &DefinitionRecord) -> Result<(ProcessTask, TaskOptions), 
     }
     Ok(submission(&definition, format!("{SERVICE_LABEL}{which}")))
 }
-
-/// How the labels of tasks begin that are services. What follows is the name of the definition, or its id.
-pub const SERVICE_LABEL: &str = "service:";
 
 fn called(record: &DefinitionRecord) -> Which {
     record.name().map_or(Which::Id(record.id), |name| Which::Name(name.to_owned()))

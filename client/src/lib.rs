@@ -67,6 +67,7 @@ pub use program_output::OutputPart;
 pub use remuda_proto::message::content::ProgramStream;
 pub use remuda_proto::message::native::{Limits, ProcessOutcome, ProcessTask, ProgramInput, ProgramOutput, StopReason};
 pub use remuda_proto::message::needs::{Amount, Needs, NeedsError};
+pub use remuda_proto::message::restart::{Restart, RestartPolicy};
 pub use remuda_proto::{Dependency, EngineId, EngineUuid, MsgId, RemoteError};
 pub use reply::{ExecuteResult, MapError, Metadata, ProcessFailed, ProcessResult};
 #[cfg(feature = "io")]

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU32;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -81,11 +82,11 @@ impl Spool {
         &self,
         msg_id: &MsgId,
         stream: ProgramStream,
-        log_bytes: Option<u64>,
+        log_bytes: Option<NonZeroU32>,
     ) -> io::Result<Arc<SpoolFile>> {
         let first = Piece { from: 0, file: Arc::new(tempfile::tempfile_in(&self.0.folder)?) };
         let pieces = Pieces { files: VecDeque::from([first]), len: 0, in_line: false };
-        let limit = log_bytes.map(|bytes| bytes.max(MIN_LOG_BYTES));
+        let limit = log_bytes.map(|bytes| u64::from(bytes.get().max(MIN_LOG_BYTES)));
         let file = Arc::new(SpoolFile { pieces: Mutex::new(pieces), limit, shared: Arc::clone(&self.0) });
         let mut tasks = self.lock();
         let files = tasks.entry(msg_id.clone()).or_default();
@@ -274,23 +275,25 @@ mod tests {
         assert_eq!(spool.0.used.load(Ordering::Relaxed), 0);
     }
 
+    const LEAST: u64 = MIN_LOG_BYTES as u64;
+
     #[test]
     fn a_log_keeps_its_end_and_goes_on_in_the_next_attempt() {
         let folder = tempfile::tempdir().unwrap();
         let spool = Spool::new(folder.path().to_owned(), 1 << 30);
-        let create = || spool.create(&"t".into(), ProgramStream::Stdout, Some(1)).unwrap();
+        let create = || spool.create(&"t".into(), ProgramStream::Stdout, Some(NonZeroU32::MIN)).unwrap();
         let file = create();
         let line = |number: u64| format!("{number:>1023}\n").into_bytes();
         for number in 0..5_000 {
             assert_eq!(file.append(&line(number)).unwrap(), 1024);
         }
         let kept = spool.0.used.load(Ordering::Relaxed);
-        assert!((MIN_LOG_BYTES * 3 / 4..=MIN_LOG_BYTES).contains(&kept), "{kept}");
+        assert!((LEAST * 3 / 4..=LEAST).contains(&kept), "{kept}");
         let begin = 5_000 * 1024 - kept;
         let part = spool.read(&part("t", 5, 3000)).unwrap();
         assert_eq!(part.from, Some(begin));
         assert_eq!(part.bytes[..1024], line(begin / 1024), "what was before is not kept");
-        for offset in [begin, begin + MIN_LOG_BYTES / 4 - 1000, 4_999 * 1024] {
+        for offset in [begin, begin + LEAST / 4 - 1000, 4_999 * 1024] {
             let asked = self::part("t", offset, 2048);
             let part = spool.read(&asked).unwrap();
             let all: Vec<u8> = (offset / 1024..5_000).take(4).flat_map(line).collect();
@@ -312,8 +315,8 @@ mod tests {
 
     #[test]
     fn a_log_for_which_there_is_no_room_loses_its_beginning() {
-        let spool = Spool::new(std::env::temp_dir(), MIN_LOG_BYTES / 2);
-        let file = spool.create(&"t".into(), ProgramStream::Stdout, Some(1)).unwrap();
+        let spool = Spool::new(std::env::temp_dir(), LEAST / 2);
+        let file = spool.create(&"t".into(), ProgramStream::Stdout, Some(NonZeroU32::MIN)).unwrap();
         let bytes = vec![b'x'; 64 * 1024];
         for _ in 0..100 {
             assert_eq!(file.append(&bytes).unwrap(), bytes.len());

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use remuda_proto::message::content::{RecordSize, Stream};
+use remuda_proto::message::metadata::TaskMetadata;
+use remuda_proto::message::restart::SERVICE_LABEL;
 use remuda_proto::message::{MsgType, Status};
 use remuda_proto::monitor::Queue;
 use remuda_proto::{Body, Date, EngineUuid, Identity, MsgId, Packer};
@@ -216,6 +218,17 @@ impl TaskRecord {
     /// When it ended.
     pub fn completed(&self) -> Option<Date> {
         self.outcome.as_ref().map(Outcome::completed)
+    }
+
+    /// Whether it is a service that was not stopped: it may live much longer than all that comes after it.
+    pub(crate) fn is_live_service(&self) -> bool {
+        let has_label = || {
+            let [label] = self.packer.texts(self.request.metadata(), ["label"]);
+            label.is_some_and(|label| label.starts_with(SERVICE_LABEL))
+        };
+        self.outcome.is_none()
+            && has_label()
+            && TaskMetadata::read(self.packer, &self.request).is_ok_and(|metadata| metadata.extras.restart.is_some())
     }
 
     /// What it says of itself, all read at once.

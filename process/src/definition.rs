@@ -16,7 +16,7 @@ use crate::read;
 pub const DEFAULT_CHUNK_BYTES: ChunkSize = NonZeroU32::new(65_536).expect("more than 0");
 
 /// How much is kept of what a service writes to stdout, and of what it writes to stderr, on each engine that it runs on.
-pub const LOG_BYTES: u64 = 16 * 1024 * 1024;
+pub const LOG_BYTES: NonZeroU32 = NonZeroU32::new(16 * 1024 * 1024).expect("more than 0");
 
 /// How a program is run as a task. Made by [`Definition::read`] alone, so that it always makes sense.
 #[derive(Clone, Debug, PartialEq)]

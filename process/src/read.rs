@@ -369,8 +369,7 @@ impl Reader {
         let given = |key: &str| map.get(key).filter(|value| !value.is_null());
         let limit = given("limit").and_then(|value| self.count("restart.limit", value));
         let backoff_s = given("backoff").and_then(|value| self.seconds("restart.backoff", value, Least::Zero));
-        let mut seconds =
-            |key: &str| given(key).and_then(|value| self.seconds(&path(AT, key), value, Least::Zero));
+        let mut seconds = |key: &str| given(key).and_then(|value| self.seconds(&path(AT, key), value, Least::Zero));
         let (max_backoff_s, reset_after_s) = (seconds("max_backoff"), seconds("reset_after"));
         let policy = self.kind(AT, map, "policy", &RestartPolicy::ALL, RestartPolicy::name)?;
         Some(Restart { policy, limit, backoff_s, max_backoff_s, reset_after_s })

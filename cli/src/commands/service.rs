@@ -104,6 +104,10 @@ async fn stop(args: &StopArgs) -> Outcome {
         }
         meant.extend(some);
     }
+    if services.client.engines().is_empty() {
+        return Err(Failure::new(anyhow::anyhow!("no engine is registered, and word to stop goes by way of one"))
+            .hint("start one and try again: a service that waits for an engine may run there for a moment"));
+    }
     let ids: Vec<_> = meant.iter().map(|service| service.msg_id.clone()).collect();
     services.client.stop(&ids, Targets::All).await?;
     let ended = async {

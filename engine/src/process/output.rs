@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -71,7 +72,7 @@ pub(super) struct Kept {
     /// Whether no more goes to the file, since it is full.
     full: bool,
     /// Of a log ([`ProcessTask::log_bytes`](remuda_proto::message::native::ProcessTask::log_bytes)), how much of it is kept.
-    log_bytes: Option<u64>,
+    log_bytes: Option<NonZeroU32>,
     /// Where this attempt begins in the file. Above 0 in a log only.
     begin: u64,
     dropped: u64,

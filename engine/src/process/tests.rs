@@ -508,7 +508,7 @@ fn nothing_starts_once_the_engine_ends() {
 #[test]
 fn a_log_has_all_attempts_and_the_reply_the_end_of_its_own() {
     let world = World::new(KEPT_BYTES);
-    let log = |script: &str| ProcessTask { log_bytes: Some(1), ..sh(script) };
+    let log = |script: &str| ProcessTask { log_bytes: Some(std::num::NonZeroU32::MIN), ..sh(script) };
     let told = world.tell(&log("echo one; printf oops >&2; exit 3"), None);
     assert_eq!((told.ended().1, told.ended().2), (&b"one\n"[..], &b"oops"[..]));
     assert!(told.text.is_empty(), "it is for those who ask: {:?}", told.text);

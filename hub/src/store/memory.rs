@@ -90,7 +90,15 @@ impl MemoryStore {
             drop = drop.max(fits.unwrap_or(self.records.len()));
         }
         if drop > 0 {
-            let culled: usize = self.records.drain(..drop).map(|(_, record)| record.size_bytes()).sum();
+            let mut culled = 0;
+            self.records.retain(|_, record| {
+                let stays = drop == 0 || record.is_live_service();
+                if !stays {
+                    drop -= 1;
+                    culled += record.size_bytes();
+                }
+                stays
+            });
             self.size_bytes -= culled;
         }
     }
@@ -214,5 +222,35 @@ impl TaskStore for MemoryStore {
         for (msg_id, record) in &self.records {
             assert_eq!(*msg_id, record.msg_id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use remuda_proto::monitor::Queue;
+    use remuda_proto::{Date, Key, Packer, Session};
+    use serde_json::json;
+
+    use super::*;
+    use crate::record::TaskRecord;
+
+    #[test]
+    fn a_service_that_runs_outlives_what_comes_after_it() {
+        let session = Session::new("s".into(), "u", Key::new(""), Packer::Json, 1);
+        let mut store = MemoryStore::new(Limits { records: 10, size_bytes: 1 << 20, cull_fraction: 0.1 });
+        let mut add = |id: &str, metadata: serde_json::Value| {
+            let parts = [&json!({"msg_id": id}), &json!({}), &metadata, &json!({})].map(ToString::to_string);
+            let body = session.sign_parts([0, 1, 2, 3].map(|at: usize| parts[at].as_bytes()), []);
+            let record = TaskRecord::new(id.into(), Packer::Json, Queue::Task, body, Date(0));
+            store.write(Write::Add(Box::new(record)));
+            (store.len(), store.records.contains_key("service"), store.records.contains_key("alike"))
+        };
+        add("service", json!({"label": "service:web", "remuda": {"restart": {"policy": "always"}}}));
+        assert_eq!(add("alike", json!({"label": "service:web"})), (2, true, true));
+        for number in 0..100 {
+            let (len, service, _) = add(&format!("{number}"), json!({}));
+            assert!(len <= 10 && service, "after {number}");
+        }
+        assert!(!add("last", json!({})).2, "a label alone keeps nothing");
     }
 }

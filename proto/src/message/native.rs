@@ -67,11 +67,11 @@ pub struct ProcessTask {
     /// never less than [`MIN_LOG_BYTES`] is counted), of all attempts on an engine one after the other. The reply has only
     /// the last few KiB, and nothing is told as it comes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub log_bytes: Option<u64>,
+    pub log_bytes: Option<std::num::NonZeroU32>,
 }
 
 /// The least [`ProcessTask::log_bytes`] that is done.
-pub const MIN_LOG_BYTES: u64 = 1024 * 1024;
+pub const MIN_LOG_BYTES: u32 = 1024 * 1024;
 
 /// What a program reads. But for [`Self::HostFile`] it is the last buffer of the request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

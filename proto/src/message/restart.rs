@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// How the labels of services begin that are made of process definitions. What follows is the name of the definition, or its
+/// id.
+pub const SERVICE_LABEL: &str = "service:";
+
 /// When a task that has ended by itself is started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

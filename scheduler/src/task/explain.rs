@@ -1,8 +1,9 @@
 //! What tasks wait for, for people who ask: nothing here changes anything.
 
 use remuda_proto::message::story::{
-    Assigned, Attempt, AttemptEnd, BackingOff, EngineLoad, EngineName, EngineState, Explanation, Forgotten, Known as Told,
-    LiveTask, MAX_COUNTED, MAX_NAMED, Obstacle, QueueState, Ready, SchedulerState, TaskState, Waiting, WaitsFor, Why,
+    Assigned, Attempt, AttemptEnd, BackingOff, EngineLoad, EngineName, EngineState, Explanation, Forgotten,
+    Known as Told, LiveTask, MAX_COUNTED, MAX_NAMED, Obstacle, QueueState, Ready, SchedulerState, TaskState, Waiting,
+    WaitsFor, Why,
 };
 use remuda_proto::monitor::Monitor;
 use remuda_proto::{MsgId, Now};

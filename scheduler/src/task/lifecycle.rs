@@ -271,8 +271,7 @@ impl TaskScheduler {
             let goes_on = is_service || job.retries > 0;
             if job.inherited {
                 scheduler.lose(key, engine, step.now.instant);
-            } else if let Some(stopping) =
-                stopping.filter(|stopping| stopping.reason == StopReason::Asked || !goes_on)
+            } else if let Some(stopping) = stopping.filter(|stopping| stopping.reason == StopReason::Asked || !goes_on)
             {
                 let (uuid, said) = (scheduler.engines[engine].uuid.clone(), scheduler.last_words(&stopping));
                 scheduler.doom(key, Failure::Stopped(stopping.reason, uuid, said));

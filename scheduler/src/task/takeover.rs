@@ -350,7 +350,9 @@ impl TaskScheduler {
                 // A service that was begun before: the reply of an attempt that is over would be taken for one of the next. An
                 // engine that runs it says so unasked.
                 let has_ended = job.wishes().restart.is_some() && job.before() > 0;
-                !has_ended && capability.serves(&self.queues[job.need].need) && job.blacklist().binary_search(&engine).is_err()
+                !has_ended
+                    && capability.serves(&self.queues[job.need].need)
+                    && job.blacklist().binary_search(&engine).is_err()
             });
             named.extend(may_have.map(|job| job.msg_id.clone()));
         }

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use remuda_proto::message::story::{
-    Assigned, AttemptEnd, BackingOff, BroadcastStory, EngineName, Finished, Forgotten, MAX_COUNTED, Obstacle, Ready, Sent, Story,
-    StoryReply, TaskState, TaskStory, Told, Waiting, WaitsFor, Why,
+    Assigned, AttemptEnd, BackingOff, BroadcastStory, EngineName, Finished, Forgotten, MAX_COUNTED, Obstacle, Ready,
+    Sent, Story, StoryReply, TaskState, TaskStory, Told, Waiting, WaitsFor, Why,
 };
 use remuda_proto::{Date, Status};
 use serde_json::Value;

@@ -8,7 +8,8 @@ const FIRST: Duration = Duration::from_millis(100);
 
 /// A service that is started again after 100 ms, then 200 ms, then 250 ms at most; from the start after 10 s that went well.
 fn service(policy: &str, limit: Option<u32>) -> Value {
-    let restart = json!({"policy": policy, "limit": limit, "backoff_ms": 100, "max_backoff_ms": 250, "reset_after_ms": 10_000});
+    let restart =
+        json!({"policy": policy, "limit": limit, "backoff_ms": 100, "max_backoff_ms": 250, "reset_after_ms": 10_000});
     json!({"remuda": {"restart": restart}})
 }
 
@@ -49,7 +50,8 @@ impl World {
 
 /// The attempt that a request says it is.
 fn attempt(out: &[TaskEffect]) -> u64 {
-    let body = out.iter().find_map(|effect| if let TaskEffect::ToEngine { body, .. } = effect { Some(body) } else { None });
+    let body =
+        out.iter().find_map(|effect| if let TaskEffect::ToEngine { body, .. } = effect { Some(body) } else { None });
     let metadata: Value = serde_json::from_slice(body.unwrap().metadata()).unwrap();
     metadata["remuda"]["attempt"].as_u64().unwrap_or(1)
 }
