@@ -236,6 +236,13 @@ fn a_controller_that_is_killed_and_started_again_goes_on_with_it_and_never_has_t
     let id = cluster.start("durable", script, &json!({"policy": "always", "backoff": 600, "limit": 5}));
     let first = cluster.has_lines("starts", 1)[0].split(' ').next().unwrap().to_owned();
     cluster.is("running");
+    let file = cluster.place.profile().dir().join("tasks.db");
+    let is_on_disk = |cluster: &Cluster, state: &str| {
+        let list = ["task", "list", "--output", "jsonl", "--db", file.to_str().unwrap()];
+        wait_for("that to be on disk", || cluster.run(&list).stdout.contains(&format!("\"state\":\"{state}\"")));
+    };
+    // Where it went and when it came back is on disk a moment later.
+    is_on_disk(&cluster, "running");
 
     // While it runs: it goes on.
     let again = |cluster: &mut Cluster| {
@@ -253,9 +260,7 @@ fn a_controller_that_is_killed_and_started_again_goes_on_with_it_and_never_has_t
     // holds the reply.
     kill(Pid::from_raw(first.parse().unwrap()), Signal::SIGKILL).unwrap();
     assert_eq!(cluster.is("backing-off")["restarts"], 1);
-    let file = cluster.place.profile().dir().join("tasks.db");
-    let on_disk = || cluster.run(&["task", "list", "--output", "jsonl", "--db", file.to_str().unwrap()]).stdout;
-    wait_for("that to be on disk", || on_disk().contains(r#""waiting""#));
+    is_on_disk(&cluster, "waiting");
     again(&mut cluster);
     let starts = cluster.has_lines("starts", 2);
     let (second, attempt) = starts[1].split_once(' ').unwrap();
