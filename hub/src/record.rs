@@ -2,8 +2,10 @@
 //! most tasks is never.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
+use memchr::memmem::Finder;
 use remuda_proto::message::content::{RecordSize, Stream};
 use remuda_proto::message::metadata::TaskMetadata;
 use remuda_proto::message::restart::SERVICE_LABEL;
@@ -160,7 +162,7 @@ struct MetadataFacts {
 }
 
 /// What a request says of itself. Texts; what is no text counts as not said.
-#[cfg(feature = "io")]
+#[cfg(feature = "sqlite")]
 #[derive(Debug, Default)]
 pub(crate) struct Said<'a> {
     /// When its client made it.
@@ -222,17 +224,15 @@ impl TaskRecord {
 
     /// Whether it is a service that was not stopped: it may live much longer than all that comes after it.
     pub(crate) fn is_live_service(&self) -> bool {
-        let has_label = || {
-            let [label] = self.packer.texts(self.request.metadata(), ["label"]);
-            label.is_some_and(|label| label.starts_with(SERVICE_LABEL))
-        };
+        // Asked of each task that is dropped, so a glance has to do for almost all of them.
+        static LABEL: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(SERVICE_LABEL));
         self.outcome.is_none()
-            && has_label()
+            && LABEL.find(self.request.metadata()).is_some()
             && TaskMetadata::read(self.packer, &self.request).is_ok_and(|metadata| metadata.extras.restart.is_some())
     }
 
     /// What it says of itself, all read at once.
-    #[cfg(feature = "io")]
+    #[cfg(feature = "sqlite")]
     pub(crate) fn said(&self) -> Said<'_> {
         let [date, client] = self.packer.texts(self.request.header(), ["date", "session"]);
         let [label] = self.packer.texts(self.request.metadata(), ["label"]);

@@ -20,7 +20,7 @@ impl EngineCore {
     /// Sends again what was asked for and is held, then says what is still to come: at once, whatever runs.
     pub(super) fn answer_probe(&mut self, now: Now, request: &Request, probe: &Probe, out: &mut Vec<Effect>) {
         for msg_id in &probe.assigned {
-            if self.running.get(msg_id).is_some() || self.queue.has(msg_id) {
+            if self.has(msg_id) {
                 // What is held is the reply to an attempt before.
                 continue;
             }

@@ -90,16 +90,28 @@ impl MemoryStore {
             drop = drop.max(fits.unwrap_or(self.records.len()));
         }
         if drop > 0 {
-            let mut culled = 0;
-            self.records.retain(|_, record| {
-                let stays = drop == 0 || record.is_live_service();
-                if !stays {
-                    drop -= 1;
-                    culled += record.size_bytes();
+            if !self.records.values().take(drop).any(|record| record.is_live_service()) {
+                let culled: usize = self.records.drain(..drop).map(|(_, record)| record.size_bytes()).sum();
+                self.size_bytes -= culled;
+                return;
+            }
+            let mut stay = Vec::new();
+            while drop > 0 && !self.records.is_empty() {
+                let oldest = self.records.drain(..drop.min(self.records.len()));
+                drop = 0;
+                for (msg_id, record) in oldest {
+                    if record.is_live_service() {
+                        // Another one goes in its place.
+                        drop += 1;
+                        stay.push((msg_id, record));
+                    } else {
+                        self.size_bytes -= record.size_bytes();
+                    }
                 }
-                stays
-            });
-            self.size_bytes -= culled;
+            }
+            for (at, (msg_id, record)) in stay.into_iter().enumerate() {
+                self.records.shift_insert(at, msg_id, record);
+            }
         }
     }
 }
