@@ -1,9 +1,12 @@
-//! The engines, and how one is chosen.
+//! The engines: which are there, what they have and what is free, and which comes first.
+
+mod check;
+mod choice;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use remuda_proto::message::native::{Capability, Need};
 use remuda_proto::message::needs::Needs;
@@ -442,203 +445,9 @@ impl Engines {
         }
     }
 
-    /// Chooses an engine with room, of these kinds, that did not try the task; `blacklist` is sorted.
-    pub(super) fn choose(&mut self, kinds: &[u32], blacklist: &[u32]) -> Option<u32> {
-        self.work += kinds.len() as u64;
-        match self.scheme {
-            Scheme::LeastLoad | Scheme::Lru | Scheme::Pure => self.first(kinds, blacklist),
-            Scheme::PlainRandom | Scheme::TwoBin | Scheme::Weighted => {
-                self.set_aside(kinds, blacklist, true);
-                let chosen = self.draw(kinds);
-                self.set_aside(kinds, blacklist, false);
-                chosen
-            }
-        }
-    }
-
-    /// Chooses an engine of these kinds where so much is free, that did not try the task; `blacklist` is sorted.
-    ///
-    /// Costs a step for each way in which engines are partly free, of which there are few beside the engines.
-    pub(super) fn choose_with(&mut self, kinds: &[u32], blacklist: &[u32], asks: &Needs) -> Option<u32> {
-        let mut best: Option<(Rank, u32)> = None;
-        for kind in kinds {
-            let Kind { by_room: Some(by_room), capability, .. } = &self.kinds[*kind] else {
-                panic!("kind {kind} is not sorted by what is free")
-            };
-            for (room, engines) in by_room {
-                self.work += 1;
-                if !room.fits(capability, asks) {
-                    continue;
-                }
-                let mut tried = 0;
-                let first = engines.iter().find(|(_, engine)| {
-                    let is_tried = blacklist.binary_search(engine).is_ok();
-                    tried += u64::from(is_tried);
-                    !is_tried
-                });
-                self.work += tried;
-                best = best.into_iter().chain(first.copied()).min();
-            }
-        }
-        best.map(|(_, engine)| engine)
-    }
-
-    /// Chooses one of `engines`, which the caller found fit, as the scheme would if there were no others.
-    pub(super) fn choose_of(&mut self, engines: &mut [u32]) -> Option<u32> {
-        self.work += engines.len() as u64;
-        // In line, so that a place in the list tells who is nearer the front.
-        engines.sort_unstable_by_key(|engine| self.slab[*engine].turn);
-        let &first = engines.first()?;
-        Some(match self.scheme {
-            Scheme::LeastLoad => engines.iter().copied().min_by_key(|engine| self.load(*engine)).unwrap_or(first),
-            Scheme::Lru | Scheme::Pure => first,
-            Scheme::PlainRandom => engines[self.rng.random_range(0..engines.len())],
-            Scheme::TwoBin => {
-                let (one, two) = (self.rng.random_range(0..engines.len()), self.rng.random_range(0..engines.len()));
-                engines[one.min(two)]
-            }
-            Scheme::Weighted => {
-                let weights: Vec<u64> = engines.iter().map(|engine| weight(self.load(*engine))).collect();
-                let total = weights.iter().sum::<u64>();
-                let [one, two] = [(); 2].map(|()| {
-                    let mut sum = self.rng.random_range(0..total);
-                    let found = weights.iter().position(|weight| match sum.checked_sub(*weight) {
-                        None => true,
-                        Some(rest) => {
-                            sum = rest;
-                            false
-                        }
-                    });
-                    found.unwrap_or(0)
-                });
-                engines[if weights[two] > weights[one] { two } else { one }]
-            }
-        })
-    }
-
-    /// The first of these kinds by rank.
-    fn first(&mut self, kinds: &[u32], blacklist: &[u32]) -> Option<u32> {
-        let mut skipped = 0;
-        let firsts = kinds.iter().filter_map(|kind| {
-            let Index::Line(line) = &self.kinds[*kind].index else { panic!("{} does not draw", self.scheme) };
-            line.iter().find(|(_, engine)| {
-                let tried = blacklist.binary_search(engine).is_ok();
-                skipped += u64::from(tried);
-                !tried
-            })
-        });
-        let chosen = firsts.min().map(|(_, engine)| *engine);
-        self.work += skipped;
-        chosen
-    }
-
-    /// Takes engines out of the draw, or puts them back.
-    fn set_aside(&mut self, kinds: &[u32], engines: &[u32], aside: bool) {
-        for engine in engines {
-            let Engine { member: Some((kind, at)), indexed, .. } = self.slab[*engine] else { continue };
-            if kinds.contains(&kind) {
-                self.work += 1;
-                let (before, after) = if aside { (indexed, None) } else { (None, indexed) };
-                self.kinds[kind].index.change(*engine, at, before, after);
-            }
-        }
-    }
-
-    /// Draws as the scheme says.
-    fn draw(&mut self, kinds: &[u32]) -> Option<u32> {
-        let total = kinds.iter().map(|kind| self.kinds[*kind].weight()).sum::<u64>();
-        if total == 0 {
-            return None;
-        }
-        let one = self.draw_one(kinds, total);
-        Some(match self.scheme {
-            Scheme::TwoBin => {
-                let two = self.draw_one(kinds, total);
-                if self.slab[two].turn < self.slab[one].turn { two } else { one }
-            }
-            Scheme::Weighted => {
-                let two = self.draw_one(kinds, total);
-                if self.slab[two].indexed > self.slab[one].indexed { two } else { one }
-            }
-            _ => one,
-        })
-    }
-
-    fn draw_one(&mut self, kinds: &[u32], total: u64) -> u32 {
-        self.work += 1;
-        let mut sum = self.rng.random_range(0..total);
-        for kind in kinds {
-            let Kind { members, index, .. } = &self.kinds[*kind];
-            let Index::Draw(draw) = index else { panic!("{} draws", self.scheme) };
-            match sum.checked_sub(draw.total()) {
-                Some(rest) => sum = rest,
-                None => return members[draw.find(sum)],
-            }
-        }
-        panic!("{sum} is left of a draw among {total}")
-    }
-
     /// The tasks for which something is kept.
     pub(super) fn reservations(&self) -> impl Iterator<Item = (Place, u32)> {
         self.reserved.keys().copied()
-    }
-
-    /// Panics if an engine was given more than it may have: `asks` is what tasks take that this controller gave it.
-    pub(super) fn check_room<'a>(&self, engine: &Engine, asks: impl Iterator<Item = Option<&'a Needs>>) {
-        let Some((kind, _)) = engine.member.filter(|_| self.hwm > 0) else { return };
-        let has = &self.kinds[kind].capability;
-        let mut used = Used::default();
-        for asks in asks {
-            assert!(used.leaves(has, self.hwm, None, asks), "`{}` has too much: {used:?} and {asks:?}", engine.uuid);
-            used.add(asks);
-        }
-    }
-
-    /// Panics if the state contradicts itself.
-    pub(super) fn check(&self) {
-        assert_eq!(self.by_uuid.len(), self.slab.len());
-        assert_eq!(self.by_capability.len(), self.kinds.len());
-        assert_eq!(self.live, self.slab.iter().filter(|(_, engine)| engine.member.is_some()).count());
-        for (at, engine) in self.slab.iter() {
-            assert_eq!(self.by_uuid.get(&engine.uuid), Some(&at));
-            assert!(
-                engine.member.is_some() || engine.refs > 0 || !engine.running.is_empty(),
-                "`{}` is kept for nothing",
-                engine.uuid
-            );
-            assert_eq!(engine.indexed, self.rank(at), "`{}`", engine.uuid);
-            assert_eq!(engine.sorted, self.sorted(at), "`{}`", engine.uuid);
-            if let Some(Reserved { place, key, .. }) = &engine.reserved {
-                assert!(engine.member.is_some(), "`{}` is gone", engine.uuid);
-                assert_eq!(self.reserved.get(&(*place, *key)), Some(&at));
-            }
-            assert!((self.front..=self.back).contains(&engine.turn), "`{}` is at {}", engine.uuid, engine.turn);
-            if let Some((kind, place)) = engine.member {
-                assert_eq!(self.kinds[kind].members[place], at);
-            }
-        }
-        for (at, kind) in self.kinds.iter() {
-            assert!(!kind.members.is_empty(), "kind {at} has no members");
-            let ranks = kind.members.iter().map(|engine| (self.slab[*engine].indexed, *engine));
-            if let Some(by_room) = &kind.by_room {
-                let mut wanted: BTreeMap<Room, BTreeSet<(Rank, u32)>> = BTreeMap::new();
-                for engine in &kind.members {
-                    let Some((room, rank)) = self.slab[*engine].sorted.clone() else { continue };
-                    wanted.entry(room).or_default().insert((rank, *engine));
-                }
-                assert_eq!(by_room, &wanted);
-            }
-            match &kind.index {
-                Index::Line(line) => {
-                    let wanted: BTreeSet<(Rank, u32)> = ranks.filter_map(|(rank, at)| Some((rank?, at))).collect();
-                    assert_eq!(line, &wanted);
-                }
-                Index::Draw(draw) => {
-                    assert_eq!(draw.len(), kind.members.len());
-                    assert_eq!(draw.total(), ranks.map(|(rank, _)| rank.map_or(0, |rank| rank.measure)).sum::<u64>());
-                }
-            }
-        }
     }
 }
 
