@@ -123,7 +123,7 @@ impl<T> AsyncResult<T> {
             let piece = slot.piece(index).await?;
             Some((piece, (slot, index + 1)))
         });
-        OutputStream { pieces: pieces.boxed() }
+        OutputStream { pieces: pieces.fuse().boxed() }
     }
 
     /// Tells the task's engine, or all engines for a task of the task scheduler, not to run it. If it is in time, the

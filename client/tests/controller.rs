@@ -216,6 +216,7 @@ async fn a_function_is_called_by_name_and_gives_a_typed_result() {
     let mut live = result.live_output();
     assert_eq!(live.next().await.unwrap().kind, PieceKind::Stdout("6 * 7\n".into()));
     assert_eq!(live.next().await, None);
+    assert_eq!(live.next().await, None, "it may be asked for more than there is");
     assert_eq!(client.outstanding(), 0);
     assert!(matches!(view.targets(ids(&[9])).call::<_, i64>("mul", &1), Err(SubmitError::NoSuchEngine { id: 9 })));
 }

@@ -20,7 +20,7 @@ use crate::worker::{Setup, Worker};
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How long the end of a task waits for that of others, while there are tasks enough.
-const NAP: Duration = Duration::from_millis(10);
+const NAP: Duration = Duration::from_millis(20);
 
 /// Why an engine could not run.
 #[derive(Debug, thiserror::Error)]
