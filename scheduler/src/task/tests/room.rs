@@ -32,6 +32,16 @@ impl World {
     }
 }
 
+/// Both slots of engine `a` are taken, and `large`, which takes two, waits.
+fn full_with_a_large_one() -> World {
+    let mut world = World::with(Scheme::LeastLoad, 1);
+    world.register("a", machine(2, 0, &[]));
+    world.program("1", &plain());
+    world.program("2", &plain());
+    world.needs("large", &json!({"cpus": 2}));
+    world
+}
+
 #[test]
 fn an_engine_gets_as_many_tasks_as_it_has_slots_times_hwm() {
     for hwm in [1, 2] {
@@ -123,11 +133,7 @@ fn what_is_kept_for_one_resource_leaves_the_others_to_all() {
 
 #[test]
 fn what_was_kept_for_a_task_is_for_others_once_that_is_gone() {
-    let mut world = World::with(Scheme::LeastLoad, 1);
-    world.register("a", machine(2, 0, &[]));
-    world.program("1", &plain());
-    world.program("2", &plain());
-    world.needs("large", &json!({"cpus": 2}));
+    let mut world = full_with_a_large_one();
     world.program("3", &plain());
     assert_eq!(sent(&world.answer("a", "1", "ok")), pairs(&[]));
     assert_eq!(sent(&world.abort(&["large"])), pairs(&[("3", "a")]));
@@ -135,11 +141,7 @@ fn what_was_kept_for_a_task_is_for_others_once_that_is_gone() {
 
 #[test]
 fn a_task_for_which_room_is_kept_here_runs_elsewhere_if_that_is_sooner() {
-    let mut world = World::with(Scheme::LeastLoad, 1);
-    world.register("a", machine(2, 0, &[]));
-    world.program("1", &plain());
-    world.program("2", &plain());
-    world.needs("large", &json!({"cpus": 2}));
+    let mut world = full_with_a_large_one();
     world.program("3", &plain());
     assert_eq!(sent(&world.answer("a", "1", "ok")), pairs(&[]), "it is kept for the large one");
     assert_eq!(sent(&world.register("b", machine(2, 0, &[]))), pairs(&[("large", "b"), ("3", "a")]));
@@ -219,6 +221,24 @@ fn of_tasks_whose_engines_died_the_urgent_go_first_whichever_engine_it_was() {
 }
 
 #[test]
+fn a_task_that_became_ready_waits_behind_those_before_it_wherever_something_became_free() {
+    let mut world = World::with(Scheme::LeastLoad, 1);
+    world.register("a", machine(4, 0, &[]));
+    world.needs("big", &json!({"cpus": 3}));
+    world.program("one", &plain());
+    world.register("b", machine(1, 0, &[]));
+    world.needs("half", &json!({"cpus": 0.5}));
+    world.needs("other", &json!({"cpus": 0.5}));
+    world.program("first", &plain());
+    world.program("second", &plain());
+    world.program_with("third", &json!({"after": ["big"]}));
+    assert_eq!(sent(&world.answer("b", "half", "ok")), pairs(&[]), "what is left of `b` is kept for `first`");
+    // `first` goes to `a`, which ends that: now something is free on both.
+    let went = sent(&world.answer("a", "big", "ok"));
+    assert_eq!(went, pairs(&[("first", "a"), ("second", "a"), ("third", "a")]));
+}
+
+#[test]
 fn what_an_engine_had_before_it_left_takes_nothing_of_what_it_comes_back_with() {
     let mut world = World::with(Scheme::LeastLoad, 1);
     world.register("a", machine(2, 0, &[]));
@@ -233,11 +253,7 @@ fn what_an_engine_had_before_it_left_takes_nothing_of_what_it_comes_back_with() 
 
 #[test]
 fn an_urgent_task_takes_what_is_kept_for_one_that_is_less_so() {
-    let mut world = World::with(Scheme::LeastLoad, 1);
-    world.register("a", machine(2, 0, &[]));
-    world.program("1", &plain());
-    world.program("2", &plain());
-    world.needs("large", &json!({"cpus": 2}));
+    let mut world = full_with_a_large_one();
     world.answer("a", "1", "ok");
     assert_eq!(sent(&world.program("later", &plain())), pairs(&[]));
     assert_eq!(sent(&world.program("urgent", &json!({"priority": 1}))), pairs(&[("urgent", "a")]));
