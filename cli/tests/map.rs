@@ -160,10 +160,15 @@ fn after_a_kill_a_resumed_run_does_what_is_left() {
     args.extend(["sh", "-c", script, ":::"]);
     args.extend(values.iter().map(String::as_str));
     let ended = || fs::read_to_string(place.folder().join("log")).unwrap_or_default().lines().count();
-    let mut child = place.command(&args).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let temporary = place.folder().join("tmp");
+    fs::create_dir(&temporary).unwrap();
+    let mut command = place.command(&args);
+    let mut child = command.env("TMPDIR", &temporary).stdout(std::process::Stdio::null()).spawn().unwrap();
     wait_for("some jobs", || ended() > 20);
     child.kill().unwrap();
     child.wait().unwrap();
+    // Its cluster hears of it a moment later, and may begin one more program until then.
+    wait_for("the end of the cluster", || processes_with(&temporary.display().to_string()).is_empty());
     let log = fs::read_to_string(place.folder().join("log")).unwrap();
     let done: Vec<String> = log.lines().skip(1).map(|line| line.split('\t').next().unwrap().to_owned()).collect();
     assert!(done.len() < values.len(), "it was over before it was killed");
