@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use remuda_net::Sender;
-use remuda_proto::message::content::{AbortOptions, AbortRequest, ControllerInfo, Shutdown};
+use remuda_proto::message::content::{AbortOptions, AbortRequest, ControllerInfo, DrainRequest, Shutdown};
 use remuda_proto::message::native::{ApplyContent, NativeTask};
 use remuda_proto::message::story::{StoryReply, StoryRequest};
 use remuda_proto::{EngineId, EngineUuid, Map, MsgId, MsgType, Packer};
@@ -208,6 +208,25 @@ impl Client {
         let msg_type = MsgType::StoryRequest;
         let outcome = self.ask(msg_type.clone(), json!(StoryRequest { msg_ids: msg_ids.to_vec() })).await?;
         query::read(self.inner.packer, &msg_type, &outcome)
+    }
+
+    /// Has engines finish what they have, direct requests too, and get no more tasks; with `shutdown`, each is shut down then,
+    /// and never sooner. Tasks that only these can run wait.
+    ///
+    /// # Errors
+    /// An engine that is not registered: then nothing is done. A stock controller refuses it.
+    pub async fn drain(&self, engines: &[EngineId], shutdown: bool) -> Result<(), QueryError> {
+        let request = DrainRequest { targets: engines.to_vec(), drain: true, shutdown };
+        self.query(MsgType::DrainRequest, json!(request)).await.map(drop)
+    }
+
+    /// Has engines get tasks again, after a [`Self::drain`].
+    ///
+    /// # Errors
+    /// An engine that is not registered: then nothing is done. One that was told to end already; the others get tasks again.
+    pub async fn undrain(&self, engines: &[EngineId]) -> Result<(), QueryError> {
+        let request = DrainRequest { targets: engines.to_vec(), drain: false, shutdown: false };
+        self.query(MsgType::DrainRequest, json!(request)).await.map(drop)
     }
 
     /// The state of the controller as a whole, with the stories of so many tasks that have no reply; 10,000 at most.

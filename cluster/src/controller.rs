@@ -371,6 +371,7 @@ impl Controller {
                     }
                     News::Granted(grant) => engines_file.grant(&grant),
                     News::Engines(state) => engines_file.save(&state),
+                    News::Drain { uuid, request } => task.send(TaskEvent::Drain { uuid, request }),
                     News::Signal { engine, body } => control.send(RelayEvent::Signal { engine, body }),
                     News::Resubmit { msg_id, body } => task.send(TaskEvent::Resubmit { msg_id, body }),
                     News::Explain { question, msg_ids, whole } => {

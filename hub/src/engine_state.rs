@@ -16,6 +16,17 @@ pub struct EngineState {
     /// What native engines say of themselves.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", rename = "remuda")]
     pub announcements: BTreeMap<EngineId, Announcement>,
+    /// Those that get no more tasks.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", rename = "remuda_drained")]
+    pub drained: BTreeMap<EngineId, Drained>,
+}
+
+/// What was asked for of an engine that gets no more tasks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drained {
+    /// Whether it is shut down when it has finished what it has.
+    #[serde(default)]
+    pub shutdown: bool,
 }
 
 /// An id that was given to an engine: what the next controller has to know before the engine does, since nobody else may ever
@@ -38,6 +49,7 @@ impl EngineState {
         self.engines.retain(|_, other| *other != uuid);
         self.engines.insert(id, uuid);
         self.announcements.remove(&id);
+        self.drained.remove(&id);
         self.announcements.extend(announcement.map(|announcement| (id, announcement)));
         self.announcements.retain(|id, _| self.engines.contains_key(id));
         self.next_id = self.next_id.max(id.0.saturating_add(1));

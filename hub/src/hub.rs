@@ -1,6 +1,7 @@
 //! The machine that registers engines, tracks tasks and answers queries (`controller/hub.py`).
 
 mod departed;
+mod drain;
 mod reports;
 
 use std::collections::VecDeque;
@@ -13,12 +14,13 @@ use remuda_proto::message::story::{DriverState, HeartState};
 use remuda_proto::monitor::{IntakeLimit, Monitor};
 use remuda_proto::recovery::Recovered;
 use remuda_proto::{
-    Body, EngineId, EngineUuid, Identity, Idents, Instant, Machine, MsgId, Now, Refusal, SeenSignatures, Session,
+    Body, EngineId, EngineUuid, Identity, Idents, Instant, Machine, Map, MsgId, Now, Refusal, SeenSignatures, Session,
 };
 use serde::Serialize;
 use serde_json::json;
 
 use self::departed::Departed;
+use self::drain::Draining;
 use crate::asks::{Asks, Then};
 use crate::engine_state::{EngineState, Grant};
 use crate::query;
@@ -179,7 +181,15 @@ pub enum Effect {
         /// The request, signed.
         body: Body,
     },
-    /// Give a request of the task scheduler's to the control relay, for the nanny of an engine.
+    /// Tell the task scheduler that an engine gets no more tasks, or that it does again. It answers by a
+    /// [`Monitor::Drained`] when the engine has none left.
+    Drain {
+        /// The engine.
+        uuid: EngineUuid,
+        /// The number of the request; `None`: it gets tasks again.
+        request: Option<u64>,
+    },
+    /// Give a request to the control relay, for an engine or its nanny: the task scheduler's, or one of the hub's own.
     Signal {
         /// The engine.
         engine: EngineUuid,
@@ -254,6 +264,10 @@ pub struct Hub {
     /// When the hub last looked how long it has waited for hearts of pending registrations and for replies of `departed`:
     /// `None` exactly while it waits for neither.
     looked_at: Option<Instant>,
+    /// Those of the registered engines that get no more tasks, and such ones of an earlier controller that are awaited.
+    draining: Map<EngineId, Draining>,
+    /// Number of the next request to give an engine no more tasks.
+    next_drain: u64,
     /// When to save which engines are registered: set while that changed since they were saved.
     save_at: Option<Instant>,
     /// When to end the process: set by a `shutdown_request`.
@@ -275,6 +289,8 @@ impl Hub {
             questions: Questions::default(),
             paused: None,
             departed: VecDeque::new(),
+            draining: Map::default(),
+            next_drain: 0,
             looked_at: None,
             save_at: None,
             exit_at: None,
@@ -284,6 +300,11 @@ impl Hub {
     /// The registered engines, in the order in which they came.
     pub fn engines(&self) -> impl Iterator<Item = (EngineId, &EngineUuid)> {
         self.registry.engines().map(|engine| (engine.id, &engine.uuid))
+    }
+
+    /// The engines that get no more tasks, registered or awaited.
+    pub fn draining(&self) -> impl Iterator<Item = EngineId> {
+        self.draining.keys().copied()
     }
 
     /// How many tasks wait for an engine, and how many requests are with one.
@@ -309,6 +330,9 @@ impl Hub {
             self.save_at.get_or_insert(now.instant + SAVE_ENGINES_AFTER);
         }
         let gone: Vec<_> = ids.iter().filter_map(|id| self.registry.remove(*id)).collect();
+        for id in ids {
+            self.draining.swap_remove(id);
+        }
         out.extend(gone.iter().map(|engine| Effect::Left { uuid: engine.uuid.clone(), id: engine.id }));
         if !heart_stopped {
             out.extend(gone.iter().map(|engine| Effect::ForgetHeart(engine.uuid.clone())));
@@ -357,6 +381,7 @@ impl Hub {
                 self.registry.insert(engine);
                 self.save_at.get_or_insert(now.instant + SAVE_ENGINES_AFTER);
                 out.push(Effect::Joined { uuid: uuid.clone(), id: pending.id, capability });
+                self.tell_drain(pending.id, out);
                 joined.push(EngineNotification { id: pending.id, uuid });
             } else if self.registry.by_uuid(uuid.as_str()).is_none() {
                 // It beats but did not register, or not in time, or what was heard is from its life before. Stock never hears
@@ -411,7 +436,8 @@ impl Hub {
 
     fn save_engines(&mut self, out: &mut Vec<Effect>) {
         if self.save_at.take().is_some() {
-            out.push(Effect::SaveEngines(self.registry.state()));
+            let drained = self.drained_state().collect();
+            out.push(Effect::SaveEngines(EngineState { drained, ..self.registry.state() }));
         }
     }
 
@@ -437,7 +463,8 @@ impl Machine for Hub {
             Event::Monitor(seen) => self.monitor(now, seen, out),
             Event::NewHearts(hearts) => self.new_hearts(now, hearts, out),
             Event::StoppedHearts(hearts) => self.stopped_hearts(now, &hearts, out),
-            Event::Restore(state) => {
+            Event::Restore(mut state) => {
+                self.restore_drained(std::mem::take(&mut state.drained));
                 let awaited = self.registry.restore(state, now.instant + self.config.registration_timeout);
                 out.extend(awaited.into_iter().map(Effect::ExpectHeart));
             }
@@ -464,6 +491,8 @@ impl Machine for Hub {
     fn on_deadline(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.look(now.instant);
         self.registry.purge_stalled(now.instant);
+        let registry = &self.registry;
+        self.draining.retain(|id, _| registry.knows(*id));
         self.give_up(now, out);
         while let Some(question) = self.questions.overdue(now.instant) {
             query::answer_question(self, question, out);
@@ -485,6 +514,9 @@ impl Machine for Hub {
         self.questions.check();
         for engine in self.registry.engines() {
             assert!(self.tracking.counts(engine.key).is_some(), "engine {} is not tracked", engine.id);
+        }
+        for (id, draining) in &self.draining {
+            assert!(self.registry.knows(*id) || !draining.is_told(), "engine {id} is told to end but is not there");
         }
         let waits = self.registry.deadline().is_some() || !self.departed.is_empty();
         assert_eq!(self.looked_at.is_some(), waits, "it looks after what it waits for, and only then");

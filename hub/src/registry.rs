@@ -146,6 +146,7 @@ impl Registry {
             engines: all().map(|(id, uuid, _)| (id, uuid.clone())).collect(),
             next_id: self.next_id,
             announcements: all().filter_map(|(id, _, announcement)| Some((id, announcement.clone()?))).collect(),
+            ..EngineState::default()
         }
     }
 
@@ -160,6 +161,11 @@ impl Registry {
         let uuid = self.pending.iter().find(|(_, pending)| pending.id == id)?.0.clone();
         self.pending.shift_remove(&uuid);
         Some(uuid)
+    }
+
+    /// Takes the pending registration of this uuid away, to be forgotten. Returns whether there was one.
+    pub(crate) fn cancel_uuid(&mut self, uuid: &EngineUuid) -> bool {
+        self.pending.shift_remove(uuid).is_some()
     }
 
     /// Gives up the registrations whose hearts were not reported in time.
@@ -189,6 +195,11 @@ impl Registry {
         let engine = self.engines.shift_remove(&id)?;
         self.by_uuid.swap_remove(&engine.uuid).expect("every engine is listed by uuid");
         Some(engine)
+    }
+
+    /// Whether an engine of that id is registered or pending. Looks at all that are pending.
+    pub(crate) fn knows(&self, id: EngineId) -> bool {
+        self.engines.contains_key(&id) || self.pending.values().any(|pending| pending.id == id)
     }
 
     /// The registered engine of that id.

@@ -50,7 +50,14 @@ pub enum News {
         /// The request.
         body: Body,
     },
-    /// A request of the task scheduler's, for an engine's nanny: for the control relay.
+    /// An engine gets no more tasks, by the request of this number, or it does again: for the task scheduler.
+    Drain {
+        /// The engine.
+        uuid: EngineUuid,
+        /// The number of the request.
+        request: Option<u64>,
+    },
+    /// A request for an engine or its nanny, of the task scheduler's or of the hub's own: for the control relay.
     Signal {
         /// The engine.
         engine: EngineUuid,
@@ -184,6 +191,7 @@ impl<F: FnMut(News)> Driver for HubDriver<F> {
             hub::Effect::ForgetHeart(uuid) => (self.tell)(News::ForgetHeart(uuid)),
             hub::Effect::ExpectHeart(uuid) => (self.tell)(News::ExpectHeart(uuid)),
             hub::Effect::Resubmit { msg_id, body } => (self.tell)(News::Resubmit { msg_id, body }),
+            hub::Effect::Drain { uuid, request } => (self.tell)(News::Drain { uuid, request }),
             hub::Effect::Signal { engine, body } => (self.tell)(News::Signal { engine, body }),
             hub::Effect::Explain { question, msg_ids, whole } => {
                 (self.tell)(News::Explain { question, msg_ids, whole });

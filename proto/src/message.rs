@@ -175,6 +175,8 @@ msg_types! {
     DbReply = "db_reply",
     DbRequest = "db_request",
     DisplayData = "display_data",
+    DrainReply = "drain_reply",
+    DrainRequest = "drain_request",
     DumpReply = "dump_reply",
     DumpRequest = "dump_request",
     Error = "error",

@@ -177,6 +177,13 @@ pub enum Monitor {
         /// The request.
         body: Body,
     },
+    /// An engine that gets no more tasks has none left.
+    Drained {
+        /// The engine.
+        engine: EngineUuid,
+        /// The number of the request to give it no more.
+        request: u64,
+    },
     /// The task scheduler reads no more from clients, since a limit is reached; or it reads again.
     Intake(Option<IntakeLimit>),
     /// Something that an engine published (topic `iopub`).

@@ -58,6 +58,10 @@ enum Op {
     Abort {
         tasks: Vec<u8>,
     },
+    Drain {
+        engine: u8,
+        drain: bool,
+    },
     /// Another task under an id that was used before.
     SameId {
         task: u8,
@@ -109,6 +113,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..6_u8, any::<u8>(), outcome()).prop_map(|(engine, task, outcome)| Op::Stray { engine, task, outcome }),
         4 => (0..6_u8, serves).prop_map(|(engine, serves)| Op::Join { engine, serves }),
         2 => (0..6_u8).prop_map(|engine| Op::Leave { engine }),
+        2 => (0..6_u8, prop::bool::weighted(0.6)).prop_map(|(engine, drain)| Op::Drain { engine, drain }),
         2 => prop_oneof![9 => 0..4_u8, 1 => 10..70_u8].prop_map(|seconds| Op::Pass { seconds }),
         1 => prop::collection::vec(any::<u8>(), 0..4).prop_map(|tasks| Op::Abort { tasks }),
         1 => (any::<u8>(), any::<bool>()).prop_map(|(task, by_hub)| Op::SameId { task, by_hub }),
@@ -190,6 +195,9 @@ impl Both {
                     assert_eq!(id, msg_id.as_str(), "the hub is told of another reply");
                     assert!(self.answered.insert(id.clone()), "{id} was answered twice");
                     did.answered.insert((id, word));
+                }
+                TaskEffect::Monitor(Monitor::Drained { engine, request: 5 }) => {
+                    did.drained.insert(engine.to_string());
                 }
                 TaskEffect::Monitor(Monitor::Destination { msg_id, engine, .. }) => {
                     sent.push((msg_id.to_string(), engine.to_string()));
@@ -362,6 +370,14 @@ impl Both {
         self.compare(&did, &expected);
     }
 
+    fn drain(&mut self, engine: &str, drain: bool) {
+        let request = drain.then_some(5);
+        let out = self.handle(TaskEvent::Drain { uuid: EngineUuid::from(engine), request });
+        let did = self.did(&out);
+        let expected = self.model.drain(self.now.instant, engine, drain, &did);
+        self.compare(&did, &expected);
+    }
+
     fn pass(&mut self, seconds: u8) {
         let end = self.now.instant + Duration::from_secs(seconds.into());
         while let Some(deadline) = self.scheduler.deadline().filter(|deadline| *deadline <= end) {
@@ -369,14 +385,7 @@ impl Both {
             let mut out = Vec::new();
             self.scheduler.on_deadline(self.now, &mut out);
             let did = self.did(&out);
-            // All timers of that moment went off, one after the other.
-            let mut expected = Did::default();
-            let mut rest = Did { sent: did.sent.clone(), ..Did::default() };
-            while let Some(one) = self.model.timer(self.now.instant, &rest) {
-                rest.sent.drain(..one.sent.len().min(rest.sent.len()));
-                expected.sent.extend(one.sent);
-                expected.answered.extend(one.answered);
-            }
+            let expected = self.model.timers(self.now.instant, &did);
             self.compare(&did, &expected);
         }
         self.now.instant = end;
@@ -432,6 +441,9 @@ impl Both {
                 let expected = self.model.leave(self.now.instant, &engine, &did);
                 self.compare(&did, &expected);
             }
+            Op::Drain { engine, drain } => {
+                self.drain(&format!("e{engine}"), drain);
+            }
             Op::Pass { seconds } => self.pass(seconds),
             Op::Abort { tasks } => {
                 let ids: Vec<String> =
@@ -462,6 +474,9 @@ impl Both {
 
     /// Gives every task what it needs to end: engines that can run everything, and answers.
     fn settle(&mut self) {
+        for engine in self.model.draining() {
+            self.drain(&engine, false);
+        }
         for round in 0.. {
             if self.model.live() == 0 {
                 break;

@@ -8,7 +8,7 @@ use remuda_scheduler::Scheme;
 use crate::parameters::{Act, Fault};
 
 /// Kinds of work and of outcomes, beside acts and faults, that seeds have to see.
-pub const FEATURES: [&str; 22] = [
+pub const FEATURES: [&str; 24] = [
     "broadcast answered in one",
     "broadcast answered one by one",
     "controller died, durability async",
@@ -31,6 +31,8 @@ pub const FEATURES: [&str; 22] = [
     "task with code",
     "task with retries",
     "task without metadata that makes sense",
+    "engine that gets no more tasks",
+    "engine that was drained, and told to end",
 ];
 
 /// How often which kinds of things were done.

@@ -254,7 +254,7 @@ impl Machine for StockEngine {
                 (Link::Hub, Ok(()))
             }
             Event::Stop => {
-                let content = UnregistrationRequest { id: self.id };
+                let content = UnregistrationRequest { id: self.id, remuda: None };
                 out.push(Effect::Hub(self.message(
                     now,
                     MsgType::UnregistrationRequest,

@@ -67,7 +67,7 @@ impl Writer {
     }
 
     pub(super) fn unregister(&mut self, now: Date, id: Option<EngineId>) -> Effect {
-        let content = UnregistrationRequest { id };
+        let content = UnregistrationRequest { id, remuda: None };
         Effect::Hub(self.message(now, MsgType::UnregistrationRequest, None, &empty(), &content, &[]))
     }
 

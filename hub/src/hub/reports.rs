@@ -29,8 +29,12 @@ impl Hub {
             Monitor::Destination { msg_id, engine, retries } => self.destination(msg_id, engine, retries, out),
             Monitor::Reply { queue, engine, msg_id, status, body, ticket } => {
                 let outcome = Outcome { packer: self.session.packer(), body, received: now.date, status };
+                let direct = engine.clone().filter(|_| queue.is_direct() && !self.draining.is_empty());
                 let seen = self.reply(queue, engine, msg_id, outcome, out);
                 mark(queue, ticket, out);
+                if let Some(engine) = direct {
+                    self.answered_direct(now, &engine, out);
+                }
                 seen
             }
             Monitor::Requeued { msg_id, retries } => self.requeued(msg_id, retries, out),
@@ -40,6 +44,10 @@ impl Hub {
             }
             Monitor::Signal { engine, body } => {
                 out.push(Effect::Signal { engine, body });
+                Ok(())
+            }
+            Monitor::Drained { engine, request } => {
+                self.drained(now, &engine, request, out);
                 Ok(())
             }
             Monitor::Intake(paused) => {

@@ -3,6 +3,7 @@
 mod connection;
 pub(crate) mod db;
 mod definition;
+mod drain;
 mod dump;
 mod load;
 mod purge;
@@ -115,6 +116,7 @@ pub(crate) fn answer(hub: &mut Hub, now: Now, from: Idents, body: Body, out: &mu
         MsgType::DumpRequest => return dump::ask(hub, now, query, out),
         MsgType::QueueRequest => queue::answer(hub, &query).map(Dealt::With),
         MsgType::LoadRequest => load::answer(hub, &query).map(Dealt::With),
+        MsgType::DrainRequest => drain::answer(hub, now, &query, out).map(Dealt::With),
         MsgType::ResultRequest => result::ask(hub, &query),
         MsgType::HistoryRequest => Ok(Dealt::Asks(Ask::History, Awaited::History)),
         MsgType::PurgeRequest => purge::answer(hub, &query, out).map(Dealt::With),

@@ -56,7 +56,11 @@ fn engine_status(hub: &Hub, engine: &Engine) -> EngineStatus {
     let announced = engine.announcement.clone();
     let native = announced.is_some();
     let announced = announced.unwrap_or_default();
-    let state = if queue + tasks == 0 { "idle" } else { "busy" };
+    let state = match queue + tasks {
+        _ if hub.is_draining(engine.id) => "draining",
+        0 => "idle",
+        _ => "busy",
+    };
     EngineStatus {
         uuid: engine.uuid.clone(),
         native,

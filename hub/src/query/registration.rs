@@ -64,7 +64,17 @@ pub(super) fn register(hub: &mut Hub, now: Now, query: &Query, out: &mut Vec<Eff
 
 /// Removes an engine, or a registration that is pending. There is no reply in any case.
 pub(super) fn unregister(hub: &mut Hub, now: Now, query: Query, out: &mut Vec<Effect>) {
+    let uuid = query.content.get("remuda").and_then(|more| more.get("uuid")).and_then(Value::as_str);
     match query.content.get("id") {
+        // From the nanny of an engine that is gone.
+        Some(Value::Null) if uuid.is_some() => {
+            let uuid = EngineUuid::from(uuid.unwrap_or_default());
+            if let Some(id) = hub.registry.by_uuid(uuid.as_str()).map(|engine| engine.id) {
+                hub.unregister(now, &[id], false, out);
+            } else if hub.registry.cancel_uuid(&uuid) {
+                out.push(Effect::ForgetHeart(uuid));
+            }
+        }
         // From an engine that never got an id.
         Some(Value::Null) => {}
         Some(value) => {

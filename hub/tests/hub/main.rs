@@ -4,6 +4,7 @@
 
 mod asks;
 mod definition;
+mod drain;
 mod find;
 mod golden;
 mod prop_bytes;

@@ -66,6 +66,28 @@ pub struct UnregistrationRequest {
     /// The engine; null from one that never got an id.
     #[serde(default)]
     pub id: Option<EngineId>,
+    /// What a native nanny adds, which knows no id; stock hubs never look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remuda: Option<UnregistrationOptions>,
+}
+
+/// What a native nanny adds to an `unregistration_request`, under `remuda`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnregistrationOptions {
+    /// The engine that is gone, registered or about to be.
+    pub uuid: EngineUuid,
+}
+
+/// `drain_request`, which stock hubs do not know: engines finish what they have, and get no more tasks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainRequest {
+    /// The engines.
+    pub targets: Vec<EngineId>,
+    /// Whether they get no more tasks; else they do again.
+    pub drain: bool,
+    /// Whether each is shut down when it has finished what it has.
+    #[serde(default)]
+    pub shutdown: bool,
 }
 
 /// `registration_notification` and `unregistration_notification`.
@@ -380,7 +402,7 @@ pub struct EngineStatus {
     pub tasks: u64,
     /// What it finished, aborted tasks not counted.
     pub completed: u64,
-    /// `busy` while it has anything to do, else `idle`.
+    /// `draining` while it gets no more tasks; else `busy` while it has anything to do, or `idle`.
     pub state: String,
 }
 

@@ -247,6 +247,8 @@ pub struct Obstacle {
 pub enum Why {
     /// It could run it, and has as many tasks as it may have.
     NoRoom,
+    /// It could run it, and is to finish what it has and get nothing more.
+    Draining,
     /// It tried it already.
     Tried,
     /// The task names the engines that may run it, and this is one, but it is not there.

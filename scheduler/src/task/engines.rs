@@ -34,6 +34,8 @@ pub(super) struct Engine {
     pub(super) running: Vec<u32>,
     /// What these take.
     used: Used,
+    /// The number of the request for which it gets no more tasks, though it is there.
+    draining: Option<u64>,
     /// The queued task that what becomes free is kept for, its place, and what it takes.
     reserved: Option<Reserved>,
     /// Its place in line: lowest first.
@@ -47,6 +49,13 @@ pub(super) struct Engine {
     /// By need, the epoch of the queue of tasks to try elsewhere, and up to where (exclusively) in it this engine has tried
     /// them all.
     pub(super) cursors: Map<u32, (u64, Place)>,
+}
+
+impl Engine {
+    /// The kind of an engine that is there and may get tasks.
+    fn open_kind(&self) -> Option<u32> {
+        self.member.filter(|_| self.draining.is_none()).map(|(kind, _)| kind)
+    }
 }
 
 /// What is kept free on an engine.
@@ -115,6 +124,8 @@ pub(super) struct Engines {
     rng: ChaCha8Rng,
     /// How many engines are there.
     live: usize,
+    /// Those that are there and get no more tasks.
+    draining: BTreeSet<u32>,
     /// The engines on which something is reserved, by the task.
     reserved: BTreeMap<(Place, u32), u32>,
     /// Steps taken so far, each O(log n) at most: for tests of cost.
@@ -134,6 +145,7 @@ impl Engines {
             back: 0,
             rng: ChaCha8Rng::seed_from_u64(seed),
             live: 0,
+            draining: BTreeSet::new(),
             reserved: BTreeMap::new(),
             work: 0,
         }
@@ -166,6 +178,7 @@ impl Engines {
             refs: 0,
             running: Vec::new(),
             used: Used::default(),
+            draining: None,
             reserved: None,
             turn: 0,
             indexed: None,
@@ -230,6 +243,9 @@ impl Engines {
     pub(super) fn leave(&mut self, engine: u32) -> Option<u32> {
         self.unreserve(engine);
         let leaving = &mut self.slab[engine];
+        if leaving.draining.take().is_some() {
+            self.draining.remove(&engine);
+        }
         let (kind, at) = leaving.member.take().unwrap_or_else(|| panic!("`{}` leaves twice", leaving.uuid));
         let before = leaving.indexed.take();
         let sorted = leaving.sorted.take();
@@ -264,7 +280,7 @@ impl Engines {
     /// Whether an engine is there and has so much free, beside what is reserved for tasks before this place.
     pub(super) fn has_room(&self, engine: u32, asks: Option<&Needs>, place: Place) -> bool {
         let known = &self.slab[engine];
-        let Some((kind, _)) = known.member else { return false };
+        let Some(kind) = known.open_kind() else { return false };
         let reserved = known.reserved.as_ref().filter(|reserved| reserved.place < place);
         let reserved = reserved.map(|reserved| &*reserved.needs);
         self.hwm == 0 || known.used.leaves(&self.kinds[kind].capability, self.hwm, reserved, asks)
@@ -273,8 +289,30 @@ impl Engines {
     /// Whether anything at all is free on an engine.
     pub(super) fn has_any_room(&self, engine: u32) -> bool {
         let known = &self.slab[engine];
-        let Some((kind, _)) = known.member else { return false };
+        let Some(kind) = known.open_kind() else { return false };
         self.hwm == 0 || known.used.leaves_any(&self.kinds[kind].capability, self.hwm)
+    }
+
+    /// An engine that is there gets no more tasks from now on, by the request of this number; or it does again.
+    pub(super) fn set_draining(&mut self, engine: u32, draining: Option<u64>) {
+        assert!(self.is_live(engine), "`{}` is to be drained but is not there", self.slab[engine].uuid);
+        self.unreserve(engine);
+        self.slab[engine].draining = draining;
+        match draining {
+            Some(_) => self.draining.insert(engine),
+            None => self.draining.remove(&engine),
+        };
+        self.reindex(engine);
+    }
+
+    /// Those of a kind that get no more tasks.
+    pub(super) fn draining_of(&self, kind: u32) -> impl Iterator<Item = u32> {
+        self.draining.iter().copied().filter(move |engine| self.kind_of(*engine) == Some(kind))
+    }
+
+    /// The number of the request for which an engine that is there gets no more tasks.
+    pub(super) fn draining(&self, engine: u32) -> Option<u64> {
+        self.slab[engine].draining
     }
 
     /// A task is with an engine.
@@ -420,7 +458,7 @@ impl Engines {
     /// one with the least load, whatever the scheme; with `lru`, to the first in line.
     fn sorted(&self, engine: u32) -> Option<(Room, Rank)> {
         let known = &self.slab[engine];
-        let kind = &self.kinds[known.member?.0];
+        let kind = &self.kinds[known.open_kind()?];
         kind.by_room.as_ref()?;
         let reserved = known.reserved.as_ref().map(|reserved| &*reserved.needs);
         let room = known.used.room(&kind.capability, self.hwm, reserved)?;

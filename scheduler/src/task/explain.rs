@@ -191,9 +191,12 @@ impl TaskScheduler {
             let serves = queue.kinds.contains(&kind);
             let why = if serves { Why::NoRoom } else { Why::CannotRun };
             // What tried the task was counted above, whatever it can run by now.
+            let is_untried = |engine: &u32| blacklist.binary_search(engine).is_err();
             let tried = blacklist.iter().filter(|engine| self.engines.kind_of(**engine) == Some(kind)).count();
-            obstacles.count(why, members.len() - tried);
-            let others = members.iter().filter(|engine| blacklist.binary_search(engine).is_err());
+            let draining: Vec<u32> = self.engines.draining_of(kind).filter(|_| serves).filter(is_untried).collect();
+            draining.iter().for_each(|engine| obstacles.add(Why::Draining, *engine));
+            obstacles.count(why, members.len() - tried - draining.len());
+            let others = members.iter().filter(|engine| is_untried(engine) && draining.binary_search(engine).is_err());
             others.take(MAX_NAMED).for_each(|engine| obstacles.name(why, *engine));
         }
     }
@@ -215,6 +218,8 @@ impl TaskScheduler {
                 Why::CannotRun
             } else if follows && special.places.binary_search(engine).is_err() {
                 Why::NotFollowed
+            } else if self.engines.draining(*engine).is_some() {
+                Why::Draining
             } else {
                 Why::NoRoom
             };

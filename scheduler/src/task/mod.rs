@@ -3,6 +3,7 @@
 mod answer;
 mod check;
 mod config;
+mod drain;
 mod engines;
 mod explain;
 mod fenwick;
@@ -80,6 +81,14 @@ pub enum TaskEvent {
     Unregistered {
         /// The engine.
         uuid: EngineUuid,
+    },
+    /// An engine gets no more tasks, or it does again. When it has none left, the hub hears of it ([`Monitor::Drained`]). Means
+    /// nothing if it is not there.
+    Drain {
+        /// The engine.
+        uuid: EngineUuid,
+        /// The number of the request; `None`: it gets tasks again.
+        request: Option<u64>,
     },
     /// What was sent to an engine never reached it, since it does not read. The task is tried elsewhere.
     Undelivered {
@@ -416,6 +425,7 @@ impl Machine for TaskScheduler {
             TaskEvent::Recover(recovery) => self.recover(*recovery, step),
             TaskEvent::Registered { uuid, capability } => self.register(&uuid, capability, step),
             TaskEvent::Unregistered { uuid } => self.unregister(&uuid, step),
+            TaskEvent::Drain { uuid, request } => self.drain(&uuid, request, step),
             TaskEvent::Undelivered { engine, body } => self.undelivered(&engine, &body, step),
             TaskEvent::Abort { msg_ids, stop } => self.abort(&msg_ids, stop, step),
             TaskEvent::Signalled { msg_id } => self.signalled(&msg_id, step),

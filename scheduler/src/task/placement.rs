@@ -98,6 +98,9 @@ impl TaskScheduler {
             return freed.into_iter().for_each(|engine| self.engines.count_ref(engine));
         }
         self.freed.extend(freed);
+        for at in 0..self.freed.len() {
+            self.may_be_drained(self.freed[at], step);
+        }
         loop {
             let queued = self.next_for_freed();
             let fresh = self.fresh.peek().map(|Reverse(first)| *first);

@@ -36,6 +36,8 @@ pub(super) struct Question {
     again_at: Instant,
     /// How long to wait after that.
     pause: Duration,
+    /// The number of the request for which it gets no more tasks.
+    draining: Option<u64>,
 }
 
 /// What is not settled yet of an earlier controller.
@@ -332,7 +334,7 @@ impl TaskScheduler {
         let takeover = self.takeover.as_mut().expect("only engines of an earlier controller are asked");
         takeover.asked.insert(msg_id.clone(), engine);
         takeover.again.insert((again_at, engine));
-        takeover.questions.insert(engine, Question { msg_id, capability, again_at, pause });
+        takeover.questions.insert(engine, Question { msg_id, capability, again_at, pause, draining: None });
         let engine = self.engines[engine].identity.clone();
         step.out.push(TaskEffect::ToEngine { engine, client: hub_identity(), body });
     }
@@ -374,6 +376,7 @@ impl TaskScheduler {
         };
         let question = self.forget_question(engine);
         self.join(engine, question.capability);
+        self.engines.set_draining(engine, question.draining);
         if let Some(has) = probe::answer(self.session.packer(), body) {
             for msg_id in &has {
                 self.work += 1;
@@ -402,6 +405,14 @@ impl TaskScheduler {
         self.engines.drop_ref(engine);
         self.end_takeover();
         Ok(())
+    }
+
+    /// An engine that was asked gets no more tasks once it has answered, by the request of this number; or does. Means
+    /// nothing if it was not asked.
+    pub(super) fn drain_when_heard(&mut self, engine: u32, request: Option<u64>) {
+        if let Some(question) = self.takeover.as_mut().and_then(|takeover| takeover.questions.get_mut(&engine)) {
+            question.draining = request;
+        }
     }
 
     /// An engine that was asked is not asked any more. The caller drops the reference.
@@ -436,9 +447,10 @@ impl TaskScheduler {
             && let Some(&(at, engine)) = takeover.again.first()
             && at <= now
         {
-            let Question { msg_id, capability, pause, .. } = self.forget_question(engine);
+            let Question { msg_id, capability, pause, draining, .. } = self.forget_question(engine);
             self.work += 1;
             self.ask(engine, Some(&msg_id), capability, (pause * 2).min(MAX_PAUSE), step);
+            self.drain_when_heard(engine, draining);
         }
         let is_over = |takeover: &Takeover| takeover.until.is_some_and(|until| until <= now);
         if self.takeover.as_deref().is_some_and(is_over) {

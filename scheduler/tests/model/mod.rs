@@ -43,6 +43,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Did {
     pub(crate) sent: Vec<(String, String)>,
     pub(crate) answered: BTreeSet<(String, String)>,
+    /// The engines that get no more tasks and had none left after it.
+    pub(crate) drained: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -77,6 +79,8 @@ pub(crate) struct Model {
     grace: Duration,
     /// The engines that are there, first in line first, and what they can run.
     line: Vec<(String, BTreeSet<&'static str>)>,
+    /// Those of them that get no more tasks.
+    draining: BTreeSet<String>,
     /// The tasks that wait for anything, in order.
     queue: Vec<Queued>,
     running: Vec<Running>,
@@ -94,6 +98,7 @@ impl Model {
             hwm,
             grace,
             line: Vec::new(),
+            draining: BTreeSet::new(),
             queue: Vec::new(),
             running: Vec::new(),
             finished: BTreeMap::new(),
@@ -162,6 +167,7 @@ impl Model {
             Outcome::Aborted => self.finish(id, "aborted", Some(engine)),
             Outcome::Error | Outcome::Unmet => self.finish(id, "error", Some(engine)),
         }
+        self.may_be_drained(engine);
         self.scan(now, seen)
     }
 
@@ -177,6 +183,7 @@ impl Model {
             return Did::default();
         }
         self.line.retain(|(other, _)| other != engine);
+        self.draining.remove(engine);
         self.running.sort_by_key(|running| running.queued.place);
         for running in &mut self.running {
             if running.engine == engine && running.grace.is_none() {
@@ -185,6 +192,30 @@ impl Model {
             }
         }
         self.scan(now, seen)
+    }
+
+    pub(crate) fn drain(&mut self, now: Instant, engine: &str, drain: bool, seen: &Did) -> Did {
+        if !self.is_there(engine) {
+            return Did::default();
+        }
+        if drain {
+            self.draining.insert(engine.to_owned());
+            self.may_be_drained(engine);
+        } else {
+            self.draining.remove(engine);
+        }
+        self.scan(now, seen)
+    }
+
+    /// The engines that get no more tasks.
+    pub(crate) fn draining(&self) -> Vec<String> {
+        self.draining.iter().cloned().collect()
+    }
+
+    fn may_be_drained(&mut self, engine: &str) {
+        if self.draining.contains(engine) && self.load(engine) == 0 {
+            self.did.drained.insert(engine.to_owned());
+        }
     }
 
     pub(crate) fn abort(&mut self, now: Instant, ids: &[String], seen: &Did) -> Did {
@@ -197,8 +228,16 @@ impl Model {
         self.scan(now, seen)
     }
 
+    /// All timers that go off by now, one after the other; then places what can be placed.
+    pub(crate) fn timers(&mut self, now: Instant, seen: &Did) -> Did {
+        while self.timer(now).is_some() {
+            self.drop_hopeless();
+        }
+        self.scan(now, seen)
+    }
+
     /// The next timer, if it goes off by now. `None`: no timer does.
-    pub(crate) fn timer(&mut self, now: Instant, seen: &Did) -> Option<Did> {
+    fn timer(&mut self, now: Instant) -> Option<()> {
         let queued = self.queue.iter().filter_map(|queued| queued.deadline);
         let running = self.running.iter().filter_map(|running| running.grace);
         let timer = queued.chain(running).min().filter(|(at, _)| *at <= now)?;
@@ -214,8 +253,9 @@ impl Model {
             } else {
                 self.finish(&queued.task.id, "EngineError", Some(&engine));
             }
+            self.may_be_drained(&engine);
         }
-        Some(self.scan(now, seen))
+        Some(())
     }
 
     fn queue_again(&mut self, now: Instant, mut queued: Queued, engine: &str) {
@@ -240,13 +280,17 @@ impl Model {
         assert!(before.is_none(), "{id} finished twice");
     }
 
-    /// Goes through the queue: answers what cannot run any more, then sends what can run now. Schemes that draw choose as
-    /// was seen, if that is a choice at all.
-    fn scan(&mut self, now: Instant, seen: &Did) -> Did {
+    fn drop_hopeless(&mut self) {
         while let Some(at) = self.queue.iter().position(|queued| self.is_hopeless(queued)) {
             let queued = self.queue.remove(at);
             self.finish(&queued.task.id, "ImpossibleDependency", None);
         }
+    }
+
+    /// Goes through the queue: answers what cannot run any more, then sends what can run now. Schemes that draw choose as
+    /// was seen, if that is a choice at all.
+    fn scan(&mut self, now: Instant, seen: &Did) -> Did {
+        self.drop_hopeless();
         let mut at = 0;
         while at < self.queue.len() {
             let queued = &self.queue[at];
@@ -254,6 +298,7 @@ impl Model {
             if self.is_met(&queued.task) {
                 let may = self.line.iter().filter(|(engine, serves)| {
                     serves.contains(queued.task.need)
+                        && !self.draining.contains(engine)
                         && self.may_run(queued, engine)
                         && (self.hwm == 0 || self.load(engine) < self.hwm)
                 });

@@ -116,7 +116,16 @@ impl TaskBook {
             TaskEvent::Resubmit { body, .. } => _ = self.submit(now, None, body),
             TaskEvent::Registered { uuid, capability } => {
                 let has = std::collections::BTreeSet::new();
-                self.engines.entry(uuid.clone()).or_insert_with(|| Engine { capability: capability.clone(), has });
+                self.engines.entry(uuid.clone()).or_insert_with(|| Engine {
+                    capability: capability.clone(),
+                    has,
+                    draining: None,
+                });
+            }
+            TaskEvent::Drain { uuid, request } => {
+                if let Some(engine) = self.engines.get_mut(uuid) {
+                    engine.draining = *request;
+                }
             }
             TaskEvent::Unregistered { uuid } => _ = self.engines.remove(uuid),
             _ => {}
@@ -179,6 +188,9 @@ impl TaskBook {
         }
         if !registered.capability.serves(&task.need) {
             return wrong("need", format!("`{engine}` cannot run what needs {}", task.need));
+        }
+        if registered.draining.is_some() {
+            return wrong("drain", format!("`{engine}` is to get no more tasks"));
         }
         let targets = task.metadata.as_ref().map_or(&[][..], |metadata| &metadata.targets);
         if !targets.is_empty() && !targets.iter().any(|target| target.identity() == *engine) {

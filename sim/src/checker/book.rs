@@ -87,6 +87,8 @@ pub(super) struct Engine {
     pub(super) capability: Capability,
     /// The tasks that it has.
     pub(super) has: BTreeSet<MsgId>,
+    /// The number of the request for which it gets no more tasks.
+    pub(super) draining: Option<u64>,
 }
 
 /// What the traffic of the task scheduler says of each task.
@@ -256,7 +258,17 @@ impl TaskBook {
             TaskEvent::Registered { uuid, capability } => {
                 // One that comes back still has what it had, until the grace time of that is over.
                 let has = self.stranded.get(uuid).cloned().unwrap_or_default();
-                self.engines.entry(uuid.clone()).or_insert_with(|| Engine { capability: capability.clone(), has });
+                self.engines.entry(uuid.clone()).or_insert_with(|| Engine {
+                    capability: capability.clone(),
+                    has,
+                    draining: None,
+                });
+            }
+            TaskEvent::Drain { uuid, request } => {
+                if let Some(engine) = self.engines.get_mut(uuid) {
+                    engine.draining = *request;
+                    self.coverage.add("engine that gets no more tasks", u64::from(request.is_some()));
+                }
             }
             TaskEvent::Unregistered { uuid } => {
                 for msg_id in self.engines.remove(uuid).map(|engine| engine.has).unwrap_or_default() {
@@ -525,6 +537,9 @@ impl TaskBook {
                 }),
                 // Nobody asks here.
                 Monitor::Explained(_) | Monitor::Signal { .. } => false,
+                Monitor::Drained { engine, request: number } => {
+                    self.engines.get(engine).is_some_and(|one| one.has.is_empty() && one.draining == Some(*number))
+                }
                 // It says no more than what follows from the reply that came, or from the time.
                 Monitor::Requeued { .. } | Monitor::Delivered { .. } => true,
                 Monitor::Request { .. } | Monitor::Reply { .. } | Monitor::Output { .. } => false,
@@ -571,7 +586,7 @@ impl TaskBook {
     fn check_idle(&self) -> Verdict {
         let live = self.live.iter().map(|msg_id| &self.tasks[msg_id]);
         let queued: Vec<_> = live.filter(|task| matches!(task.place, Place::Queued { .. })).collect();
-        for (uuid, engine) in &self.engines {
+        for (uuid, engine) in self.engines.iter().filter(|(_, engine)| engine.draining.is_none()) {
             for task in &queued {
                 // What is free may be kept for one that came before, or at the same moment, and takes more.
                 let kept = || {

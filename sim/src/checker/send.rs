@@ -74,6 +74,9 @@ impl TaskBook {
         if !registered.capability.serves(&task.need) {
             return wrong("need", format!("`{uuid}` cannot run what needs {}", task.need));
         }
+        if registered.draining.is_some() {
+            return wrong("drain", format!("`{uuid}` is to get no more tasks"));
+        }
         if !self.has_room(registered, task) {
             let has: Vec<_> = registered.has.iter().map(MsgId::as_str).collect();
             let (has, hwm, slots) = (has.join(", "), self.rules.hwm, registered.capability.slots);

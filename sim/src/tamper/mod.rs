@@ -64,6 +64,8 @@ pub enum Tampering {
     NetworkTwice,
     /// Engines that leave keep their tasks for ever.
     NoGoodbye,
+    /// The scheduler is not told that an engine gets no more tasks.
+    NoDrain,
     /// Now and then a task that the hub repeats is answered under the id of the one that it repeats.
     OldId,
     /// Now and then a task that the hub repeats is repeated twice.
@@ -90,7 +92,7 @@ pub enum Tampering {
 
 impl Tampering {
     /// All of them.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::DropReply,
         Self::ReplyTwice,
         Self::OtherClient,
@@ -115,6 +117,7 @@ impl Tampering {
         Self::WrongRecord,
         Self::NetworkTwice,
         Self::NoGoodbye,
+        Self::NoDrain,
         Self::OldId,
         Self::RepeatTwice,
         Self::BroadcastLost,
@@ -161,6 +164,7 @@ impl Tampering {
             Self::WrongRecord => &["records"],
             Self::NetworkTwice => &["client"],
             Self::NoGoodbye => &["settled", "time", "send"],
+            Self::NoDrain => &["drain"],
             Self::OldId => &["record", "reply", "one reply"],
             Self::RepeatTwice => &["resubmit", "record"],
             Self::BroadcastLost => &["broadcast", "settled"],

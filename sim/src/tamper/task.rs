@@ -172,6 +172,7 @@ impl TaskCore {
                 self.engines.retain(|other| *other != uuid);
                 (tampering != Tampering::NoGoodbye).then_some(TaskEvent::Unregistered { uuid })
             }
+            TaskEvent::Drain { .. } if tampering == Tampering::NoDrain => None,
             TaskEvent::Resubmit { msg_id, body } => {
                 let old = parent_msg_id(self.session.packer(), &body).ok().flatten();
                 self.repeats.extend(old.map(|old| (msg_id.clone(), old)));
@@ -188,6 +189,7 @@ impl TaskCore {
                 Some(TaskEvent::Recover(recovery))
             }
             TaskEvent::Abort { .. }
+            | TaskEvent::Drain { .. }
             | TaskEvent::Explain { .. }
             | TaskEvent::Undelivered { .. }
             | TaskEvent::Signalled { .. }

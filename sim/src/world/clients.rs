@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use remuda_proto::message::content::ConnectionReply;
+use remuda_proto::message::content::{ConnectionReply, DrainRequest};
 use remuda_proto::{Body, EngineId, EngineUuid, Idents, Key, MsgId, MsgType, Session, SessionId};
 use serde_json::{Value, json};
 
@@ -429,7 +429,8 @@ impl World {
     fn query(&mut self, client: u32) {
         let tasks = self.clients[client as usize].tasks.clone();
         let ids = ClientNode::some_of(&tasks, &mut self.dice.workload);
-        let (msg_type, content) = match self.dice.workload.below(9) {
+        let engines: Vec<_> = self.clients[client as usize].engines.keys().copied().collect();
+        let (msg_type, content) = match self.dice.workload.below(12) {
             0 => (MsgType::QueueRequest, json!({"targets": null, "verbose": true, "remuda": {}})),
             1 => (MsgType::QueueRequest, json!({"targets": [0, 1], "verbose": false})),
             2 => (MsgType::ResultRequest, json!({"msg_ids": ids, "status_only": true})),
@@ -441,6 +442,11 @@ impl World {
                 (MsgType::PurgeRequest, json!({"msg_ids": "all", "engine_ids": []}))
             }
             7 => (MsgType::ConnectionRequest, json!({})),
+            8..=10 if !engines.is_empty() => {
+                let targets = vec![*self.dice.workload.pick(&engines)];
+                let (drain, shutdown) = (self.dice.workload.percent(60), self.dice.workload.percent(40));
+                (MsgType::DrainRequest, json!(DrainRequest { targets, drain, shutdown }))
+            }
             _ => (MsgType::from("foo_request"), json!({"what": 1})),
         };
         self.ask(client, msg_type, &content);

@@ -7,7 +7,7 @@ use remuda_hub::{heart, hub};
 use remuda_proto::message::parent_msg_id;
 use remuda_proto::message::story::DriverState;
 use remuda_proto::monitor::Durability;
-use remuda_proto::{Body, EngineUuid, Envelope, Frames, Identity, Idents, Instant, Machine, MsgId, Now};
+use remuda_proto::{Body, EngineUuid, Envelope, Frames, Identity, Idents, Instant, Machine, MsgId, MsgType, Now};
 use remuda_scheduler::broadcast::{BroadcastEffect, BroadcastEvent};
 use remuda_scheduler::{OutputEffect, OutputEvent, RelayEffect, RelayEvent, TaskEffect, TaskEvent};
 
@@ -201,6 +201,10 @@ impl World {
             TaskEvent::Unregistered { uuid } => {
                 self.log.engine(at, uuid.clone(), format_args!("the task scheduler hears that `{uuid}` left"));
             }
+            TaskEvent::Drain { uuid, request } => {
+                let what = if request.is_some() { "gets no more tasks" } else { "gets tasks again" };
+                self.log.engine(at, uuid.clone(), format_args!("the task scheduler hears that `{uuid}` {what}"));
+            }
             TaskEvent::Signalled { msg_id } => {
                 self.log.note(at, format_args!("the task scheduler hears that signal `{msg_id}` was sent"));
             }
@@ -388,7 +392,14 @@ impl World {
                 let from = from.unwrap_or_else(|| Identity::from(&b"nobody"[..]));
                 self.refused(name, &from, &refusal);
             }
+            hub::Effect::Drain { uuid, request } => {
+                self.task.mail(TaskEvent::Drain { uuid, request });
+                self.plan(PartName::Task);
+            }
             hub::Effect::Signal { engine, body } => {
+                let ends = Envelope::read(self.parameters.packer, &body)
+                    .is_ok_and(|envelope| envelope.msg_type == MsgType::ShutdownRequest);
+                self.coverage.add("engine that was drained, and told to end", u64::from(ends));
                 self.control.mail(RelayEvent::Signal { engine, body });
                 self.plan(PartName::Control);
             }

@@ -272,7 +272,7 @@ impl World {
         let Some(id) = self.engines[number as usize].id else { return };
         let session_id = SessionId::from(format!("nanny-{number}"));
         let mut session = Session::new(session_id, "sim", Key::new(KEY), self.parameters.packer, 1);
-        let content = UnregistrationRequest { id: Some(id) };
+        let content = UnregistrationRequest { id: Some(id), remuda: None };
         let date = self.clock.now().date;
         let made = session.message(date, MsgType::UnregistrationRequest, None, &json!({}), &content, &[]);
         let body = made.expect("an id can be packed").1;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use remuda_proto::message::content::DrainRequest;
 use remuda_proto::{Machine, MsgId, MsgType};
 use serde_json::{Value, json};
 
@@ -53,6 +54,12 @@ impl World {
                 let more = u32::try_from(self.book.accepted() - accepted).unwrap_or(u32::MAX);
                 let by = by + self.parameters.task_time * 4 * more;
                 self.phase = Phase::Settling { by, accepted: accepted + more as usize };
+                // Some tasks are for engines that get none at the moment. One that is told to end does end.
+                let draining: Vec<_> = self.hub.machine.inner.draining().collect();
+                for id in draining {
+                    let request = DrainRequest { targets: vec![id], drain: false, shutdown: false };
+                    self.ask(0, MsgType::DrainRequest, &json!(request));
+                }
                 let live = self.book.live().next();
                 let live = live.or_else(|| self.broadcasts.open().next());
                 let heard = now.since(self.runs_since) > self.time_to_register();

@@ -334,9 +334,12 @@ fn reason(obstacle: &Obstacle, hwm: u32, need: &str) -> String {
         .collect();
     let more = if (names.len() as u64) < *engines && !names.is_empty() { ", …" } else { "" };
     let names = if names.is_empty() { String::new() } else { format!(": {}{more}", names.join(", ")) };
-    let (has, is) = if *engines == 1 { ("has", "is") } else { ("have", "are") };
+    let one = *engines == 1;
+    let (has, is) = if one { ("has", "is") } else { ("have", "are") };
+    let (it, get) = if one { ("it", "gets") } else { ("they", "get") };
     let what = match why {
         Why::NoRoom => format!("{has} no room (hwm {hwm})"),
+        Why::Draining => format!("{is} to finish what {it} {has} and {get} nothing more"),
         Why::Tried => "tried it already, and no engine gets a task twice".to_owned(),
         Why::Gone => format!("that it names {is} not registered"),
         Why::NotATarget => format!("{is} not among the engines that it names"),
@@ -359,6 +362,10 @@ fn advice(ready: &Ready) -> String {
     }
     if has(Why::NoRoom) {
         return "wait until one of these has done a task; more engines or a higher `--hwm` make the line shorter"
+            .to_owned();
+    }
+    if has(Why::Draining) {
+        return "start more engines, or let these have tasks again with `remuda cluster engines drain --undo`"
             .to_owned();
     }
     if has(Why::Gone) {

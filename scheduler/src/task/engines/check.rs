@@ -32,9 +32,11 @@ impl Engines {
             assert_eq!(engine.indexed, self.rank(at), "`{}`", engine.uuid);
             assert_eq!(engine.sorted, self.sorted(at), "`{}`", engine.uuid);
             if let Some(Reserved { place, key, .. }) = &engine.reserved {
-                assert!(engine.member.is_some(), "`{}` is gone", engine.uuid);
+                assert!(engine.open_kind().is_some(), "`{}` gets no more tasks", engine.uuid);
                 assert_eq!(self.reserved.get(&(*place, *key)), Some(&at));
             }
+            assert!(engine.member.is_some() || engine.draining.is_none(), "`{}` is gone", engine.uuid);
+            assert_eq!(engine.draining.is_some(), self.draining.contains(&at), "`{}`", engine.uuid);
             assert!((self.front..=self.back).contains(&engine.turn), "`{}` is at {}", engine.uuid, engine.turn);
             if let Some((kind, place)) = engine.member {
                 assert_eq!(self.kinds[kind].members[place], at);

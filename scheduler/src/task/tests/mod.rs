@@ -1,6 +1,7 @@
 //! The rules of the task scheduler, as short stories.
 
 mod dependency;
+mod drain;
 mod explain;
 mod placement;
 mod recorded;

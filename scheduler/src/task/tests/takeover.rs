@@ -486,3 +486,25 @@ fn a_service_that_was_begun_after_what_is_on_record_is_not_begun_twice() {
     assert!(sent(&world.hear("a", &question, Some(&[]))).is_empty());
     assert_eq!((world.counts(), world.load("b")), ((0, 0, 1), 1));
 }
+
+#[test]
+fn an_engine_that_gets_no_more_tasks_gets_none_when_it_was_heard_either() {
+    for again in [false, true] {
+        let (mut world, _) = Records::of(&["e"]).on("1", "e", &plain()).task("2", &plain()).take_over();
+        let mut question = world.join("e");
+        world.handle(TaskEvent::Drain { uuid: "e".into(), request: Some(4) });
+        if again {
+            question = world.pass(crate::probe::FIRST_PAUSE);
+        }
+        let out = world.hear("e", &question, Some(&["1"]));
+        assert_eq!(sent(&out), []);
+        let out = world.answer("e", "1", "ok");
+        assert_eq!(sent(&out), []);
+        let word = Monitor::Drained { engine: "e".into(), request: 4 };
+        assert!(
+            out.iter().any(
+                |effect| matches!(effect, TaskEffect::Monitor(seen) if format!("{seen:?}") == format!("{word:?}"))
+            )
+        );
+    }
+}
