@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use remuda_net::profile::variable;
 use remuda_net::{Profile, address, connection_file};
 
+use crate::nanny::{End, describe};
 use crate::process::ProcessId;
 use crate::state::{ClusterFile, Member};
 
@@ -83,12 +84,13 @@ pub struct Launched {
 
 impl Launched {
     /// Starts `argv` for this profile and cluster, named by the environment as stock launchers name them; all that it
-    /// prints goes to a log in the profile's folder.
+    /// prints goes to a log in the profile's folder. `variables` are added to the environment.
     pub fn start(
         what: &'static str,
         argv: &[OsString],
         profile: &Profile,
         log_name: &str,
+        variables: &[(&str, &str)],
     ) -> Result<Self, LaunchError> {
         let id = profile.cluster_id();
         let dash = if id.is_empty() { "" } else { "-" };
@@ -100,6 +102,7 @@ impl Launched {
             .args(&argv[1..])
             .env(variable::PROFILE_DIR, profile.dir())
             .env(variable::CLUSTER_ID, id)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors)
@@ -133,6 +136,14 @@ impl Launched {
     /// Its log.
     pub fn log(&self) -> &Path {
         &self.log
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(mut self) -> End {
+        match self.child.wait() {
+            Ok(status) => describe(status, &self.log),
+            Err(error) => End { ok: false, how: format!("cannot be waited for: {error}"), tail: String::new() },
+        }
     }
 
     /// How it ended, if it did.
@@ -186,7 +197,7 @@ pub(crate) fn stop(processes: &mut [Launched]) {
 }
 
 /// The end of a log, from the beginning of a line.
-fn tail(path: &Path) -> io::Result<String> {
+pub(crate) fn tail(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
     file.seek(SeekFrom::Start(size.saturating_sub(LOG_TAIL_BYTES)))?;
@@ -215,7 +226,7 @@ impl EngineSet {
     pub fn start(program: &[OsString], profile: &Profile, count: usize) -> Result<Self, LaunchError> {
         let mut set = Self::default();
         for index in 0..count {
-            set.0.push(Launched::start("an engine", program, profile, &format!("ipengine-{index}"))?);
+            set.0.push(Launched::start("an engine", program, profile, &format!("ipengine-{index}"), &[])?);
         }
         Ok(set)
     }
@@ -289,7 +300,7 @@ impl LocalCluster {
                 let _ = fs::remove_file(file);
             }
         }
-        let mut controller = Launched::start("the controller", &programs.controller, profile, "ipcontroller")?;
+        let mut controller = Launched::start("the controller", &programs.controller, profile, "ipcontroller", &[])?;
         let ready = || files.iter().all(|file| file.exists()) && (!reuse || is_there(&files[0]));
         if let Err(error) = controller.wait_until(START_TIMEOUT, ready) {
             stop(&mut [controller]);

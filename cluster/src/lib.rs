@@ -5,8 +5,10 @@
 
 mod controller;
 mod engines_file;
+pub mod fleet;
 mod in_effect;
 mod launcher;
+mod nanny;
 mod ports;
 mod process;
 mod records;
@@ -18,6 +20,7 @@ pub use controller::{
     MAX_UNREAD_BYTES, RECONNECT_TIMEOUT, StartError, Stopper,
 };
 pub use launcher::{EngineSet, LaunchError, Launched, LocalCluster, Programs, START_TIMEOUT, STOP_TIMEOUT};
+pub use nanny::{End, NANNY_STOP_TIMEOUT, NannyConfig, NannySettings, Saying, Word, run_nanny};
 pub use ports::{Interface, Ports};
 pub use process::{ProcessId, end, end_with_parent};
 pub use remuda_hub::heart::Config as HeartConfig;

@@ -14,6 +14,8 @@ pub mod variable {
     pub const CLUSTER_ID: &str = "IPP_CLUSTER_ID";
     /// IPython's folder, where the profiles are.
     pub const IPYTHON_DIR: &str = "IPYTHONDIR";
+    /// The uuid that an engine is to have, from the nanny that starts it.
+    pub const ENGINE_IDENT: &str = "REMUDA_ENGINE_IDENT";
     /// The engine's connection file as JSON text, in place of the file.
     pub const CONNECTION_INFO: &str = "IPP_CONNECTION_INFO";
     /// The key with which messages are signed.

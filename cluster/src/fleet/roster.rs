@@ -1,0 +1,130 @@
+//! How the engines of a cluster stand, as it is told and shown.
+
+use remuda_proto::EngineUuid;
+use serde::{Deserialize, Serialize};
+
+use super::UnitId;
+use crate::nanny::End;
+
+/// All units, in the order in which they were started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Roster {
+    /// The units.
+    pub units: Vec<UnitEntry>,
+}
+
+/// A nanny and its engines.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnitEntry {
+    /// Its number.
+    pub unit: UnitId,
+    /// How many engines it was to start.
+    pub wanted: u32,
+    /// The host it runs on; empty while that is not known.
+    pub host: String,
+    /// Its process there; 0 while that is not known.
+    pub pid: i32,
+    /// When that started, in clock ticks since the machine did.
+    pub started: Option<u64>,
+    /// How it stands.
+    pub standing: UnitStanding,
+    /// How it ended.
+    pub end: Option<End>,
+    /// Its engines, by place; those that never started are not among them.
+    pub engines: Vec<EngineEntry>,
+}
+
+/// How a unit stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnitStanding {
+    /// It was asked for, and has not said anything yet.
+    Starting,
+    /// It runs.
+    Running,
+    /// It has ended, with all its engines.
+    Ended,
+}
+
+/// An engine, or the last one in its place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EngineEntry {
+    /// Which of its unit's, from 0.
+    pub place: u32,
+    /// Its process.
+    pub pid: i32,
+    /// Its uuid.
+    pub uuid: EngineUuid,
+    /// Where what it prints goes.
+    pub log: String,
+    /// How often one was started again in this place.
+    pub restarts: u32,
+    /// How it stands.
+    pub standing: EngineStanding,
+    /// How the one before it ended, or this one, if it has.
+    pub last_end: Option<End>,
+    /// In how many seconds another one is started, at the time when this one ended.
+    pub again_in_s: Option<f64>,
+    /// Whether somebody asked for its end.
+    #[serde(default)]
+    pub is_ending: bool,
+}
+
+/// How an engine stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineStanding {
+    /// Its process runs; whether it is registered the hub knows.
+    Running,
+    /// It ended, and another one is started soon.
+    BackingOff,
+    /// It ended, and nothing comes after it.
+    Ended,
+}
+
+impl UnitEntry {
+    pub(super) fn new(unit: UnitId, wanted: u32) -> Self {
+        Self {
+            unit,
+            wanted,
+            host: String::new(),
+            pid: 0,
+            started: None,
+            standing: UnitStanding::Starting,
+            end: None,
+            engines: Vec::new(),
+        }
+    }
+
+    /// The engine in this place, or what there is to say of one that never started.
+    pub(super) fn engine(&mut self, place: u32) -> &mut EngineEntry {
+        let at = self.engines.partition_point(|entry| entry.place < place);
+        if self.engines.get(at).is_none_or(|entry| entry.place != place) {
+            self.engines.insert(at, EngineEntry::never_started(place));
+        }
+        &mut self.engines[at]
+    }
+
+    /// An engine has started in its place.
+    pub(super) fn put(&mut self, engine: EngineEntry) {
+        let entry = self.engine(engine.place);
+        let last_end = entry.last_end.take();
+        *entry = EngineEntry { last_end, ..engine };
+    }
+}
+
+impl EngineEntry {
+    fn never_started(place: u32) -> Self {
+        Self {
+            place,
+            pid: 0,
+            uuid: EngineUuid::from(""),
+            log: String::new(),
+            restarts: 0,
+            standing: EngineStanding::Ended,
+            last_end: None,
+            again_in_s: None,
+            is_ending: false,
+        }
+    }
+}
