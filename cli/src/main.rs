@@ -9,6 +9,7 @@ mod invocation;
 mod logging;
 mod output;
 mod python;
+mod service_manager;
 
 use std::process::ExitCode;
 
