@@ -13,7 +13,7 @@ pub(crate) struct Failure {
     hint: Option<String>,
     code: u8,
     /// What else is wrong, independently of it.
-    others: Vec<Failure>,
+    others: Vec<Self>,
 }
 
 impl Failure {

@@ -59,6 +59,9 @@ fn each_line_of_a_json_log_is_json() {
     let port = port["registration"].to_string();
     let refused = run(&place, &["controller", "--log-format=json", "--cluster-id=b", "--port", &port]);
     assert_eq!(refused.code, Some(1));
+    let said: Vec<Value> = refused.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let error = said.last().unwrap();
+    assert!(error["message"].as_str().unwrap().contains("is in use") && error["hint"].is_string(), "{error}");
     engine.signal(Signal::SIGTERM);
     engine.wait();
     controller.signal(Signal::SIGTERM);
@@ -102,7 +105,7 @@ fn a_log_of_bounded_size_keeps_so_many_files_and_no_more() {
         assert!(bytes <= 2048 && bytes > 0, "{name}: {bytes}");
         text.lines().for_each(|line| drop(serde_json::from_str::<Value>(line).unwrap()));
     }
-    let newest = logs().into_iter().find(|(name, _)| name.ends_with(".log")).unwrap().0;
+    let newest = logs().into_iter().find(|(name, _)| !name.contains(".log.")).unwrap().0;
     assert!(fs::read_to_string(folder.join(newest)).unwrap().contains("\"ended\""));
     // The next one may remove those of earlier runs, whatever their number.
     let _controller = place.controller(&["--log-to-file", "--clean-logs"]);

@@ -29,11 +29,9 @@ pub(super) fn run(command: &Command, notes: &[String], mut problems: Vec<Failure
     for note in notes {
         say(&format!("warning: {note}"));
     }
-    match Failure::several(problems) {
-        Some(problems) => Err(problems.code(WRONG)),
-        None => {
-            writeln!(io::stdout().lock(), "the configuration is right")?;
-            Ok(ExitCode::SUCCESS)
-        }
+    if let Some(problems) = Failure::several(problems) {
+        return Err(problems.code(WRONG));
     }
+    writeln!(io::stdout().lock(), "the configuration is right")?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -27,12 +27,16 @@ use crate::service_manager::{Service, State};
 pub(super) use problems::{ports_of, problems};
 
 pub(crate) fn run(args: &ControllerArgs, notes: &[String]) -> Outcome {
+    let profile = args.place.profile();
     if let Some(problems) = Failure::several(problems(args)) {
+        // They are on stderr, and where the log is there too, in its format.
+        if !args.log.log_to_file {
+            logging::start(&args.log, &profile, "ipcontroller", notes)?;
+        }
         return Err(problems);
     }
     let config = resolve(args)?;
     let http = http(args, &config)?;
-    let profile = config.profile.clone();
     logging::start(&args.log, &profile, "ipcontroller", notes)?;
     args.config.enter_work_dir()?;
     // Before any thread is started, so that no signal is missed.

@@ -51,7 +51,7 @@ fn page(command: &Command) -> io::Result<Vec<u8>> {
 }
 
 fn write_all(command: &Command, dir: &Path) -> io::Result<()> {
-    let name = command.get_display_name().unwrap_or(command.get_name());
+    let name = command.get_display_name().unwrap_or_else(|| command.get_name());
     fs::write(dir.join(format!("{name}.1")), page(command)?)?;
     command.get_subcommands().filter(|sub| sub.get_name() != "help").try_for_each(|sub| write_all(sub, dir))
 }

@@ -5,8 +5,6 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use serde::de::IgnoredAny;
-
 use super::python::{self, Value};
 use super::table::{Kind, Meaning, Program};
 use super::{Given, NOT_IN_FILES, words};
@@ -156,7 +154,7 @@ fn of_option(program: Program, option: &str, value: &toml::Value) -> Result<Vec<
 
 /// The lines on which the options of the program's table stand, from 1 on; nothing where a table is written otherwise.
 fn lines(program: Program, text: &str) -> BTreeMap<String, usize> {
-    type Keys = BTreeMap<toml::Spanned<String>, IgnoredAny>;
+    type Keys = BTreeMap<toml::Spanned<String>, toml::Value>;
     let tables: BTreeMap<String, Keys> = toml::from_str(text).unwrap_or_default();
     let keys = tables.into_iter().filter(|(name, _)| name == program.command()).flat_map(|(_, keys)| keys.into_keys());
     let line = |key: &toml::Spanned<String>| text[..key.span().start].matches('\n').count() + 1;

@@ -123,7 +123,7 @@ fn of_place(settings: &mut [Setting], place: &PlaceArgs) {
                 if named(variable::PROFILE_DIR) {
                     setting.origin = of_variable(variable::PROFILE_DIR);
                 } else if place.profile.is_some() {
-                    setting.origin = "`--profile`".to_owned();
+                    "`--profile`".clone_into(&mut setting.origin);
                 }
                 setting.value = profile.dir().display().to_string();
             }

@@ -44,6 +44,7 @@ impl Template {
 mod tests {
     use super::*;
     use crate::config::{Layers, Program};
+    use crate::failure::Failure;
     use std::fs;
     use std::path::Path;
 
@@ -52,7 +53,7 @@ mod tests {
         fs::write(folder.path().join("remuda.toml"), text).unwrap();
         let mut all = Layers::problems_for_others(Program::Controller, folder.path());
         all.extend(Layers::problems_for_others(Program::Engine, folder.path()));
-        all.iter().map(|problem| problem.text()).collect()
+        all.iter().map(Failure::text).collect()
     }
 
     /// What is commented out is there to be used.

@@ -77,7 +77,8 @@ fn numbered(path: &Path, number: u16) -> PathBuf {
 /// The name of the log, and the number behind it, of one that was put aside.
 pub(super) fn number_of(file: &str) -> Option<(&str, u16)> {
     let (newest, number) = file.rsplit_once('.')?;
-    number.parse().ok().filter(|_| newest.ends_with(".log")).map(|number| (newest, number))
+    let is_log = Path::new(newest).extension().is_some_and(|ending| ending == "log");
+    number.parse().ok().filter(|_| is_log).map(|number| (newest, number))
 }
 
 /// What writes to it, for as long as one line takes.

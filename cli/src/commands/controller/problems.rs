@@ -54,7 +54,7 @@ pub(in crate::commands) fn problems(args: &ControllerArgs) -> Vec<Failure> {
         if let Some(address) = args.http.filter(|address| address.socket().port() != 0)
             && let Err(error) = address::can_listen(address.socket())
         {
-            let error = anyhow::Error::new(error).context(format!("cannot serve HTTP at {address}"));
+            let error = anyhow::Error::new(error).context(format!("cannot listen for HTTP at `{address}`"));
             problems.push(Failure::new(error).hint("give another port with `--http`; 0 takes a free one"));
         }
     }

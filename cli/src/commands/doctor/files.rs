@@ -22,7 +22,7 @@ pub(super) fn folder(subject: &Subject<'_>) -> Vec<Finding> {
     let dir = subject.profile.dir();
     let shown = dir.display();
     if !dir.exists() {
-        let parent = dir.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+        let parent = dir.ancestors().find(|folder| folder.exists()).unwrap_or_else(|| Path::new("/"));
         return vec![match writable(parent) {
             Ok(()) => Finding::ok(CHECK, format!("`{shown}` is not there yet: the first controller makes it")),
             Err(error) => Finding::error(

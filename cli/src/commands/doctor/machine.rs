@@ -193,18 +193,22 @@ pub(super) fn disk(subject: &Subject<'_>) -> Vec<Finding> {
     let mut seen: Vec<PathBuf> = Vec::new();
     let mut findings = Vec::new();
     for (what, folder) in folders.into_iter().flatten() {
-        let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/")).to_owned();
+        let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or_else(|| Path::new("/")).to_owned();
         if seen.contains(&there) {
             continue;
         }
-        if let Ok(found) = statvfs(&there) {
-            let free = u64::from(found.blocks_available()).saturating_mul(u64::from(found.fragment_size()));
-            let files = (found.files() > 0).then(|| u64::from(found.files_available()));
-            findings.push(room(what, &there, free, files));
-        }
+        findings.extend(free(&there).map(|(free, files)| room(what, &there, free, files)));
         seen.push(there);
     }
     findings
+}
+
+/// How many bytes are free where a folder is, and how many more files there may be, if the file system says.
+#[allow(clippy::useless_conversion, reason = "on other systems than Linux they are shorter")]
+fn free(folder: &Path) -> Option<(u64, Option<u64>)> {
+    let found = statvfs(folder).ok()?;
+    let bytes = u64::from(found.blocks_available()).saturating_mul(u64::from(found.fragment_size()));
+    Some((bytes, (found.files() > 0).then(|| u64::from(found.files_available()))))
 }
 
 /// `free` is in bytes; `files`, how many more there may be, where the file system says.
