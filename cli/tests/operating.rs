@@ -154,6 +154,12 @@ fn each_fault_is_found_with_its_fix() {
     has(&doctor(&place, &[]), "error", "profile", "mode 755", "chmod 700");
     mode(&profile.security(), 0o700);
 
+    // It is there and does not answer.
+    controller.signal(Signal::SIGSTOP);
+    let found = doctor(&place, &["--timeout=1"]);
+    controller.signal(Signal::SIGCONT);
+    has(&found, "error", "controller", "ipcontroller-client.json", "see its log");
+
     // The files stay, and nobody listens.
     controller.signal(Signal::SIGTERM);
     controller.wait();
@@ -168,13 +174,15 @@ fn each_fault_is_found_with_its_fix() {
     has(&doctor(&place, &[]), "error", "connection files", "no connection file", "writes both");
     fs::remove_file(profile.client_file()).unwrap();
 
-    // Something else listens there, and says nothing.
+    // Another process has the port; a name is misspelt; a key is open to others.
     let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = held.local_addr().unwrap().port();
-    fs::write(profile.dir().join("remuda.toml"), format!("[controller]\nport = {port}\nhmw = 2\n")).unwrap();
+    fs::write(profile.dir().join("remuda.toml"), format!("[controller]\nport = {port}\nhmw = 2\nkey = 'k'\n")).unwrap();
+    mode(&profile.dir().join("remuda.toml"), 0o644);
     let found = doctor(&place, &[]);
     has(&found, "error", "ports", &format!("port {port} at 127.0.0.1"), "another with `ports`");
     has(&found, "error", "configuration", "is `hwm` meant?", "");
+    has(&found, "error", "configuration", "remuda.toml` (mode 644)", "chmod 600");
     fs::remove_file(profile.dir().join("remuda.toml")).unwrap();
 
     newer_database(&place, &profile.dir().join("tasks.db"));

@@ -81,6 +81,19 @@ fn a_misspelt_key_a_wrong_type_and_a_port_in_use_are_told_at_once() {
     assert_eq!(cluster.code, Some(2));
     assert!(cluster.stderr.contains("is in use") && cluster.stderr.contains("pnig"), "{}", cluster.stderr);
 
+    // An engine and a table are looked at in the same way.
+    write(&place, "[contoller]\nhwm = 1\n[engine]\nslots = 0\nlabel = \"big\"\nresource = [\"gpu\"]\n");
+    let done = with_profile(&place, &["engine", "--check-config"]);
+    assert_eq!(done.code, Some(2), "{}", done.stderr);
+    for part in [
+        "no program has the table [contoller]; is [controller] meant?",
+        "line 4, `slots` of [engine]: a whole number from 1 to 4294967295 is wanted, not `0`",
+        "`resource` of [engine]: `gpu`: give a name and an amount: `gpu=2`",
+        "3 errors",
+    ] {
+        assert!(done.stderr.contains(part), "{part}\n{}", done.stderr);
+    }
+
     // A database may be named by its path.
     write(&place, "[controller]\ndb = \"/tmp/X.db\"\n");
     let done = with_profile(&place, &["controller", "--check-config"]);

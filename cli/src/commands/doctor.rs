@@ -19,7 +19,7 @@ use super::{controller, say};
 use crate::args::Format;
 use crate::args::controller::ControllerArgs;
 use crate::args::doctor::DoctorArgs;
-use crate::config::{self, Layers, Program};
+use crate::config::{self, Layers, OWN_FILE, Program};
 use crate::failure::{Failure, Outcome};
 use crate::output::{Colour, has_colours};
 
@@ -116,11 +116,18 @@ pub(super) fn run(args: &DoctorArgs) -> Outcome {
 fn look(args: &DoctorArgs) -> Result<Vec<Finding>, Failure> {
     let profile = args.place.profile();
     let mut findings = vec![files::program()];
-    let (controller, problems) = match config::controller_of(&args.place, &[]) {
-        Ok((controller, layers)) => (Some(controller), layers.problems),
-        Err(problem) => (None, vec![problem]),
+    let own = profile.dir().join(OWN_FILE);
+    let (controller, problems, has_secret) = match config::controller_of(&args.place, &[]) {
+        Ok((controller, layers)) => {
+            let has_secret = layers.given.iter().any(|given| config::is_secret_in(given, &own));
+            (Some(controller), layers.problems, has_secret)
+        }
+        Err(problem) => (None, vec![problem], false),
     };
     findings.extend(configuration(&profile, problems));
+    if has_secret {
+        findings.extend(files::permissions("configuration", &own));
+    }
     let subject = Subject {
         args,
         options: args.place.options(),

@@ -61,7 +61,7 @@ fn hide_secret<'a>(name: &str, text: &'a str) -> &'a str {
     }
 }
 
-/// Whether the value of a setting or option must not be shown.
+/// Whether the value of a setting or option must not be shown, nor be in a file that others may read.
 pub(crate) fn is_secret(name: &str) -> bool {
     matches!(name, "key" | "curve_secretkey" | "curve-secretkey")
 }
@@ -117,7 +117,11 @@ pub(super) fn options(program: Program, path: &Path, text: &str) -> (Vec<Given>,
     let programs = Program::ALL.map(Program::command);
     for name in tables.keys().filter(|name| !programs.contains(&name.as_str())) {
         let all = programs.map(|name| format!("[{name}]")).join(", ");
-        problems.push(Failure::usage(format!("`{shown}`: no program has the table `{name}`: use {all}")));
+        let like = |program: &&str| strsim::normalized_damerau_levenshtein(name, program);
+        let nearest = programs.iter().max_by(|one, other| like(one).total_cmp(&like(other)));
+        let nearest = nearest.filter(|program| like(program) > 0.5).map(|name| format!("; is [{name}] meant?"));
+        let nearest = nearest.unwrap_or_else(|| format!(": use {all}"));
+        problems.push(Failure::usage(format!("`{shown}`: no program has the table [{name}]{nearest}")));
     }
     let table = match tables.get(program.command()) {
         None => return (given, problems),

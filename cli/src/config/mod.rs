@@ -204,6 +204,11 @@ pub(crate) fn controller_of(place: &PlaceArgs, more: &[String]) -> Result<(Box<C
     }
 }
 
+/// Whether something secret was given by a file.
+pub(crate) fn is_secret_in(given: &Given, file: &Path) -> bool {
+    file::is_secret(given.option().0) && given.origin.contains(&*file.to_string_lossy())
+}
+
 /// The command that a path of names leads to.
 pub(crate) fn command(path: &[&str]) -> clap::Command {
     let mut command = Args::command();
