@@ -3,11 +3,14 @@
 pub(crate) mod cluster;
 pub(crate) mod controller;
 pub(crate) mod debug;
+pub(crate) mod doctor;
 pub(crate) mod engine;
 pub(crate) mod map;
 pub(crate) mod process;
+pub(crate) mod profile;
 pub(crate) mod run;
 pub(crate) mod service;
+pub(crate) mod shell;
 pub(crate) mod task;
 
 use std::path::PathBuf;
@@ -61,6 +64,15 @@ pub(crate) enum Command {
     Controller(Box<controller::ControllerArgs>),
     /// Run a native engine, which runs programs.
     Engine(engine::EngineArgs),
+    /// Make, list and show profiles: the folders that hold the configuration of clusters; and the templates that are shipped.
+    #[command(subcommand)]
+    Profile(profile::ProfileCommand),
+    /// Look for what is wrong with a profile, its cluster and this machine, and say what to do about it.
+    Doctor(doctor::DoctorArgs),
+    /// Print what makes a shell complete the commands and options of this program.
+    Completions(shell::CompletionsArgs),
+    /// Print the manual page of this program, or write those of all its commands.
+    Man(shell::ManArgs),
 }
 
 impl Command {
@@ -170,11 +182,15 @@ pub(crate) struct ConfigArgs {
     /// One more configuration file, in the form of `ipcontroller_config.py` or `.json`
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Print what files, environment and command line say, and who says it; and end
+    /// Print every option with its value and where that was said, as JSON; and end
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true",
-          value_parser = switch, action = ArgAction::Set, hide_default_value = true, value_name = "BOOL", hide = true)]
+          value_parser = switch, action = ArgAction::Set, hide_default_value = true, value_name = "BOOL")]
     pub(crate) show_config_json: bool,
-    /// Print what files, environment and command line say, and who says it; and end
+    /// Look for all that is wrong in the configuration, ports in use among it; and end, with exit code 2 if anything is
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true",
+          value_parser = switch, action = ArgAction::Set, hide_default_value = true, value_name = "BOOL")]
+    pub(crate) check_config: bool,
+    /// Print every option with its value and where that was said: by default, file, variable or command line; and end
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true",
           value_parser = switch, action = ArgAction::Set, hide_default_value = true, value_name = "BOOL")]
     pub(crate) show_config: bool,
@@ -194,21 +210,40 @@ impl ConfigArgs {
     }
 }
 
-/// How much is logged, and where to.
+/// What is logged, how, and where to.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(next_help_heading = "Log")]
 pub(crate) struct LogArgs {
     /// How much to log: trace, debug, info, warn, error, off, or Python's number
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log_level: Level,
+    /// How lines are written: text, or json, one object a line
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
     /// Log to a file in the profile's `log` folder, not to stderr
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true",
           value_parser = switch, action = ArgAction::Set, hide_default_value = true, value_name = "BOOL")]
     pub(crate) log_to_file: bool,
+    /// With `--log-to-file`, the size at which the next file is begun (`100k`, `10M`); a longer line is alone in a file
+    /// [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) log_max_bytes: Option<usize>,
+    /// With `--log-max-bytes`, how many files are kept, the one that is written among them; the oldest goes
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) log_files: u16,
     /// Remove the log files of earlier runs of this cluster first
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true",
           value_parser = switch, action = ArgAction::Set, hide_default_value = true, value_name = "BOOL")]
     pub(crate) clean_logs: bool,
+}
+
+/// How the lines of a log are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// JSON, one object a line
+    Json,
 }
 
 /// Arguments of `remuda status`.

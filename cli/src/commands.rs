@@ -1,14 +1,18 @@
 //! A file per command. A command gets what was typed, resolves it, and does it.
 
+mod check;
 mod cluster;
 mod controller;
 mod debug;
+mod doctor;
 mod embedded;
 mod engine;
 mod map;
 mod process;
+mod profile;
 mod run;
 mod service;
+mod shell;
 mod spooled;
 mod status;
 mod task;
@@ -27,7 +31,10 @@ use crate::invocation::Invocation;
 pub(crate) use engine::stock as stock_engine;
 
 pub(crate) fn run(invocation: Invocation) -> Outcome {
-    let Invocation { command, notes, is_stock } = invocation;
+    let Invocation { command, notes, problems, is_stock } = invocation;
+    if !problems.is_empty() || command.configured().is_some_and(|(_, config)| config.check_config) {
+        return check::run(&command, &notes, problems);
+    }
     match command {
         Command::Map(args) => map::run(&args),
         Command::Run(args) => run::run(&args),
@@ -39,6 +46,10 @@ pub(crate) fn run(invocation: Invocation) -> Outcome {
         Command::Cluster(command) => cluster::run(&command, &notes, is_stock),
         Command::Controller(args) => controller::run(&args, &notes),
         Command::Engine(args) => engine::run(&args, &notes),
+        Command::Profile(command) => profile::run(&command),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&args),
     }
 }
 

@@ -7,15 +7,18 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{Args, Command, ConfigArgs};
-use crate::config::{self, Given, Layers, Program};
-use crate::failure::Failure;
+use crate::args::{Args, Command, ConfigArgs, PlaceArgs};
+use crate::config::{self, Layers, Program};
+use crate::failure::{Failure, Outcome};
+use crate::output;
 
 /// A command, and what there is to say before it begins.
 pub(crate) struct Invocation {
     pub(crate) command: Command,
     /// What was said somewhere and has no effect, with the reason.
     pub(crate) notes: Vec<String>,
+    /// What is wrong in the configuration. With any, the command does not begin.
+    pub(crate) problems: Vec<Failure>,
     /// Whether it was called by a name of ipyparallel's: then what scripts rely on is as there.
     pub(crate) is_stock: bool,
 }
@@ -65,13 +68,33 @@ pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Read, Fa
     };
     let Some((place, configured)) = invocation.command.configured() else { return Ok(Read::Run(invocation)) };
     let path_words: Vec<&str> = path.iter().map(String::as_str).collect();
-    let mut layers = Layers::read(program, &path_words, place.profile().dir(), configured.config.as_deref())?;
+    let profile = place.profile();
+    let mut layers = Layers::read(program, &path_words, profile.dir(), configured.config.as_deref());
+    let mut problems = std::mem::take(&mut layers.problems);
+    if configured.check_config {
+        let known: Vec<String> = problems.iter().map(Failure::text).collect();
+        let others = Layers::problems_for_others(program, profile.dir()).into_iter();
+        problems.extend(others.filter(|problem| !known.contains(&problem.text())));
+    }
     if configured.show_config || configured.show_config_json {
-        return Ok(Read::Done(show(&layers.given, &typed.words, configured)?));
+        return show(&path_words, &layers, &typed.words, place, configured)
+            .map(Read::Done)
+            .and_then(|done| Failure::several(problems).map_or(Ok(done), Err));
     }
     let mut notes = std::mem::take(&mut layers.notes);
     notes.extend(typed.notes.iter().cloned());
-    Ok(parse(&whole(&layers), notes, is_stock))
+    Ok(match parse(&whole(&layers), notes, is_stock) {
+        Read::Run(mut invocation) => {
+            invocation.problems = problems;
+            Read::Run(invocation)
+        }
+        other => {
+            if let Some(problems) = Failure::several(problems) {
+                problems.report();
+            }
+            other
+        }
+    })
 }
 
 /// The name of ipyparallel's that a program is called by.
@@ -97,7 +120,7 @@ fn program(rest: &[OsString]) -> Option<(Program, Vec<String>)> {
 fn parse(words: &[OsString], notes: Vec<String>, is_stock: bool) -> Read {
     let all = [OsString::from("remuda")].into_iter().chain(words.iter().cloned());
     match Args::try_parse_from(all) {
-        Ok(args) => Read::Run(Box::new(Invocation { command: args.command, notes, is_stock })),
+        Ok(args) => Read::Run(Box::new(Invocation { command: args.command, notes, problems: Vec::new(), is_stock })),
         Err(error) => {
             // Help and version are asked for and go to stdout; the rest is a wrong command line.
             let code = u8::try_from(error.exit_code()).unwrap_or(2);
@@ -117,29 +140,36 @@ fn print_help_all(program: Program, path: &[String]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Prints what was given, the lowest rank first; of each option the last counts.
-fn show(layers: &[Given], typed: &[OsString], configured: &ConfigArgs) -> Result<ExitCode, Failure> {
-    let typed = typed
-        .iter()
-        .map(|word| Given { word: word.to_string_lossy().into_owned(), origin: "the command line".to_owned() });
-    let all: Vec<Given> =
-        layers.iter().cloned().chain(typed).filter(|given| !given.word.contains("show-config")).collect();
+/// Prints every option with its value and who said so; below each what it overrides.
+fn show(path: &[&str], layers: &Layers, typed: &[OsString], place: &PlaceArgs, configured: &ConfigArgs) -> Outcome {
+    let settings = config::settings(path, layers, typed, place)
+        .map_err(|error| Failure::usage(error.to_string().trim_start_matches("error: ").trim_end()))?;
     let mut out = std::io::stdout().lock();
     if configured.show_config_json {
-        let list: Vec<_> = all
+        let list: Vec<_> = settings
             .iter()
-            .map(|given| {
-                let (option, value) = config::shown(given);
-                serde_json::json!({"option": option, "value": value, "origin": given.origin})
+            .map(|one| {
+                let overridden: Vec<_> = one
+                    .overridden
+                    .iter()
+                    .map(|(value, origin)| serde_json::json!({"value": value, "origin": origin}))
+                    .collect();
+                serde_json::json!({
+                    "option": one.option, "value": one.value, "origin": one.origin, "overridden": overridden,
+                })
             })
             .collect();
-        writeln!(out, "{}", serde_json::Value::Array(list))?;
+        writeln!(out, "{:#}", serde_json::Value::Array(list))?;
         return Ok(ExitCode::SUCCESS);
     }
-    for given in &all {
-        let (option, value) = config::shown(given);
-        writeln!(out, "{option} = {value}    ({})", given.origin)?;
+    let mut rows = Vec::new();
+    for one in settings {
+        rows.push(vec![one.option.clone(), one.value, one.origin]);
+        for (value, origin) in one.overridden {
+            rows.push(vec![one.option.clone(), value, format!("{origin} (overridden)")]);
+        }
     }
+    output::table(&mut out, &["OPTION", "VALUE", "FROM"], &rows)?;
     Ok(ExitCode::SUCCESS)
 }
 

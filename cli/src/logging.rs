@@ -1,14 +1,26 @@
 //! Logs: to stderr, or to a file of the profile.
 
-use std::fs::File;
+mod rotation;
+
 use std::io::IsTerminal;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use remuda_net::Profile;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
-use crate::args::LogArgs;
+use crate::args::{LogArgs, LogFormat};
 use crate::failure::Failure;
+use rotation::{LogFile, number_of};
+
+/// Whether what goes to stderr is to be JSON on each line.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// Whether errors are to be logged, and not printed for people.
+pub(crate) fn is_json() -> bool {
+    IS_JSON.load(Ordering::Relaxed)
+}
 
 /// How much is logged: a name, or one of the numbers that Python uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,17 +58,32 @@ pub(crate) fn start(args: &LogArgs, profile: &Profile, name: &str, notes: &[Stri
     if args.clean_logs {
         remove_earlier(profile, |file| is_log_of(file, name, profile.cluster_id()));
     }
-    let builder = tracing_subscriber::fmt().with_max_level(args.log_level.0).with_target(false);
-    if args.log_to_file {
+    let is_json = args.log_format == LogFormat::Json;
+    let (writer, colour) = if args.log_to_file {
         profile.create()?;
         let path = profile.log().join(format!("{name}-{}-{}.log", profile.cluster_id(), std::process::id()));
-        let file = File::options().create(true).append(true).open(&path).map_err(|error| {
+        let max_bytes = args.log_max_bytes.map_or(u64::MAX, |bytes| bytes as u64);
+        let file = LogFile::open(&path, max_bytes, args.log_files).map_err(|error| {
             Failure::new(anyhow::Error::new(error).context(format!("cannot write the log `{}`", path.display())))
         })?;
-        builder.with_ansi(false).with_writer(file).init();
+        (BoxMakeWriter::new(file), false)
     } else {
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        builder.with_ansi(colour).with_writer(std::io::stderr).init();
+        (BoxMakeWriter::new(std::io::stderr), colour && !is_json)
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_max_level(args.log_level.0)
+        .with_target(false)
+        .with_ansi(colour)
+        .with_writer(writer);
+    if is_json {
+        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+        if !args.log_to_file {
+            IS_JSON.store(true, Ordering::Relaxed);
+            std::panic::set_hook(Box::new(|panic| tracing::error!(panic = true, "{panic}")));
+        }
+    } else {
+        builder.init();
     }
     for note in notes {
         tracing::warn!("{note}");
@@ -78,6 +105,8 @@ pub(crate) fn remove_earlier(profile: &Profile, which: impl Fn(&str) -> bool) {
 /// Whether a file is a log that a run of `name` in the cluster wrote, by itself or through its launcher: the name, the
 /// cluster's id and a process id, with dashes between.
 pub(crate) fn is_log_of(file: &str, name: &str, cluster_id: &str) -> bool {
+    // Older ones have a number behind.
+    let file = number_of(file).map_or(file, |(newest, _)| newest);
     let Some(rest) = file.strip_prefix(name).and_then(|rest| rest.strip_suffix(".log")) else { return false };
     let Some((before, pid)) = rest.rsplit_once('-') else { return false };
     // An engine's number, and the double dash of an empty id, may stand before it.
@@ -110,6 +139,9 @@ mod tests {
             ("ipcontroller-x-12.log", "ipcontroller", "x", true),
             ("ipengine-3-12.log", "ipengine", "", true),
             ("ipengine-3-x-12.log", "ipengine", "x", true),
+            ("ipcontroller--12.log.3", "ipcontroller", "", true),
+            ("ipcontroller--12.log.x", "ipcontroller", "", false),
+            ("ipcontroller--12.txt.3", "ipcontroller", "", false),
             ("ipcontroller-x-12.log", "ipcontroller", "", false),
             ("ipcontroller-12.log", "ipcontroller", "x", false),
             ("ipcontroller-x-y-12.log", "ipcontroller", "y", false),

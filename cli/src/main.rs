@@ -1,5 +1,5 @@
-//! The program: `remuda controller`, `engine`, `cluster`, `map`, `status`, `task`, `process`, `debug`; also `ipcontroller`,
-//! `ipengine`, `ipcluster`.
+//! The program: `remuda controller`, `engine`, `cluster`, `map`, `status`, `task`, `process`, `debug`, `profile`, `doctor`; also
+//! `ipcontroller`, `ipengine`, `ipcluster`.
 
 mod args;
 mod commands;
@@ -9,6 +9,7 @@ mod invocation;
 mod logging;
 mod output;
 mod python;
+mod service_manager;
 
 use std::process::ExitCode;
 

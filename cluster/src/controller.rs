@@ -299,7 +299,7 @@ impl Controller {
         let (broadcast, broadcast_mailbox) = mailbox().map_err(NetError::from)?;
 
         let started = clock.now();
-        let max_engines = config.max_engines.unwrap_or_else(engines_that_fit).min(MAX_ENGINES);
+        let max_engines = config.max_engines.unwrap_or_else(|| engines_that_fit(limits::open_files())).min(MAX_ENGINES);
         let (max_message_bytes, unsent) = (config.task.max_message_bytes, config.unsent);
         let hub_defaults = hub::Config::with_heart_period(config.heart.period);
         let hub_machine = Hub::new(
@@ -517,10 +517,15 @@ fn driver_state(refusals: &RefusalCounts, hub_lag: usize, hub_lag_limit: usize) 
     DriverState { refused: refused.collect(), hub_lag: hub_lag as u64, hub_lag_limit: hub_lag_limit as u64 }
 }
 
-/// How many engines the limit on open files allows. Where that is very low, one fits all the same: it may.
-fn engines_that_fit() -> usize {
-    let files = limits::open_files().saturating_sub(OTHER_FILES) / ENGINE_CONNECTIONS;
+/// How many engines fit a controller that may have so many files open. Where that is very low, one fits all the same: it may.
+pub fn engines_that_fit(open_files: u64) -> usize {
+    let files = open_files.saturating_sub(OTHER_FILES) / ENGINE_CONNECTIONS;
     usize::try_from(files).unwrap_or(usize::MAX).max(1)
+}
+
+/// How many files a controller with so many engines has to be allowed to open.
+pub fn files_for(engines: usize) -> u64 {
+    (engines as u64).saturating_mul(ENGINE_CONNECTIONS).saturating_add(OTHER_FILES)
 }
 
 /// What an engine is told of addresses when it registers: its file less the key (wire reference, 4.3).

@@ -61,6 +61,11 @@ impl Interface {
         (self.transport == "ipc").then(|| PathBuf::from(address::url(&self.ip, port)))
     }
 
+    /// The ip, of TCP.
+    pub(crate) fn tcp_ip(&self) -> Option<&str> {
+        (self.transport == "tcp").then_some(&*self.ip)
+    }
+
     /// Whether a socket that listens here can be reached at every ip of the machine.
     fn is_wildcard(&self) -> bool {
         self.transport == "tcp" && matches!(&*self.ip, "*" | "0.0.0.0")

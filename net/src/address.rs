@@ -1,10 +1,12 @@
 //! From what connection files say to addresses that sockets take.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt};
 use remuda_proto::connection::Common;
 
 /// `<transport>://<ip>:<port>`, as engines and clients write it (`client/client.py`, `engine/app.py`).
@@ -44,6 +46,21 @@ fn is_own(ip: IpAddr) -> bool {
 /// The name of this machine.
 pub fn host_name() -> Option<String> {
     nix::unistd::gethostname().ok()?.into_string().ok()
+}
+
+/// Whether a socket can be made to listen at an address: tried without listening, so that nobody who looks for the one that
+/// will be there connects meanwhile.
+///
+/// # Errors
+/// Why not: `AddrInUse`, `AddrNotAvailable` where no interface of this machine has the ip, `PermissionDenied` for a port of the
+/// system's.
+pub fn can_listen(address: SocketAddr) -> io::Result<()> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let probe = socket(family, SockType::Stream, SockFlag::empty(), None)?;
+    // As libzmq does: connections that are over do not count.
+    setsockopt(&probe, sockopt::ReuseAddr, &true)?;
+    bind(probe.as_raw_fd(), &SockaddrStorage::from(address))?;
+    Ok(())
 }
 
 /// Whether something listens at an address of a connection file. `None` when that cannot be told: another transport, a
@@ -102,5 +119,18 @@ mod tests {
         assert_eq!(listens("tcp://127.0.0.1", port, timeout), Some(false));
         assert_eq!(listens("ipc:///nowhere/x", port, timeout), Some(false));
         assert_eq!(listens("pgm://x", port, timeout), None);
+    }
+
+    #[test]
+    fn whether_a_socket_could_listen_is_told_without_one_that_does() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_eq!(can_listen(address).unwrap_err().kind(), ErrorKind::AddrInUse);
+        let everywhere = SocketAddr::from(([0, 0, 0, 0], address.port()));
+        assert_eq!(can_listen(everywhere).unwrap_err().kind(), ErrorKind::AddrInUse);
+        drop(listener);
+        can_listen(address).unwrap();
+        // One of a range that is for documentation, and nobody's.
+        assert_eq!(can_listen("192.0.2.1:0".parse().unwrap()).unwrap_err().kind(), ErrorKind::AddrNotAvailable);
     }
 }

@@ -13,6 +13,11 @@ pub fn open_files() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
 }
 
+/// The limit to which that can be raised without more rights; 0 if it cannot be told.
+pub fn most_open_files() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard)
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

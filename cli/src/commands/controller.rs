@@ -1,5 +1,7 @@
 //! `remuda controller`: runs one until it is told to end.
 
+mod problems;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,11 +22,21 @@ use signal_hook::iterator::Signals;
 use crate::args::controller::{ControllerArgs, Store, Transport};
 use crate::failure::{Failure, Outcome};
 use crate::logging;
+use crate::service_manager::{Service, State};
+
+pub(super) use problems::{ports_of, problems};
 
 pub(crate) fn run(args: &ControllerArgs, notes: &[String]) -> Outcome {
+    let profile = args.place.profile();
+    if let Some(problems) = Failure::several(problems(args)) {
+        // They are on stderr, and where the log is there too, in its format.
+        if !args.log.log_to_file {
+            logging::start(&args.log, &profile, "ipcontroller", notes)?;
+        }
+        return Err(problems);
+    }
     let config = resolve(args)?;
     let http = http(args, &config)?;
-    let profile = config.profile.clone();
     logging::start(&args.log, &profile, "ipcontroller", notes)?;
     args.config.enter_work_dir()?;
     // Before any thread is started, so that no signal is missed.
@@ -37,10 +49,12 @@ pub(crate) fn run(args: &ControllerArgs, notes: &[String]) -> Outcome {
     let open_files = remuda_net::limits::raise_open_files();
 
     let controller = Controller::start(&config)?;
+    let service = Service::of_environment();
     let stopper = controller.stopper();
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
             tracing::info!(signal, "ending");
+            Service::of_environment().tell(State::Stopping);
             stopper.stop();
         }
     })?;
@@ -66,21 +80,27 @@ pub(crate) fn run(args: &ControllerArgs, notes: &[String]) -> Outcome {
     if let Some(server) = &server {
         tracing::info!("process definitions at http://{}/api/process_definition/", server.address());
     }
+    service.tell(State::Ready);
     controller.wait();
     drop(server);
     tracing::info!("ended");
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the arguments come to.
-fn resolve(args: &ControllerArgs) -> Result<ControllerConfig, Failure> {
-    let profile = args.place.profile();
-    let defaults = ControllerConfig::new(profile.clone());
-    let packer = args.packer;
-    if args.unpacker.is_some_and(|unpacker| unpacker != packer) {
+/// Peers pack as they unpack.
+fn packers(args: &ControllerArgs) -> Result<(), Failure> {
+    if args.unpacker.is_some_and(|unpacker| unpacker != args.packer) {
         return Err(Failure::usage("packer and unpacker differ: peers pack as they unpack")
             .hint("give both the same, or `--packer` alone"));
     }
+    Ok(())
+}
+
+/// What the arguments come to.
+pub(super) fn resolve(args: &ControllerArgs) -> Result<ControllerConfig, Failure> {
+    let profile = args.place.profile();
+    let defaults = ControllerConfig::new(profile.clone());
+    packers(args)?;
     let own_file = |name: &Option<PathBuf>, default: &Path| {
         name.as_ref().map_or_else(|| default.to_owned(), |name| profile.security().join(name))
     };
@@ -107,7 +127,7 @@ fn resolve(args: &ControllerArgs) -> Result<ControllerConfig, Failure> {
         broadcast_depth: args.broadcast_depth,
         key: key(args)?,
         curve: curve(args)?,
-        packer,
+        packer: args.packer,
         heart: HeartConfig { period: Duration::from_millis(args.ping), max_misses: args.max_heart_misses },
         registration_timeout: (args.registration_timeout != 0)
             .then(|| Duration::from_secs(u64::from(args.registration_timeout))),

@@ -1,5 +1,6 @@
 //! Configuration files: traitlets' in Python and JSON, and our own in TOML.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -51,12 +52,16 @@ pub(super) fn traits(path: &Path, text: &str) -> Result<(Vec<Trait>, Vec<String>
     Ok((settings.collect(), skipped.collect()))
 }
 
-/// The line, or of one that holds a key the part before it.
+/// The line, or of one that holds a key the part before it. It may be among the arguments for a program, too.
 fn hide_secret<'a>(name: &str, text: &'a str) -> &'a str {
-    if is_secret(name) { text.split_once('=').map_or("", |(target, _)| target.trim_end()) } else { text }
+    if is_secret(name) || text.contains("key=") {
+        text.split_once('=').map_or("", |(target, _)| target.trim_end())
+    } else {
+        text
+    }
 }
 
-/// Whether the value of a setting or option must not be shown.
+/// Whether the value of a setting or option must not be shown, nor be in a file that others may read.
 pub(crate) fn is_secret(name: &str) -> bool {
     matches!(name, "key" | "curve_secretkey" | "curve-secretkey")
 }
@@ -97,43 +102,74 @@ fn of_json(value: serde_json::Value) -> Value {
     }
 }
 
-/// The options in the program's table of a `remuda.toml`, each under the name that it has on our command line.
-pub(super) fn options(program: Program, path: &Path, text: &str) -> Result<Vec<Given>, Failure> {
+/// The options in the program's table of a `remuda.toml`, each under the name that it has on our command line; and all that is
+/// wrong with the rest.
+pub(super) fn options(program: Program, path: &Path, text: &str) -> (Vec<Given>, Vec<Failure>) {
     let shown = path.display();
-    let tables: toml::Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| Failure::usage(format!("`{shown}`: {}", error.to_string().trim())))?;
-    let programs = [Program::Controller, Program::Engine, Program::Cluster].map(Program::command);
-    if let Some(name) = tables.keys().find(|name| !programs.contains(&name.as_str())) {
-        let all = programs.map(|name| format!("[{name}]")).join(", ");
-        return Err(Failure::usage(format!("`{shown}`: no program has the table `{name}`: use {all}")));
-    }
-    let Some(table) = tables.get(program.command()) else { return Ok(Vec::new()) };
-    let toml::Value::Table(table) = table else {
-        return Err(Failure::usage(format!("`{shown}`: `{}` is no table", program.command())));
+    let (mut given, mut problems) = (Vec::new(), Vec::new());
+    let tables: toml::Table = match text.parse() {
+        Ok(tables) => tables,
+        Err(error) => {
+            let error: toml::de::Error = error;
+            return (given, vec![Failure::usage(format!("`{shown}`: {}", error.to_string().trim()))]);
+        }
     };
-    let mut given = Vec::new();
-    for (option, value) in table {
-        let origin = format!("`{shown}`, `{option}` of [{}]", program.command());
-        if NOT_IN_FILES.contains(&option.as_str()) {
-            return Err(Failure::usage(format!("{origin} cannot be set in a file: use `--{option}`")));
-        }
-        if !is_option(program, option) {
-            let nearest = nearest(program, option).map(|name| format!("; is `{name}` meant?")).unwrap_or_default();
-            return Err(Failure::usage(format!("{origin}: there is no such option{nearest}")));
-        }
-        let value = of_toml(value).ok_or_else(|| Failure::usage(format!("{origin}: a date is not wanted here")))?;
-        let kind = kind(program, option, &value);
-        let words = words::words(option, kind, &value);
-        let words = words.map_err(|reason| Failure::usage(format!("{origin}: {reason}")))?;
-        given.extend(words.into_iter().map(|word| Given { word, origin: origin.clone() }));
+    let programs = Program::ALL.map(Program::command);
+    for name in tables.keys().filter(|name| !programs.contains(&name.as_str())) {
+        let all = programs.map(|name| format!("[{name}]")).join(", ");
+        let like = |program: &&str| strsim::normalized_damerau_levenshtein(name, program);
+        let nearest = programs.iter().max_by(|one, other| like(one).total_cmp(&like(other)));
+        let nearest = nearest.filter(|program| like(program) > 0.5).map(|name| format!("; is [{name}] meant?"));
+        let nearest = nearest.unwrap_or_else(|| format!(": use {all}"));
+        problems.push(Failure::usage(format!("`{shown}`: no program has the table [{name}]{nearest}")));
     }
-    Ok(given)
+    let table = match tables.get(program.command()) {
+        None => return (given, problems),
+        Some(toml::Value::Table(table)) => table,
+        Some(_) => {
+            problems.push(Failure::usage(format!("`{shown}`: `{}` is no table", program.command())));
+            return (given, problems);
+        }
+    };
+    let lines = lines(program, text);
+    for (option, value) in table {
+        let line = lines.get(option).map(|line| format!("line {line}, ")).unwrap_or_default();
+        let origin = format!("`{shown}`, {line}`{option}` of [{}]", program.command());
+        match of_option(program, option, value) {
+            Ok(words) => given.extend(words.into_iter().map(|word| Given { word, origin: origin.clone() })),
+            Err(reason) => problems.push(Failure::usage(format!("{origin}: {reason}"))),
+        }
+    }
+    (given, problems)
 }
 
-/// How stock writes what the option stands for; for those that are ours alone, as the value looks.
+/// The words that an option of a `remuda.toml` comes to, or what is wrong with it.
+fn of_option(program: Program, option: &str, value: &toml::Value) -> Result<Vec<String>, String> {
+    if NOT_IN_FILES.contains(&option) {
+        return Err(format!("it cannot be set in a file: use `--{option}`"));
+    }
+    if !is_option(program, option) {
+        let nearest = nearest(program, option).map(|name| format!("; is `{name}` meant?")).unwrap_or_default();
+        return Err(format!("there is no such option{nearest}"));
+    }
+    let value = of_toml(value).ok_or("a date is not wanted here")?;
+    words::words(option, kind(program, option, &value), &value)
+}
+
+/// The lines on which the options of the program's table stand, from 1 on; nothing where a table is written otherwise.
+fn lines(program: Program, text: &str) -> BTreeMap<String, usize> {
+    type Keys = BTreeMap<toml::Spanned<String>, toml::Value>;
+    let tables: BTreeMap<String, Keys> = toml::from_str(text).unwrap_or_default();
+    let keys = tables.into_iter().filter(|(name, _)| name == program.command()).flat_map(|(_, keys)| keys.into_keys());
+    let line = |key: &toml::Spanned<String>| text[..key.span().start].matches('\n').count() + 1;
+    keys.map(|key| (line(&key), key)).map(|(line, key)| (key.into_inner(), line)).collect()
+}
+
+/// How stock writes what the option stands for; for those that are ours alone, as the value looks. What is a class in stock's
+/// files has a name of ours here, or is the path of a database.
 fn kind(program: Program, option: &str, value: &Value) -> Kind {
     let of_stock = program.settings().find_map(|setting| match setting.meaning {
+        Meaning::Option(name, Kind::Class) if name == option => Some(Kind::One),
         Meaning::Option(name, kind) if name == option => Some(kind),
         _ => None,
     });

@@ -6,18 +6,24 @@
 mod environment;
 mod file;
 mod python;
+mod resolved;
 mod table;
+mod template;
 mod words;
+mod wrong;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::{CommandFactory, Parser};
 
-use crate::args::Args;
+use crate::args::controller::ControllerArgs;
+use crate::args::{Args, Command, PlaceArgs};
 use crate::failure::Failure;
 
+pub(crate) use resolved::settings;
 pub(crate) use table::Program;
+pub(crate) use template::{TEMPLATES, Template};
 pub(crate) use words::translate;
 
 /// A word of our command line, and who gave it.
@@ -44,50 +50,81 @@ pub(crate) struct Layers {
     pub(crate) given: Vec<Given>,
     /// What has no effect, and why.
     pub(crate) notes: Vec<String>,
+    /// All that is wrong, each with file and line. What is wrong is not among what is given.
+    pub(crate) problems: Vec<Failure>,
 }
 
 /// Options that say where the configuration is, and so cannot come from there, or that a file cannot ask for.
-const NOT_IN_FILES: [&str; 7] =
-    ["profile", "profile-dir", "ipython-dir", "config", "show-config", "show-config-json", "parent"];
+const NOT_IN_FILES: [&str; 8] =
+    ["profile", "profile-dir", "ipython-dir", "config", "show-config", "show-config-json", "check-config", "parent"];
+
+/// Our own file, in the profile's folder.
+pub(crate) const OWN_FILE: &str = "remuda.toml";
 
 impl Layers {
     /// Reads the files of a profile (and `extra`, the file that `--config` names) and the environment, for the command
-    /// that `path` leads to (`["controller"]`).
-    ///
-    /// # Errors
-    /// Where a file cannot be read, or says what no option takes; the message names file and line.
-    pub(crate) fn read(program: Program, path: &[&str], profile: &Path, extra: Option<&Path>) -> Result<Self, Failure> {
+    /// that `path` leads to (`["controller"]`). What cannot be read, or says what no option takes, is among the problems.
+    pub(crate) fn read(program: Program, path: &[&str], profile: &Path, extra: Option<&Path>) -> Self {
         let mut layers = Self::default();
-        let mut files: Vec<(PathBuf, bool)> = Vec::new();
         for name in ["ipython", program.stock_name()] {
             for ending in ["py", "json"] {
-                files.push((profile.join(format!("{name}_config.{ending}")), name == "ipython"));
-            }
-        }
-        for (file, is_shared) in &files {
-            if let Some(text) = file::read(file)? {
-                layers.add_traits(program, file, &text, *is_shared)?;
+                let file = profile.join(format!("{name}_config.{ending}"));
+                if let Some(text) = layers.text(&file) {
+                    layers.add_traits(program, &file, &text, name == "ipython");
+                }
             }
         }
         if let Some(file) = extra {
-            let text = file::read(file)?.ok_or_else(|| {
-                Failure::usage(format!("no configuration file `{}`", file.display()))
-                    .hint("name another with `--config`")
-            })?;
-            layers.add_traits(program, file, &text, false)?;
+            let problems = layers.problems.len();
+            if let Some(text) = layers.text(file) {
+                layers.add_traits(program, file, &text, false);
+            } else if layers.problems.len() == problems {
+                let missing = Failure::usage(format!("no configuration file `{}`", file.display()));
+                layers.problems.push(missing.hint("name another with `--config`"));
+            }
         }
-        let own = profile.join("remuda.toml");
-        if let Some(text) = file::read(&own)? {
-            layers.given.extend(file::options(program, &own, &text)?);
-        }
+        layers.add_own(program, &profile.join(OWN_FILE));
         layers.given.extend(environment::options(program, |name| std::env::var(name).ok()));
-        layers.check(path)?;
-        Ok(layers)
+        layers.check(path);
+        layers
+    }
+
+    /// What is wrong in the tables of `remuda.toml` that are for other programs than this one.
+    pub(crate) fn problems_for_others(program: Program, profile: &Path) -> Vec<Failure> {
+        let others = Program::ALL.into_iter().filter(|other| *other != program);
+        let of = |other: Program| {
+            let mut layers = Self::default();
+            layers.add_own(other, &profile.join(OWN_FILE));
+            let path: &[&str] = if other == Program::Cluster { &["cluster", "start"] } else { &[other.command()] };
+            layers.check(path);
+            layers.problems
+        };
+        others.flat_map(of).collect()
+    }
+
+    /// The text of a file, if there is one; that it cannot be read is a problem.
+    fn text(&mut self, file: &Path) -> Option<String> {
+        file::read(file).unwrap_or_else(|problem| {
+            self.problems.push(problem);
+            None
+        })
+    }
+
+    /// Adds the program's table of a `remuda.toml`, if there is one.
+    fn add_own(&mut self, program: Program, path: &Path) {
+        if let Some(text) = self.text(path) {
+            let (given, problems) = file::options(program, path, &text);
+            self.given.extend(given);
+            self.problems.extend(problems);
+        }
     }
 
     /// Adds the settings of a file of traitlets'. A `shared` one is that of all of IPython, where much is said to others.
-    fn add_traits(&mut self, program: Program, path: &Path, text: &str, shared: bool) -> Result<(), Failure> {
-        let (settings, skipped) = file::traits(path, text)?;
+    fn add_traits(&mut self, program: Program, path: &Path, text: &str, shared: bool) {
+        let (settings, skipped) = match file::traits(path, text) {
+            Ok(read) => read,
+            Err(problem) => return self.problems.push(problem),
+        };
         for line in skipped {
             self.notes.push(format!("{line} needs Python to run, and was not"));
         }
@@ -108,31 +145,37 @@ impl Layers {
                     self.notes.push(format!("{} has no effect in a file: use `--{option}`", setting.origin));
                 }
                 table::Meaning::Option(option, kind) => {
-                    let words = words::words(option, kind, &setting.value);
-                    let words = words.map_err(|reason| Failure::usage(format!("{}: {reason}", setting.origin)))?;
                     let origin = &setting.origin;
-                    self.given.extend(words.into_iter().map(|word| Given { word, origin: origin.clone() }));
+                    match words::words(option, kind, &setting.value) {
+                        Ok(words) => {
+                            self.given.extend(words.into_iter().map(|word| Given { word, origin: origin.clone() }));
+                        }
+                        Err(reason) => self.problems.push(Failure::usage(format!("{origin}: {reason}"))),
+                    }
                 }
             }
         }
-        Ok(())
     }
 
     /// Leaves out what the command has no option for, since a file serves several; and tries each of the rest alone, so
-    /// that what is wrong is told with its origin.
-    fn check(&mut self, path: &[&str]) -> Result<(), Failure> {
+    /// that what is wrong is told with its origin, and left out.
+    fn check(&mut self, path: &[&str]) {
         let command = command(path);
-        let has = |option: &str| command.get_arguments().any(|arg| arg.get_long() == Some(option));
-        self.given.retain(|given| has(given.option().0));
-        for given in &self.given {
+        let argument = |option: &str| command.get_arguments().find(|arg| arg.get_long() == Some(option));
+        let problems = &mut self.problems;
+        self.given.retain(|given| {
+            let Some(argument) = argument(given.option().0) else { return false };
             let words = [&["remuda"], path, &[&*given.word]].concat();
-            if let Err(error) = Args::try_parse_from(words) {
-                let text = error.to_string();
-                let reason = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-                return Err(Failure::usage(format!("{}: {reason}", given.origin)));
+            match Args::try_parse_from(words) {
+                // What it needs besides may be said elsewhere.
+                Err(error) if error.kind() != clap::error::ErrorKind::MissingRequiredArgument => {
+                    let reason = wrong::reason(&error, argument);
+                    problems.push(Failure::usage(format!("{}: {reason}", given.origin)));
+                    false
+                }
+                _ => true,
             }
-        }
-        Ok(())
+        });
     }
 
     /// The words, to be put before those that were typed.
@@ -141,10 +184,29 @@ impl Layers {
     }
 }
 
-/// An option and its value for people: never a secret.
-pub(crate) fn shown(given: &Given) -> (&str, &str) {
-    let (option, value) = given.option();
-    (option, if file::is_secret(option) && !value.is_empty() { "(secret)" } else { value })
+/// What files, environment and these further words come to for a controller of this place; without what is wrong in them.
+///
+/// # Errors
+/// Where they contradict each other.
+pub(crate) fn controller_of(place: &PlaceArgs, more: &[String]) -> Result<(Box<ControllerArgs>, Layers), Failure> {
+    let profile = place.profile();
+    let layers = Layers::read(Program::Controller, &["controller"], profile.dir(), None);
+    let more = more.iter().map(OsString::from);
+    let more = translate(Program::Controller, more).map_err(Failure::usage)?.words;
+    let all = ["remuda", "controller"].map(OsString::from).into_iter().chain(layers.words()).chain(more);
+    match Args::try_parse_from(all).map(|args| args.command) {
+        Ok(Command::Controller(mut args)) => {
+            args.place = place.clone();
+            Ok((args, layers))
+        }
+        Ok(_) => unreachable!("the words begin with `controller`"),
+        Err(error) => Err(Failure::usage(error.to_string().trim_start_matches("error: ").trim_end())),
+    }
+}
+
+/// Whether something secret was given by a file.
+pub(crate) fn is_secret_in(given: &Given, file: &Path) -> bool {
+    file::is_secret(given.option().0) && given.origin.contains(&*file.to_string_lossy())
 }
 
 /// The command that a path of names leads to.
@@ -186,14 +248,12 @@ mod tests {
     use super::*;
     use std::fs;
 
-    const PROGRAMS: [Program; 3] = [Program::Controller, Program::Engine, Program::Cluster];
-
     /// With `REMUDA_WRITE_DOCS` in the environment it writes them instead.
     #[test]
     fn the_documentation_has_the_table_of_settings() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
         let mut text = fs::read_to_string(&path).unwrap();
-        for program in PROGRAMS {
+        for program in Program::ALL {
             let begin = format!("<!-- settings of {} -->\n", program.command());
             let start = text.find(&begin).unwrap() + begin.len();
             let end = start + text[start..].find("<!-- end -->").unwrap();
@@ -212,7 +272,7 @@ mod tests {
 
     #[test]
     fn every_setting_leads_to_an_option_of_its_program() {
-        for program in PROGRAMS {
+        for program in Program::ALL {
             let command = command(&[program.command()]);
             let all: Vec<clap::Command> = command.get_subcommands().cloned().chain([command.clone()]).collect();
             for setting in program.settings() {
@@ -227,7 +287,7 @@ mod tests {
     fn options_of_which_there_may_be_several_add_up_and_others_give_way() {
         let words = "remuda engine --label a --label b --timeout 1 --timeout 2";
         let args = Args::try_parse_from(words.split_whitespace()).unwrap();
-        let crate::args::Command::Engine(engine) = args.command else { panic!() };
+        let Command::Engine(engine) = args.command else { panic!() };
         assert_eq!((engine.label, engine.timeout), (vec!["a".to_owned(), "b".to_owned()], 2.0));
     }
 }

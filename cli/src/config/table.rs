@@ -13,6 +13,9 @@ pub(crate) enum Program {
 }
 
 impl Program {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Controller, Self::Engine, Self::Cluster];
+
     /// Name of the stock program, of its configuration file and its log.
     pub(crate) fn stock_name(self) -> &'static str {
         match self {

@@ -163,7 +163,9 @@ fn one(value: &Value) -> Result<String, String> {
         Value::Int(int) => Ok(int.to_string()),
         Value::Float(float) => Ok(float.to_string()),
         Value::Bool(switch) => Ok(switch.to_string()),
-        Value::None | Value::List(_) | Value::Dict(_) => Err("one value is wanted".to_owned()),
+        Value::None => Err("one value is wanted".to_owned()),
+        Value::List(_) => Err("one value is wanted, not a list".to_owned()),
+        Value::Dict(_) => Err("one value is wanted, not a table".to_owned()),
     }
 }
 

@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use clap::Parser;
 use remuda_client::records::{Find, Record};
 use remuda_client::{Client, ConnectError, ConnectOptions, Engine, MsgId, QueryError, RemoteError};
 use remuda_cluster::SqliteConfig;
@@ -14,8 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::{filter, say, stock};
 use crate::args::task::SourceArgs;
-use crate::args::{Args, Command};
-use crate::config::{Layers, Program};
+use crate::config;
 use crate::failure::Failure;
 
 /// Most records that are asked for at once.
@@ -365,11 +363,8 @@ fn refused(error: &RemoteError) -> Failure {
 
 /// The database that a controller of this place keeps, or would: what its configuration says.
 fn database(args: &SourceArgs) -> Option<SqliteConfig> {
-    let profile = args.place.profile();
-    let words = Layers::read(Program::Controller, &["controller"], profile.dir(), None).ok()?;
-    let all = ["remuda", "controller"].map(Into::into).into_iter().chain(words.words());
-    let Command::Controller(controller) = Args::try_parse_from(all).ok()?.command else { return None };
-    let mut config = SqliteConfig::new(controller.database(profile.dir()));
+    let (controller, _) = config::controller_of(&args.place, &[]).ok()?;
+    let mut config = SqliteConfig::new(controller.database(args.place.profile().dir()));
     config.table = Some(controller.sqlite_table).filter(|table| !table.is_empty()).unwrap_or(config.table);
     Some(config)
 }
