@@ -6,6 +6,7 @@ pub(crate) mod debug;
 pub(crate) mod doctor;
 pub(crate) mod engine;
 pub(crate) mod map;
+pub(crate) mod nanny;
 pub(crate) mod process;
 pub(crate) mod profile;
 pub(crate) mod run;
@@ -64,6 +65,8 @@ pub(crate) enum Command {
     Controller(Box<controller::ControllerArgs>),
     /// Run a native engine, which runs programs.
     Engine(engine::EngineArgs),
+    /// Run engines on this machine, and start those again that die.
+    Nanny(nanny::NannyArgs),
     /// Make, list and show profiles: the folders that hold the configuration of clusters; and the templates that are shipped.
     #[command(subcommand)]
     Profile(profile::ProfileCommand),

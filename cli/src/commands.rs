@@ -8,6 +8,7 @@ mod doctor;
 mod embedded;
 mod engine;
 mod map;
+mod nanny;
 mod process;
 mod profile;
 mod run;
@@ -46,6 +47,7 @@ pub(crate) fn run(invocation: Invocation) -> Outcome {
         Command::Cluster(command) => cluster::run(&command, &notes, is_stock),
         Command::Controller(args) => controller::run(&args, &notes),
         Command::Engine(args) => engine::run(&args, &notes),
+        Command::Nanny(args) => nanny::run(&args),
         Command::Profile(command) => profile::run(&command),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => shell::completions(&args),

@@ -111,6 +111,12 @@ fn program(rest: &[OsString]) -> Option<(Program, Vec<String>)> {
         "engine" => Some((Program::Engine, vec![first.to_owned()])),
         "cluster" => {
             let command = rest.get(1)?.to_str().filter(|word| !word.starts_with('-'))?;
+            // What it does to engines has no spelling in stock.
+            let action = rest.get(2).and_then(|word| word.to_str());
+            if command == "engines" && action.is_some_and(|word| ["add", "remove", "restart", "drain"].contains(&word))
+            {
+                return None;
+            }
             Some((Program::Cluster, vec![first.to_owned(), command.to_owned()]))
         }
         _ => None,

@@ -101,6 +101,8 @@ pub enum Event {
         /// Why it is not done.
         refused: Option<String>,
     },
+    /// All engines that were to be there at the start are.
+    Ready,
     /// All is to end.
     Stop,
 }
@@ -136,6 +138,13 @@ pub enum Effect {
         /// What.
         answer: Answer,
     },
+    /// Kill these processes, each with its group, if the unit was on this machine: they are what a nanny left.
+    Kill {
+        /// Whose they were.
+        unit: UnitId,
+        /// The engines' processes.
+        pids: Vec<i32>,
+    },
     /// Which processes there are has changed.
     Save,
     /// An engine, or all of a unit, ended that should not have: for people.
@@ -167,6 +176,7 @@ impl Fleet {
             Event::UnitEnded { unit, end } => self.unit_ended(unit, end, out),
             Event::Asked { by, command, registered } => self.asked(by, command, &registered, out),
             Event::Drained { by, uuids, refused } => self.drained(by, &uuids, refused, out),
+            Event::Ready => self.roster.ready = true,
             Event::Stop => {
                 self.stopping = true;
                 for (unit, of) in (0..).zip(&self.roster.units) {
@@ -176,6 +186,11 @@ impl Fleet {
                 }
             }
         }
+    }
+
+    /// How many units have not ended.
+    pub fn units_left(&self) -> usize {
+        self.roster.units.iter().filter(|unit| unit.standing != UnitStanding::Ended).count()
     }
 
     fn start_unit(&mut self, engines: u32, out: &mut Vec<Effect>) -> UnitId {
@@ -236,6 +251,12 @@ impl Fleet {
     fn unit_ended(&mut self, unit: UnitId, end: End, out: &mut Vec<Effect>) {
         let Some(of) = self.roster.units.get_mut(unit as usize) else { return };
         of.standing = UnitStanding::Ended;
+        let is_running = |entry: &&EngineEntry| entry.standing == EngineStanding::Running;
+        let pids: Vec<i32> = of.engines.iter().filter(is_running).map(|entry| entry.pid).collect();
+        let left = pids.len();
+        if !pids.is_empty() {
+            out.push(Effect::Kill { unit, pids });
+        }
         for entry in &mut of.engines {
             if entry.standing != EngineStanding::Ended {
                 self.places.remove(&entry.uuid);
@@ -243,10 +264,10 @@ impl Fleet {
                 entry.again_in_s = None;
             }
         }
-        let lost = of.engines.iter().all(|entry| entry.last_end.is_none());
-        if !end.ok && !self.stopping && lost {
+        let is_news = left > 0 || of.engines.iter().all(|entry| entry.last_end.is_none());
+        if !end.ok && !self.stopping && is_news {
             let tail = if end.tail.is_empty() { String::new() } else { format!(":\n{}", end.tail) };
-            out.push(Effect::Complain(format!("the nanny of {} engines {}{tail}", of.wanted, end.how)));
+            out.push(Effect::Complain(format!("the nanny of {} engines {}, and they end{tail}", of.wanted, end.how)));
         }
         of.end = Some(end);
         out.push(Effect::Save);

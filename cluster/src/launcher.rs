@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use remuda_net::profile::variable;
 use remuda_net::{Profile, address, connection_file};
 
-use crate::nanny::{End, describe};
+use crate::nanny::End;
 use crate::process::ProcessId;
 use crate::state::{ClusterFile, Member};
 
@@ -141,8 +141,8 @@ impl Launched {
     /// Waits for its end.
     pub(crate) fn wait(mut self) -> End {
         match self.child.wait() {
-            Ok(status) => describe(status, &self.log),
-            Err(error) => End { ok: false, how: format!("cannot be waited for: {error}"), tail: String::new() },
+            Ok(status) => End::of(status, &self.log),
+            Err(error) => End::failed(format!("cannot be waited for: {error}")),
         }
     }
 
@@ -321,7 +321,14 @@ impl LocalCluster {
     /// What the cluster file says of it, with the command that waits for it.
     pub fn file(&self, supervisor: Option<ProcessId>) -> ClusterFile {
         let controller = self.controller.as_ref().expect("it is neither stopped nor let go").member();
-        ClusterFile { controller, engines: self.engines.members(), supervisor, reuse: self.reuse }
+        ClusterFile {
+            controller,
+            engines: self.engines.members(),
+            nannies: Vec::new(),
+            supervisor,
+            control: None,
+            reuse: self.reuse,
+        }
     }
 
     /// The first process that has ended, as an error that shows its log.

@@ -32,9 +32,15 @@ pub struct ClusterFile {
     pub controller: Member,
     /// The engines.
     pub engines: Vec<Member>,
-    /// The command that started them and waits for them, unless it left them alone.
+    /// The processes that keep the engines running.
+    #[serde(default)]
+    pub nannies: Vec<Member>,
+    /// The command that started them and waits for them.
     #[serde(default)]
     pub supervisor: Option<ProcessId>,
+    /// The socket at which that command listens.
+    #[serde(default)]
+    pub control: Option<PathBuf>,
     /// Whether the connection files are to be used again, and so stay when the cluster ends.
     #[serde(default)]
     pub reuse: bool,
@@ -119,7 +125,7 @@ impl ClusterFile {
 
     /// All processes, in the order in which they are to end.
     pub fn processes(&self) -> Vec<ProcessId> {
-        self.engines.iter().chain([&self.controller]).map(|member| member.process).collect()
+        self.nannies.iter().chain(&self.engines).chain([&self.controller]).map(|member| member.process).collect()
     }
 
     /// Whether its controller runs.
@@ -167,7 +173,14 @@ impl ClusterFile {
         let controller = member(&stock["controller"]["state"])?;
         let sets = stock["engines"]["sets"].as_object().into_iter().flat_map(|sets| sets.values());
         let engines = sets.filter_map(|set| set["engines"].as_object()).flat_map(|engines| engines.values());
-        Some(Self { controller, engines: engines.filter_map(member).collect(), supervisor: None, reuse: false })
+        Some(Self {
+            controller,
+            engines: engines.filter_map(member).collect(),
+            nannies: Vec::new(),
+            supervisor: None,
+            control: None,
+            reuse: false,
+        })
     }
 }
 
@@ -207,7 +220,9 @@ mod tests {
         let file = ClusterFile {
             controller: member("a.log"),
             engines: vec![member("b.log"), ended],
+            nannies: vec![member("n.log")],
             supervisor: Some(this),
+            control: Some("c.sock".into()),
             reuse: false,
         };
         file.write(&profile).unwrap();

@@ -1,15 +1,23 @@
 //! `remuda cluster`, in the spellings of ipcluster (`cluster/app.py`).
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
+use remuda_proto::message::restart::RestartPolicy;
 
-use super::{ConfigArgs, PlaceArgs, seconds, switch};
+use super::{ConfigArgs, Format, PlaceArgs, seconds, switch};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
     /// Start a controller and engines, and stop them on Ctrl-C.
     Start(StartArgs),
-    /// Start more engines for the controller that runs, and stop them on Ctrl-C.
+    /// Show a cluster's engines: which run, what they do, which died and why.
+    Status(StatusArgs),
+    /// Add engines to a cluster, remove or restart some, or have some finish what they have.
+    ///
+    /// Without a word after it, as `ipcluster engines`: starts more engines for the controller that runs, and stops them on
+    /// Ctrl-C.
     Engines(EnginesArgs),
+    /// Show what controller and engines printed.
+    Logs(LogsArgs),
     /// Stop a cluster that was started here.
     Stop(StopArgs),
     /// List the clusters of this machine.
@@ -34,10 +42,20 @@ pub(crate) struct EngineArgs {
     /// Argument for each engine; again for each further one
     #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
     pub(crate) engine_arg: Vec<String>,
+    /// When an engine that has ended is started again: never, on-failure or always
+    /// [default: on-failure; as `ipcluster`: never]
+    #[arg(long, value_name = "WHEN", value_parser = restart_policy)]
+    pub(crate) restart: Option<RestartPolicy>,
+    /// How often an engine is started again at most [default: without end]
+    #[arg(long, value_name = "N")]
+    pub(crate) restart_limit: Option<u32>,
     /// Return as soon as the engines are there, and leave them running
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true",
           value_parser = switch, action = ArgAction::Set, hide_default_value = true, value_name = "BOOL")]
     pub(crate) daemonize: bool,
+    /// It runs in the background, for a command that waits until it is ready
+    #[arg(long, hide = true)]
+    pub(crate) detached: bool,
     /// Seconds to wait for the engines
     #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = seconds)]
     pub(crate) timeout: f64,
@@ -79,14 +97,105 @@ pub(crate) struct StartArgs {
 
 /// Arguments of `remuda cluster engines`.
 #[derive(Debug, Args)]
-#[command(args_override_self = true)]
+#[command(args_override_self = true, args_conflicts_with_subcommands = true)]
 pub(crate) struct EnginesArgs {
+    #[command(subcommand)]
+    pub(crate) action: Option<EnginesAction>,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EnginesAction {
+    /// Start more engines, of the same kind
+    Add(AddArgs),
+    /// End engines: each when it has finished what it has
+    Remove(EndArgs),
+    /// Start engines anew: each when it has finished what it has
+    Restart(EndArgs),
+    /// Have engines finish what they have and get no more tasks; any engines, wherever they were started
+    Drain(DrainArgs),
+}
+
+/// Arguments of `remuda cluster engines add`.
+#[derive(Debug, Args)]
+pub(crate) struct AddArgs {
+    /// How many
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) n: u32,
+    /// Seconds to wait for them
+    #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = seconds)]
+    pub(crate) timeout: f64,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+/// Arguments of `remuda cluster engines remove` and `restart`.
+#[derive(Debug, Args)]
+pub(crate) struct EndArgs {
+    /// The engines, by id
+    #[arg(value_name = "ID", required = true)]
+    pub(crate) ids: Vec<u32>,
+    /// At once, with what they run
+    #[arg(long)]
+    pub(crate) now: bool,
+    /// Return at once, and do not wait until it is done
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+/// Arguments of `remuda cluster engines drain`.
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// The engines, by id
+    #[arg(value_name = "ID", required_unless_present = "host")]
+    pub(crate) ids: Vec<u32>,
+    /// All native engines of this host
+    #[arg(long, value_name = "NAME")]
+    pub(crate) host: Option<String>,
+    /// End each when it has finished what it has
+    #[arg(long)]
+    pub(crate) shutdown: bool,
+    /// They get tasks again
+    #[arg(long, conflicts_with = "shutdown")]
+    pub(crate) undo: bool,
+    /// Return at once, and do not wait until they have finished
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+/// Arguments of `remuda cluster status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// How to print it
+    #[arg(short = 'o', long, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+/// Arguments of `remuda cluster logs`.
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// An engine, by id, or `controller` [default: all]
+    #[arg(value_name = "ENGINE")]
+    pub(crate) of: Option<String>,
+    /// Go on with what is printed from now on, until Ctrl-C
+    #[arg(short = 'f', long)]
+    pub(crate) follow: bool,
+    /// How many of the last lines of each; `0`: all
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    pub(crate) lines: usize,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
 }
 
 /// Arguments of `remuda cluster stop`.
@@ -141,6 +250,16 @@ pub(crate) enum EngineKind {
     Python,
 }
 
+impl EngineKind {
+    /// As it is written.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Python => "python",
+        }
+    }
+}
+
 /// The only kind that there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ControllerKind;
@@ -148,7 +267,13 @@ pub(crate) struct ControllerKind;
 /// Kinds that stock has for other machines (`ipyparallel.engine_launchers`), all in lower case.
 const ELSEWHERE: [&str; 10] = ["batch", "htcondor", "lsf", "mpi", "pbs", "sge", "ssh", "sshproxy", "slurm", "winhpc"];
 
-fn engine_kind(text: &str) -> Result<EngineKind, String> {
+/// A policy by its name.
+pub(crate) fn restart_policy(text: &str) -> Result<RestartPolicy, String> {
+    let found = RestartPolicy::ALL.into_iter().find(|policy| policy.name() == text);
+    found.ok_or_else(|| "use never, on-failure or always".to_owned())
+}
+
+pub(crate) fn engine_kind(text: &str) -> Result<EngineKind, String> {
     let name = text.to_ascii_lowercase();
     match name.strip_suffix("enginesetlauncher").unwrap_or(&name) {
         "native" | "remuda" => Ok(EngineKind::Native),

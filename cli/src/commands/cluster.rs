@@ -1,6 +1,12 @@
 //! `remuda cluster`: starting a cluster and waiting for it.
 
+mod detach;
+mod door;
+mod engines;
 mod files;
+mod logs;
+mod status;
+mod supervise;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -8,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use remuda_client::{Client, ConnectOptions};
-use remuda_cluster::{ClusterFile, EngineSet, LocalCluster, ProcessId, Programs};
+use remuda_cluster::{ClusterFile, EngineSet, LocalCluster, Programs};
 use remuda_net::Profile;
+use remuda_proto::message::restart::RestartPolicy;
 use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::mpsc;
 
@@ -33,7 +40,12 @@ pub(crate) fn run(command: &ClusterCommand, notes: &[String], is_stock: bool) ->
     }
     match command {
         ClusterCommand::Start(args) => start(args, is_stock),
-        ClusterCommand::Engines(args) => engines(args, is_stock),
+        ClusterCommand::Status(args) => status::run(args),
+        ClusterCommand::Logs(args) => logs::run(args),
+        ClusterCommand::Engines(args) => match &args.action {
+            Some(action) => engines::run(action),
+            None => more_engines(args, is_stock),
+        },
         ClusterCommand::Stop(args) => files::stop(args, is_stock),
         ClusterCommand::List(args) => files::list(args),
         ClusterCommand::Clean(args) => files::clean(args),
@@ -55,28 +67,60 @@ fn start(args: &StartArgs, is_stock: bool) -> Outcome {
         let hint = format!("stop it with `remuda cluster stop{options}`, or name another with `--cluster-id`");
         return Err(Failure::new(what).hint(hint).code(if is_stock { STOCK_ALREADY_STARTED } else { 1 }));
     }
+    if args.engine.daemonize && !args.engine.detached {
+        return detach::start(args, &profile);
+    }
     if args.clean_logs {
         let id = profile.cluster_id();
         logging::remove_earlier(&profile, |file| {
-            ["ipcontroller", "ipengine"].into_iter().any(|name| logging::is_log_of(file, name, id))
+            ["ipcontroller", "ipengine", "ipnanny"].into_iter().any(|name| logging::is_log_of(file, name, id))
         });
     }
-    let engines = args.engine.n.map_or_else(cores, usize::from);
     let mut controller: Vec<OsString> = vec![this_program()?, "controller".into()];
-    if !args.engine.daemonize {
-        controller.extend(end_with_this());
-    }
+    controller.extend(end_with_this());
     for (option, value) in [("--ip", &args.ip), ("--location", &args.location)] {
         controller.extend(value.as_ref().map(|value| format!("{option}={value}").into()));
     }
     controller.extend(args.controller_arg.iter().chain(&args.controller_options).map(OsString::from));
-    let programs = Programs { controller, engine: engine_program(&args.engine, is_stock)? };
+    let reuse = reuses(&controller);
+    let plan = supervise::Plan {
+        programs: Programs { controller, engine: Vec::new() },
+        nanny: nanny_program(&args.engine, &profile, is_stock)?,
+        engines: args.engine.n.map_or_else(cores, usize::from).try_into().unwrap_or(u32::MAX),
+        reuse,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(supervise(args, &profile, &programs, engines))
+    runtime.block_on(supervise::run(args, &profile, plan))
+}
+
+/// The nanny for the engines of a cluster.
+fn nanny_program(args: &EngineArgs, profile: &Profile, is_stock: bool) -> Result<Vec<OsString>, Failure> {
+    // As stock does, `ipcluster` lets the dead be dead.
+    let (kind, restart) = if is_stock {
+        (EngineKind::Python, RestartPolicy::Never)
+    } else {
+        (EngineKind::Native, RestartPolicy::OnFailure)
+    };
+    let kind = args.engines.unwrap_or(kind);
+    let mut nanny: Vec<OsString> = vec![this_program()?, "nanny".into(), "--speak".into()];
+    for (option, value) in
+        [("--profile-dir", profile.dir().as_os_str()), ("--cluster-id", profile.cluster_id().as_ref())]
+    {
+        nanny.extend([option.into(), value.to_owned()]);
+    }
+    nanny.push(format!("--engines={}", kind.name()).into());
+    if kind == EngineKind::Python {
+        // Looked for here, where it is said at once if there is none.
+        nanny.extend(["--python".into(), python::find(args.python.as_deref())?]);
+    }
+    nanny.push(format!("--restart={}", args.restart.unwrap_or(restart).name()).into());
+    nanny.extend(args.restart_limit.map(|limit| format!("--restart-limit={limit}").into()));
+    nanny.extend(args.engine_arg.iter().map(|arg| format!("--engine-arg={arg}").into()));
+    Ok(nanny)
 }
 
 /// Then even a killed supervisor leaves nothing behind.
-fn end_with_this() -> [OsString; 2] {
+pub(super) fn end_with_this() -> [OsString; 2] {
     ["--parent".into(), std::process::id().to_string().into()]
 }
 
@@ -106,59 +150,8 @@ fn reuses(controller: &[OsString]) -> bool {
     })
 }
 
-async fn supervise(args: &StartArgs, profile: &Profile, programs: &Programs, engines: usize) -> Outcome {
-    let mut signals = Signals::new()?;
-    let delay = Duration::from_secs_f64(args.delay);
-    let mut cluster = LocalCluster::start(programs, profile, engines, delay, reuses(&programs.controller))?;
-    let daemonize = args.engine.daemonize;
-    cluster.file((!daemonize).then(ProcessId::this)).write(profile)?;
-    let mut file = RemoveFile { profile, keep: false };
-
-    let ready = tokio::select! {
-        ready = engines_ready(&mut cluster, engines, Duration::from_secs_f64(args.engine.timeout)) => ready,
-        end = signals.ends.next() => return Ok(ExitCode::from(end)),
-    };
-    ready?;
-    let options = args.place.options();
-    say(&format!("{engines} engines are ready; connection files in `{}`", profile.security().display()));
-    if daemonize {
-        say(&format!("stop the cluster with `remuda cluster stop{options}`"));
-        cluster.detach();
-        file.keep = true;
-        return Ok(ExitCode::SUCCESS);
-    }
-    say(&format!("press Ctrl-C to stop, or run `remuda cluster stop{options}`"));
-    let mut engines_left = engines;
-    loop {
-        tokio::select! {
-            _ = signals.ends.next() => break,
-            signal = signals.forward.recv() => {
-                let Some(signal) = signal else { break };
-                cluster.signal_engines(signal);
-            }
-            () = tokio::time::sleep(WATCH) => {
-                if let Some(status) = cluster.controller_ended() {
-                    if !status.success() {
-                        return Err(cluster.failure().map_or_else(|| Failure::usage("the controller ended"), Failure::new));
-                    }
-                    say("the controller was shut down");
-                    break;
-                }
-                let alive = cluster.engines_alive();
-                if alive < engines_left {
-                    say(&format!("{} of {engines} engines ended; see `{}`", engines - alive, profile.log().display()));
-                    engines_left = alive;
-                }
-            }
-        }
-    }
-    cluster.stop();
-    say("the cluster is stopped");
-    Ok(ExitCode::SUCCESS)
-}
-
 /// `remuda cluster engines`: more engines for the controller that runs.
-fn engines(args: &EnginesArgs, is_stock: bool) -> Outcome {
+fn more_engines(args: &EnginesArgs, is_stock: bool) -> Outcome {
     let profile = args.place.profile();
     args.config.enter_work_dir()?;
     profile.create()?;
@@ -291,18 +284,9 @@ pub(crate) async fn engines_ready(
     }
 }
 
-/// Removes the cluster file when the command ends, however it ends.
-struct RemoveFile<'a> {
-    profile: &'a Profile,
-    keep: bool,
-}
-
-impl Drop for RemoveFile<'_> {
-    fn drop(&mut self) {
-        if !self.keep {
-            ClusterFile::remove(self.profile);
-        }
-    }
+/// So many engines.
+fn engines_text(count: usize) -> String {
+    if count == 1 { "1 engine".to_owned() } else { format!("{count} engines") }
 }
 
 pub(crate) fn cores() -> usize {

@@ -9,8 +9,38 @@ use crate::nanny::End;
 /// All units, in the order in which they were started.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Roster {
+    /// Whether all engines that were to be there at the start were there once.
+    #[serde(default)]
+    pub ready: bool,
     /// The units.
     pub units: Vec<UnitEntry>,
+}
+
+impl Roster {
+    /// The engines whose processes run.
+    pub fn running(&self) -> impl Iterator<Item = &EngineEntry> {
+        let engines = self.units.iter().flat_map(|unit| &unit.engines);
+        engines.filter(|engine| engine.standing == EngineStanding::Running)
+    }
+
+    /// The first engine that failed, or the first unit that did before it had any: for people who wait for them.
+    pub fn failure(&self) -> Option<String> {
+        let with_tail = |what: String, end: &End| {
+            let tail = if end.tail.is_empty() { String::new() } else { format!("; its log ends with:\n{}", end.tail) };
+            format!("{what} {}{tail}", end.how)
+        };
+        self.units.iter().find_map(|unit| {
+            let failed = |end: &&End| !end.ok;
+            let ends = unit.engines.iter().filter_map(|entry| Some((entry, entry.last_end.as_ref().filter(failed)?)));
+            let engine = ends.map(|(entry, end)| {
+                let log = if entry.log.is_empty() { String::new() } else { format!(", log `{}`,", entry.log) };
+                with_tail(format!("an engine (process {}{log})", entry.pid), end)
+            });
+            let nanny =
+                unit.end.as_ref().filter(failed).map(|end| with_tail("the nanny of the engines".to_owned(), end));
+            engine.chain(nanny).next()
+        })
+    }
 }
 
 /// A nanny and its engines.

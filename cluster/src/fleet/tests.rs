@@ -142,7 +142,8 @@ fn when_a_nanny_ends_its_engines_have_and_it_is_said_why() {
     let mut story = Story::of(2);
     let end = || End { ok: false, how: "exited with 255".to_owned(), tail: "Permission denied".to_owned() };
     let out = story.event(Event::UnitEnded { unit: 0, end: end() });
-    let [Effect::Complain(text), Effect::Save] = &out[..] else { panic!("{out:?}") };
+    let [Effect::Kill { unit: 0, pids }, Effect::Complain(text), Effect::Save] = &out[..] else { panic!("{out:?}") };
+    assert_eq!(pids, &[100, 100], "nobody keeps them any more");
     assert!(text.contains("255") && text.contains("Permission denied"), "{text}");
     assert_eq!(story.standings(), [EngineStanding::Ended; 2]);
 

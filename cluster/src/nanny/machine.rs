@@ -284,7 +284,7 @@ impl Machine for Nanny {
                 }
             }
             Event::NotStarted { place, reason } => {
-                self.ended(now, place, End { ok: false, how: reason, tail: String::new() }, out);
+                self.ended(now, place, End::failed(reason), out);
             }
             Event::Ended { place, end } => self.ended(now, place, end, out),
             Event::Ping => self.heard = now,
@@ -486,7 +486,7 @@ mod tests {
         let mut story = Story::with(Config { engines: 1, restart, patience: Some(patience) });
         assert_eq!(story.pass(patience / 2), []);
         story.event(Event::Ping);
-        assert_eq!(story.pass(patience - Duration::from_secs(1)), []);
+        assert_eq!(story.pass(Duration::from_secs(59)), []);
         let out = story.pass(Duration::from_secs(1));
         assert!(matches!(out[0], Effect::Say(Saying::ControllerLost { silence_s: 60.0 })), "{out:?}");
         assert_eq!(out[1..], [Effect::End { place: 0, kill: false }]);

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, BufRead, Write};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -22,8 +20,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::machine::{Config, Effect, Event, Nanny};
-use super::words::{End, Saying, Word};
-use crate::launcher::{Launched, tail};
+use super::words::{Saying, Word};
+use crate::launcher::Launched;
 use crate::process::ProcessId;
 
 /// How often it is looked whether there is a connection file, or another one, while the controller is not heard.
@@ -43,6 +41,8 @@ pub struct Settings {
     /// Whether the program takes its uuid as `--ident=UUID`. It is in the environment in any case
     /// ([`ENGINE_IDENT`](profile::variable::ENGINE_IDENT)).
     pub takes_ident: bool,
+    /// What the engines' uuids begin with, before the number of the engine: who started the nanny knows them by that.
+    pub tag: Option<String>,
     /// The profile whose engines they are.
     pub profile: Profile,
     /// The engines' connection file.
@@ -201,7 +201,11 @@ impl Outside<'_> {
     }
 
     fn start(&mut self, place: u32) {
-        let uuid = EngineUuid::from(remuda_net::random_session_id().as_str());
+        let random = remuda_net::random_session_id();
+        let uuid = EngineUuid::from(match &self.settings.tag {
+            Some(tag) => format!("{tag}-{place}-{random}"),
+            None => random.to_string(),
+        });
         let mut argv = self.settings.program.clone();
         if self.settings.takes_ident {
             argv.push(format!("--ident={uuid}").into());
@@ -216,7 +220,7 @@ impl Outside<'_> {
             }
         };
         let (process, log) = (launched.process_id(), launched.log().to_owned());
-        self.file = connection_file::read_engine(&self.settings.engine_file).ok().or(self.file.take());
+        self.file = connection_file::read_engine(&self.settings.engine_file).ok().or_else(|| self.file.take());
         let started = Event::Started { place, pid: process.pid, uuid, log: log.display().to_string() };
         self.running.insert(place, process);
         // Before anybody can say that it has ended.
@@ -290,18 +294,4 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// How a process ended, and the end of its log if it failed.
-pub(crate) fn describe(status: ExitStatus, log: &Path) -> End {
-    let ok = status.success();
-    let how = match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exited with {code}"),
-        (None, Some(number)) => match Signal::try_from(number) {
-            Ok(signal) => format!("was ended by {signal}"),
-            Err(_) => format!("was ended by signal {number}"),
-        },
-        (None, None) => status.to_string(),
-    };
-    End { ok, how, tail: if ok { String::new() } else { tail(log).unwrap_or_default() } }
 }

@@ -1,7 +1,14 @@
 //! What a nanny and who started it tell each other: a line of JSON each, on the nanny's stdin and stdout.
 
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitStatus;
+
+use nix::sys::signal::Signal;
 use remuda_proto::EngineUuid;
 use serde::{Deserialize, Serialize};
+
+use crate::launcher::tail;
 
 /// What a nanny is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +91,27 @@ pub struct End {
     /// The last lines that it printed, if it failed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub tail: String,
+}
+
+impl End {
+    /// That of a process, with the last lines of its log if it failed.
+    pub fn of(status: ExitStatus, log: &Path) -> Self {
+        let ok = status.success();
+        let how = match (status.code(), status.signal()) {
+            (Some(code), _) => format!("exited with {code}"),
+            (None, Some(number)) => match Signal::try_from(number) {
+                Ok(signal) => format!("was ended by {signal}"),
+                Err(_) => format!("was ended by signal {number}"),
+            },
+            (None, None) => status.to_string(),
+        };
+        Self { ok, how, tail: if ok { String::new() } else { tail(log).unwrap_or_default() } }
+    }
+
+    /// That of something that could not even be started.
+    pub fn failed(reason: String) -> Self {
+        Self { ok: false, how: reason, tail: String::new() }
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::args::cluster::{CleanArgs, ListArgs, ListFormat, StopArgs};
 use crate::failure::{Failure, Outcome};
 
 /// How long a cluster may take to end by itself before its processes are killed.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(25);
 /// How long a controller may take to let itself be connected to.
 const PROBE: Duration = Duration::from_millis(500);
 /// Exit code of `ipcluster stop` where there is no cluster (`cluster/app.py: ALREADY_STOPPED`).

@@ -1,0 +1,53 @@
+//! `remuda nanny`.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use clap::Args;
+use remuda_proto::message::restart::RestartPolicy;
+
+use super::cluster::{EngineKind, engine_kind, restart_policy};
+use super::{LogArgs, PlaceArgs, seconds};
+
+/// Arguments of `remuda nanny`.
+#[derive(Debug, Args)]
+#[command(args_override_self = true)]
+pub(crate) struct NannyArgs {
+    /// How many engines
+    #[arg(short = 'n', long = "n", value_name = "N", default_value = "1")]
+    pub(crate) n: NonZeroU32,
+    /// What kind of engines: native (programs) or python (Python functions) [default: native]
+    #[arg(long, value_name = "KIND", value_parser = engine_kind, conflicts_with = "command")]
+    pub(crate) engines: Option<EngineKind>,
+    /// Python that runs the engines, with `--engines python` [env: `REMUDA_PYTHON`] [default: python3]
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) python: Option<String>,
+    /// Argument for each engine; again for each further one
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    pub(crate) engine_arg: Vec<String>,
+    /// When an engine that has ended is started again: never, on-failure or always
+    #[arg(long, value_name = "WHEN", default_value = "on-failure", value_parser = restart_policy)]
+    pub(crate) restart: RestartPolicy,
+    /// How often an engine is started again at most [default: without end]
+    #[arg(long, value_name = "N")]
+    pub(crate) restart_limit: Option<u32>,
+    /// Seconds for which the controller may be silent before all engines are ended [default: for ever]
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub(crate) patience: Option<f64>,
+    /// The engines' connection file, if it is not the profile's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Read words from stdin and write to stdout what happens, a line of JSON each; the end of stdin ends the engines
+    #[arg(long, hide = true)]
+    pub(crate) speak: bool,
+    /// The uuids of the engines begin with this, and the number of the engine
+    #[arg(long, value_name = "TEXT", hide = true)]
+    pub(crate) tag: Option<String>,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+    /// The engines' program and its arguments, after `--`. Its uuid is to be that in `REMUDA_ENGINE_IDENT`
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}

@@ -1,0 +1,289 @@
+//! The supervisor of a cluster: `remuda cluster start`, in the foreground or behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::process::{ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use remuda_client::{Client, ConnectOptions};
+use remuda_cluster::fleet::{Answer, Asker, Effect, Event, Fleet, UnitId};
+use remuda_cluster::{ClusterFile, End, LocalCluster, Member, NANNY_STOP_TIMEOUT, ProcessId, Programs, Word};
+use remuda_net::Profile;
+use remuda_proto::EngineUuid;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::Command;
+use tokio::sync::{mpsc, oneshot};
+
+use super::door::{Door, Question};
+use super::{Signals, WATCH, say};
+use crate::args::cluster::StartArgs;
+use crate::commands::venue::OUTPUT_LIMIT_BYTES;
+use crate::failure::{Failure, Outcome};
+
+/// How long nannies may take beyond the time that they give their engines.
+const SLACK: Duration = Duration::from_secs(3);
+
+/// What is started.
+pub(super) struct Plan {
+    pub(super) programs: Programs,
+    /// The nanny's program and arguments, but for the number of engines.
+    pub(super) nanny: Vec<OsString>,
+    pub(super) engines: u32,
+    pub(super) reuse: bool,
+}
+
+/// Runs a cluster until somebody ends it.
+pub(super) async fn run(args: &StartArgs, profile: &Profile, plan: Plan) -> Outcome {
+    let mut signals = Signals::new()?;
+    let controller = LocalCluster::start(&plan.programs, profile, 0, Duration::from_secs_f64(args.delay), plan.reuse)?;
+    let (door, mut questions) = Door::open(profile)?;
+    let timeout = Duration::from_secs_f64(args.engine.timeout);
+    let options = ConnectOptions::file(profile.client_file()).timeout(timeout).output_limit_bytes(OUTPUT_LIMIT_BYTES);
+    let client = Client::connect(options).await?;
+    let (events, mut mail) = mpsc::unbounded_channel();
+    let mut supervisor = Supervisor {
+        profile,
+        plan: &plan,
+        controller,
+        door,
+        client,
+        fleet: Fleet::default(),
+        units: BTreeMap::new(),
+        events,
+        asked: BTreeMap::new(),
+        next: 0,
+    };
+    supervisor.handle(Event::Begin { engines: plan.engines });
+    supervisor.save();
+    let (start, mut ready) = (Instant::now(), false);
+    let ended = loop {
+        tokio::select! {
+            _ = signals.ends.next() => break Ok(()),
+            signal = signals.forward.recv() => {
+                let Some(signal) = signal else { break Ok(()) };
+                supervisor.signal(signal);
+            }
+            Some(event) = mail.recv() => supervisor.handle(event),
+            Some(question) = questions.recv() => supervisor.asked(question),
+            () = tokio::time::sleep(WATCH) => {}
+        }
+        if let Some(status) = supervisor.controller.controller_ended() {
+            if status.success() {
+                say("the controller was shut down");
+                break Ok(());
+            }
+            let failure = supervisor.controller.failure();
+            break Err(failure.map_or_else(|| Failure::usage("the controller ended"), Failure::new));
+        }
+        if ready {
+            continue;
+        }
+        let there = supervisor.registered();
+        if there >= plan.engines as usize {
+            ready = true;
+            supervisor.handle(Event::Ready);
+            let text = if there == 1 { "1 engine is".to_owned() } else { format!("{there} engines are") };
+            say(&format!("{text} ready; connection files in `{}`", profile.security().display()));
+            if !args.engine.detached {
+                say(&format!("press Ctrl-C to stop, or run `remuda cluster stop{}`", args.place.options()));
+            }
+        } else if let Some(failure) = supervisor.fleet.roster().failure() {
+            break Err(Failure::new(anyhow::anyhow!("{failure}")));
+        } else if start.elapsed() > timeout {
+            let wanted = plan.engines;
+            let what = format!("{there} of {wanted} engines registered within {} s", timeout.as_secs_f64());
+            let hint = format!(
+                "see the engines' logs in `{}`, or give them more time with `--timeout`",
+                profile.log().display()
+            );
+            break Err(Failure::new(anyhow::anyhow!(what)).hint(hint));
+        }
+    };
+    supervisor.stop(&mut mail).await;
+    ended?;
+    say("the cluster is stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A nanny that was started.
+struct Unit {
+    /// What it is told; when this goes its stdin ends.
+    words: mpsc::UnboundedSender<Word>,
+    process: ProcessId,
+    log: PathBuf,
+}
+
+struct Supervisor<'a> {
+    profile: &'a Profile,
+    plan: &'a Plan,
+    /// The controller alone: engines are the nannies'.
+    controller: LocalCluster,
+    door: Door,
+    client: Client,
+    fleet: Fleet,
+    units: BTreeMap<UnitId, Unit>,
+    events: mpsc::UnboundedSender<Event>,
+    /// Who waits for an answer.
+    asked: BTreeMap<Asker, oneshot::Sender<Answer>>,
+    next: Asker,
+}
+
+impl Supervisor<'_> {
+    fn handle(&mut self, event: Event) {
+        let mut out = Vec::new();
+        self.fleet.handle(event, &mut out);
+        for effect in out {
+            self.perform(effect);
+        }
+    }
+
+    fn asked(&mut self, question: Question) {
+        let by = self.next;
+        self.next += 1;
+        self.asked.insert(by, question.answer);
+        let engines = self.client.engines().into_iter();
+        let registered = engines.filter_map(|engine| Some((engine.id?, engine.uuid))).collect();
+        self.handle(Event::Asked { by, command: question.command, registered });
+    }
+
+    /// How many of its engines are registered.
+    fn registered(&self) -> usize {
+        let there: BTreeSet<EngineUuid> = self.client.engines().into_iter().map(|engine| engine.uuid).collect();
+        self.fleet.roster().running().filter(|engine| there.contains(&engine.uuid)).count()
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        for unit in self.units.values() {
+            let _ = unit.words.send(Word::Signal { signal: signal as i32 });
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::StartUnit { unit, engines } => {
+                if let Err(failure) = self.start_unit(unit, engines) {
+                    let end = End::failed(format!("cannot be started: {failure}"));
+                    let _ = self.events.send(Event::UnitEnded { unit, end });
+                }
+            }
+            Effect::Tell { unit, word } => {
+                if let Some(unit) = self.units.get(&unit) {
+                    let _ = unit.words.send(word);
+                }
+            }
+            Effect::Drain { by, engines } => {
+                let (client, events) = (self.client.clone(), self.events.clone());
+                tokio::spawn(async move {
+                    let (ids, uuids): (Vec<_>, Vec<EngineUuid>) = engines.into_iter().unzip();
+                    let refused = client.drain(&ids, true).await.err().map(|error| error.to_string());
+                    let _ = events.send(Event::Drained { by, uuids, refused });
+                });
+            }
+            Effect::Answer { to, answer } => {
+                if let Some(asker) = self.asked.remove(&to) {
+                    let _ = asker.send(answer);
+                }
+            }
+            Effect::Kill { unit, pids } => {
+                if self.units.contains_key(&unit) {
+                    for pid in pids {
+                        let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+                    }
+                }
+            }
+            Effect::Save => self.save(),
+            Effect::Complain(text) => say(&text),
+        }
+    }
+
+    fn start_unit(&mut self, unit: UnitId, engines: u32) -> io::Result<()> {
+        let id = self.profile.cluster_id();
+        let dash = if id.is_empty() { "" } else { "-" };
+        let log = self.profile.log().join(format!("ipnanny-{unit}-{id}{dash}{}.log", std::process::id()));
+        let stderr = File::options().create(true).append(true).open(&log)?;
+        let mut nanny = Command::new(&self.plan.nanny[0])
+            .args(&self.plan.nanny[1..])
+            .args(["-n", &engines.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            // A Ctrl-C at the terminal is ours to handle.
+            .process_group(0)
+            .spawn()?;
+        let pid = nanny.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
+        let (words, mut to_say) = mpsc::unbounded_channel::<Word>();
+        let (mut stdin, stdout) = (nanny.stdin.take().expect("it is piped"), nanny.stdout.take().expect("it is piped"));
+        tokio::spawn(async move {
+            while let Some(word) = to_say.recv().await {
+                let mut line = serde_json::to_vec(&word).expect("plain data can be written");
+                line.push(b'\n');
+                if stdin.write_all(&line).await.is_err() {
+                    break;
+                }
+            }
+        });
+        let (events, of) = (self.events.clone(), log.clone());
+        tokio::spawn(async move {
+            let mut lines = BufReader::new(stdout).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                match serde_json::from_str(&line) {
+                    Ok(saying) => drop(events.send(Event::Said { unit, saying })),
+                    Err(error) => say(&format!("a nanny says what means nothing ({error}): {line}")),
+                }
+            }
+            let end = match nanny.wait().await {
+                Ok(status) => End::of(status, &of),
+                Err(error) => End::failed(format!("cannot be waited for: {error}")),
+            };
+            let _ = events.send(Event::UnitEnded { unit, end });
+        });
+        self.units.insert(unit, Unit { words, process: ProcessId::of(Pid::from_raw(pid)), log });
+        Ok(())
+    }
+
+    /// Writes down which processes there are, for who stops the cluster when nobody supervises it.
+    fn save(&self) {
+        let engines = self.fleet.roster().running().map(|engine| Member {
+            process: ProcessId::of(Pid::from_raw(engine.pid)),
+            log: PathBuf::from(&engine.log),
+        });
+        let nannies = self.units.values().map(|unit| Member { process: unit.process, log: unit.log.clone() });
+        let file = ClusterFile {
+            engines: engines.collect(),
+            nannies: nannies.filter(|nanny| nanny.process.runs()).collect(),
+            control: Some(self.door.path().to_owned()),
+            ..self.controller.file(Some(ProcessId::this()))
+        };
+        if let Err(error) = file.write(self.profile) {
+            say(&format!("warning: {error}"));
+        }
+    }
+
+    /// Ends the engines, then the controller.
+    async fn stop(mut self, mail: &mut mpsc::UnboundedReceiver<Event>) {
+        self.handle(Event::Stop);
+        let patience = tokio::time::sleep(NANNY_STOP_TIMEOUT + SLACK);
+        tokio::pin!(patience);
+        while self.fleet.units_left() > 0 {
+            tokio::select! {
+                Some(event) = mail.recv() => self.handle(event),
+                () = &mut patience => break,
+            }
+        }
+        for engine in self.fleet.roster().running() {
+            let _ = killpg(Pid::from_raw(engine.pid), Signal::SIGKILL);
+        }
+        for unit in self.units.values() {
+            unit.process.signal(Signal::SIGKILL);
+        }
+        let profile = self.profile;
+        drop(self.client);
+        self.controller.stop();
+        ClusterFile::remove(profile);
+    }
+}
