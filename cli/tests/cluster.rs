@@ -205,6 +205,29 @@ fn a_supervisor_that_is_killed_takes_all_with_it() {
 }
 
 #[test]
+fn a_cluster_grows_with_a_burst_of_tasks_and_shrinks_to_nothing_and_none_is_lost() {
+    let cluster = Cluster::start(&["--min", "0", "--max", "8", "--idle", "0.5"]);
+    assert!(cluster.status().is_empty());
+    let values: Vec<String> = (0..60).map(|value| value.to_string()).collect();
+    let words = ["map", "--", "sh", "-c", "sleep 0.1; echo {}", ":::"].map(str::to_owned);
+    let words: Vec<String> = words.into_iter().chain(values.iter().cloned()).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let map = cluster.command(&words).stdout(Stdio::piped()).spawn().unwrap();
+    wait_for("eight engines", || cluster.status().iter().filter(|engine| engine["state"] != "ended").count() == 8);
+    let output = map.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let mut done: Vec<u32> =
+        String::from_utf8(output.stdout).unwrap().lines().map(|line| line.parse().unwrap()).collect();
+    done.sort_unstable();
+    assert_eq!(done, (0..60).collect::<Vec<u32>>(), "each once");
+    wait_for("all to leave", || cluster.status().iter().all(|engine| engine["state"] == "ended"));
+    assert_eq!(cluster.does(&["run", "--", "echo", "again"]).stdout, "again\n", "one comes when there is work");
+
+    let wrong = cluster.run(&["cluster", "start", "--cluster-id", "x", "--min", "3", "--max", "2"]);
+    says(&wrong, 2, &["--min=3", "--max=2"]);
+}
+
+#[test]
 fn a_nanny_by_itself_starts_engines_again_tells_the_hub_at_once_and_ends_them_with_it() {
     let place = Place::new(env!("CARGO_BIN_EXE_remuda"));
     // With hearts this slow nobody would notice for a minute.

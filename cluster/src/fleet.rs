@@ -3,15 +3,18 @@
 //! Engines are started in *units*, each of which is a nanny with some engines. A [`Fleet`] decides; the supervisor of the
 //! cluster does what it says, and tells it what the nannies say. Others ask by [`Command`]s.
 
+mod elastic;
 mod roster;
 
-pub use roster::{EngineEntry, EngineStanding, Roster, UnitEntry, UnitStanding};
+pub use elastic::{Elastic, EngineLoad};
+pub use roster::{EngineEntry, EngineStanding, Growth, Roster, UnitEntry, UnitStanding};
 
 use std::collections::BTreeMap;
 
-use remuda_proto::{EngineId, EngineUuid};
+use remuda_proto::{EngineId, EngineUuid, Instant};
 use serde::{Deserialize, Serialize};
 
+use self::elastic::Idle;
 use crate::nanny::{End, Saying, Word};
 
 /// A unit, by the order in which they were started.
@@ -94,12 +97,21 @@ pub enum Event {
     },
     /// The answer to [`Effect::Drain`].
     Drained {
-        /// Who asked for it.
-        by: Asker,
+        /// Who asked for it; `None`: nobody.
+        by: Option<Asker>,
         /// The engines.
         uuids: Vec<EngineUuid>,
         /// Why it is not done.
         refused: Option<String>,
+    },
+    /// What the controller has to do, now and then. Without it a fleet neither grows nor shrinks.
+    Load {
+        /// When.
+        now: Instant,
+        /// How many tasks wait for an engine.
+        waiting: u64,
+        /// The engines that are registered.
+        engines: Vec<EngineLoad>,
     },
     /// All engines that were to be there at the start are.
     Ready,
@@ -126,8 +138,8 @@ pub enum Effect {
     },
     /// Have the hub let these engines finish what they have and shut them down.
     Drain {
-        /// Who asked for it.
-        by: Asker,
+        /// Who asked for it; `None`: nobody.
+        by: Option<Asker>,
         /// The engines.
         engines: Vec<(EngineId, EngineUuid)>,
     },
@@ -157,10 +169,20 @@ pub struct Fleet {
     roster: Roster,
     /// Where each engine that runs is.
     places: BTreeMap<EngineUuid, (UnitId, u32)>,
+    /// How many engines there are to be; `None`: those that were asked for.
+    elastic: Option<Elastic>,
+    /// The registered engines that have nothing to do.
+    idle: BTreeMap<EngineUuid, Idle>,
     stopping: bool,
 }
 
 impl Fleet {
+    /// A fleet that grows and shrinks by itself; `native` says whether its engines run programs, for who asks.
+    pub fn elastic(elastic: Elastic, native: bool) -> Self {
+        let grows = Some(Growth { max: elastic.max, native });
+        Self { elastic: Some(elastic), roster: Roster { grows, ..Roster::default() }, ..Self::default() }
+    }
+
     /// How everything stands.
     pub fn roster(&self) -> &Roster {
         &self.roster
@@ -169,6 +191,7 @@ impl Fleet {
     /// Applies an event, and appends what it calls for.
     pub fn handle(&mut self, event: Event, out: &mut Vec<Effect>) {
         match event {
+            Event::Begin { engines: 0 } => {}
             Event::Begin { engines } => {
                 self.start_unit(engines, out);
             }
@@ -176,6 +199,7 @@ impl Fleet {
             Event::UnitEnded { unit, end } => self.unit_ended(unit, end, out),
             Event::Asked { by, command, registered } => self.asked(by, command, &registered, out),
             Event::Drained { by, uuids, refused } => self.drained(by, &uuids, refused, out),
+            Event::Load { now, waiting, engines } => self.adapt(now, waiting, &engines, out),
             Event::Ready => self.roster.ready = true,
             Event::Stop => {
                 self.stopping = true;
@@ -300,7 +324,7 @@ impl Fleet {
                     if now || engines.is_empty() {
                         out.push(answer(Answer::Done));
                     } else {
-                        out.push(Effect::Drain { by, engines });
+                        out.push(Effect::Drain { by: Some(by), engines });
                     }
                 }
             },
@@ -345,14 +369,14 @@ impl Fleet {
         out.extend(by_unit.into_iter().map(tell));
     }
 
-    fn drained(&mut self, by: Asker, uuids: &[EngineUuid], refused: Option<String>, out: &mut Vec<Effect>) {
-        for uuid in uuids.iter().filter(|_| refused.is_some()) {
-            if let Some((unit, place)) = self.places.get(uuid) {
-                self.roster.units[*unit as usize].engine(*place).is_ending = false;
-            }
+    fn drained(&mut self, by: Option<Asker>, uuids: &[EngineUuid], refused: Option<String>, out: &mut Vec<Effect>) {
+        if refused.is_some() {
+            self.keep(uuids, out);
         }
-        let answer = refused.map_or(Answer::Done, Answer::Refused);
-        out.push(Effect::Answer { to: by, answer });
+        if let Some(to) = by {
+            let answer = refused.map_or(Answer::Done, Answer::Refused);
+            out.push(Effect::Answer { to, answer });
+        }
     }
 }
 

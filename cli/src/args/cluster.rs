@@ -83,6 +83,15 @@ pub(crate) struct StartArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true",
           value_parser = switch, action = ArgAction::Set, value_name = "BOOL")]
     pub(crate) clean_logs: bool,
+    /// Let the number of engines follow the work: as few as this while there is none
+    #[arg(long, value_name = "N", requires = "max")]
+    pub(crate) min: Option<u16>,
+    /// Let the number of engines follow the work: as many as this while tasks wait
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) max: Option<u16>,
+    /// Seconds without work after which an engine leaves, with `--max`
+    #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = seconds)]
+    pub(crate) idle: f64,
     /// Argument for the controller; again for each further one
     #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
     pub(crate) controller_arg: Vec<String>,

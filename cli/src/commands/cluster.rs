@@ -1,7 +1,7 @@
 //! `remuda cluster`: starting a cluster and waiting for it.
 
 mod detach;
-mod door;
+pub(super) mod door;
 mod engines;
 mod files;
 mod logs;
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use remuda_client::{Client, ConnectOptions};
+use remuda_cluster::fleet::Elastic;
 use remuda_cluster::{ClusterFile, EngineSet, LocalCluster, Programs};
 use remuda_net::Profile;
 use remuda_proto::message::restart::RestartPolicy;
@@ -83,25 +84,47 @@ fn start(args: &StartArgs, is_stock: bool) -> Outcome {
     }
     controller.extend(args.controller_arg.iter().chain(&args.controller_options).map(OsString::from));
     let reuse = reuses(&controller);
+    let elastic = elastic(args)?;
+    let engines = args.engine.n.map_or_else(
+        || elastic.map_or_else(|| u32::try_from(cores()).unwrap_or(u32::MAX), |elastic| elastic.min),
+        u32::from,
+    );
+    let kind = args.engine.engines.unwrap_or(if is_stock { EngineKind::Python } else { EngineKind::Native });
     let plan = supervise::Plan {
         programs: Programs { controller, engine: Vec::new() },
-        nanny: nanny_program(&args.engine, &profile, is_stock)?,
-        engines: args.engine.n.map_or_else(cores, usize::from).try_into().unwrap_or(u32::MAX),
+        nanny: nanny_program(&args.engine, kind, &profile, is_stock)?,
+        engines,
+        elastic,
+        native: kind == EngineKind::Native,
         reuse,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(supervise::run(args, &profile, plan))
 }
 
+/// Between how many engines there are to be, if that follows the work.
+fn elastic(args: &StartArgs) -> Result<Option<Elastic>, Failure> {
+    let Some(max) = args.max else { return Ok(None) };
+    let min = args.min.unwrap_or(0);
+    if min > max {
+        return Err(Failure::usage(format!("`--min={min}` is more than `--max={max}`")).hint("give a range"));
+    }
+    if let Some(n) = args.engine.n.filter(|n| !(min..=max).contains(n)) {
+        let text = format!("`-n {n}`, the engines to begin with, is not between `--min={min}` and `--max={max}`");
+        return Err(Failure::usage(text).hint("leave it out to begin with the least"));
+    }
+    Ok(Some(Elastic { min: min.into(), max: max.into(), idle: Duration::from_secs_f64(args.idle) }))
+}
+
 /// The nanny for the engines of a cluster.
-fn nanny_program(args: &EngineArgs, profile: &Profile, is_stock: bool) -> Result<Vec<OsString>, Failure> {
+fn nanny_program(
+    args: &EngineArgs,
+    kind: EngineKind,
+    profile: &Profile,
+    is_stock: bool,
+) -> Result<Vec<OsString>, Failure> {
     // As stock does, `ipcluster` lets the dead be dead.
-    let (kind, restart) = if is_stock {
-        (EngineKind::Python, RestartPolicy::Never)
-    } else {
-        (EngineKind::Native, RestartPolicy::OnFailure)
-    };
-    let kind = args.engines.unwrap_or(kind);
+    let restart = if is_stock { RestartPolicy::Never } else { RestartPolicy::OnFailure };
     let mut nanny: Vec<OsString> = vec![this_program()?, "nanny".into(), "--speak".into()];
     for (option, value) in
         [("--profile-dir", profile.dir().as_os_str()), ("--cluster-id", profile.cluster_id().as_ref())]

@@ -7,6 +7,7 @@ use remuda_client::{Client, ConnectError, ConnectOptions};
 use remuda_cluster::LocalCluster;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::cluster::door;
 use super::embedded;
 use crate::args::VenueArgs;
 use crate::failure::Failure;
@@ -94,6 +95,9 @@ async fn running(args: &VenueArgs) -> Result<Option<(Client, Option<usize>)>, Fa
         let engines = remuda.engines.values().filter(|engine| engine.process);
         engines.map(|engine| engine.slots.max(1) as usize).sum()
     });
+    // One that grows has as many as it may, as soon as there is work for them.
+    let growth = door::growth(&profile).filter(|growth| growth.native);
+    let programs = growth.map_or(programs, |growth| programs.map(|programs: usize| programs.max(growth.max as usize)));
     if let Some(remuda) = &status.remuda
         && programs == Some(0)
     {

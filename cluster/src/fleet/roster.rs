@@ -12,8 +12,20 @@ pub struct Roster {
     /// Whether all engines that were to be there at the start were there once.
     #[serde(default)]
     pub ready: bool,
+    /// How far it grows by itself; `None`: it does not.
+    #[serde(default)]
+    pub grows: Option<Growth>,
     /// The units.
     pub units: Vec<UnitEntry>,
+}
+
+/// How far a cluster grows when there is work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Growth {
+    /// As many engines as this.
+    pub max: u32,
+    /// Whether they are native ones, which run programs.
+    pub native: bool,
 }
 
 impl Roster {

@@ -1,5 +1,7 @@
 //! The rules of a fleet, as short stories.
 
+use std::time::Duration;
+
 use super::*;
 
 struct Story {
@@ -104,10 +106,10 @@ fn engines_end_when_they_have_finished_or_at_once_and_each_nanny_hears_of_its_ow
     };
     let out = story.ask(Command::End { ids: ids.clone(), again: false, now: false });
     assert_eq!(out[..2], told(false, false), "before the hub can end one");
-    let [Effect::Drain { by: 9, engines }] = &out[2..] else { panic!("{out:?}") };
+    let [Effect::Drain { by: Some(9), engines }] = &out[2..] else { panic!("{out:?}") };
     assert_eq!(engines.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids);
     let uuids = engines.iter().map(|(_, uuid)| uuid.clone()).collect();
-    assert_eq!(story.event(Event::Drained { by: 9, uuids, refused: None }), [done()]);
+    assert_eq!(story.event(Event::Drained { by: Some(9), uuids, refused: None }), [done()]);
     assert_eq!(story.ends(0, 1, false, None), [Effect::Save], "nobody complains of what was asked for");
 
     let out = story.ask(Command::End { ids: vec![EngineId(0)], again: true, now: true });
@@ -132,8 +134,9 @@ fn a_drain_that_the_hub_refuses_is_told_and_an_end_of_such_an_engine_is_news_aga
     let out = story.ask(Command::End { ids: vec![EngineId(0)], again: false, now: false });
     assert!(matches!(out[1], Effect::Drain { .. }));
     let refused = Some("no".to_owned());
-    let out = story.event(Event::Drained { by: 9, uuids: vec![uuid(0, 0)], refused });
-    assert_eq!(refusal(&out), "no");
+    let out = story.event(Event::Drained { by: Some(9), uuids: vec![uuid(0, 0)], refused });
+    assert_eq!(out[0], Effect::Tell { unit: 0, word: Word::Keep { uuids: vec![uuid(0, 0)] } });
+    assert_eq!(refusal(&out[1..]), "no");
     assert!(matches!(story.ends(0, 0, false, None)[0], Effect::Complain(_)));
 }
 
@@ -161,4 +164,103 @@ fn a_stop_is_told_to_all_that_run_and_nothing_is_begun_after_it() {
     assert_eq!(story.event(Event::Stop), [Effect::Tell { unit: 1, word: Word::Stop }]);
     assert_eq!(refusal(&story.ask(Command::Add { engines: 1 })), "the cluster is being stopped");
     assert!(matches!(&story.ask(Command::Status)[..], [Effect::Answer { answer: Answer::Roster(_), .. }]));
+}
+
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Elastic between 1 and 4, with one engine that is there.
+fn elastic() -> Story {
+    let mut story =
+        Story { fleet: Fleet::elastic(Elastic { min: 1, max: 4, idle: IDLE }, true), registered: Vec::new() };
+    story.event(Event::Begin { engines: 1 });
+    story.runs(0, 1);
+    story
+}
+
+impl Story {
+    /// So many tasks wait; of the registered engines these have something to do.
+    fn load(&mut self, at_s: u64, waiting: u64, busy: &[u32]) -> Vec<Effect> {
+        let engines = self.registered.iter().map(|(id, uuid)| EngineLoad {
+            id: *id,
+            uuid: uuid.clone(),
+            outstanding: u64::from(busy.contains(&id.0)),
+            completed: 0,
+            slots: 1,
+        });
+        let now = Instant::default() + Duration::from_secs(at_s);
+        let engines = engines.collect();
+        self.event(Event::Load { now, waiting, engines })
+    }
+}
+
+#[test]
+fn it_grows_with_the_queue_and_counts_those_that_are_on_their_way() {
+    let mut story = elastic();
+    assert_eq!(story.load(0, 0, &[0]), []);
+    assert_eq!(story.load(1, 2, &[0]), [Effect::StartUnit { unit: 1, engines: 2 }]);
+    assert_eq!(story.load(2, 2, &[0]), [], "they are coming");
+    assert_eq!(story.load(3, 9, &[0]), [Effect::StartUnit { unit: 2, engines: 1 }], "no more than the most");
+    assert_eq!(story.load(4, 99, &[0]), []);
+    story.runs(1, 2);
+    assert_eq!(story.load(5, 99, &[0, 1, 2]), []);
+    assert_eq!(story.ends(1, 0, true, None), [Effect::Save]);
+    story.registered.remove(1);
+    assert_eq!(story.load(6, 99, &[0, 2]), [Effect::StartUnit { unit: 3, engines: 1 }], "there is room again");
+}
+
+#[test]
+fn it_shrinks_to_the_least_by_those_that_were_idle_for_longest_and_never_while_tasks_wait() {
+    let mut story = elastic();
+    story.load(0, 3, &[0]);
+    story.runs(1, 3);
+    assert_eq!(story.load(1, 0, &[0, 1]), []);
+    assert_eq!(story.load(2, 0, &[0]), [], "engine 1 is idle from now on");
+    assert_eq!(story.load(10, 0, &[0]), []);
+    assert_eq!(story.load(12, 1, &[0]), [], "a task waits, and there are as many as may be");
+    let out = story.load(13, 0, &[0]);
+    let [
+        Effect::Tell { unit: 1, word: Word::End { uuids, again: false, now: false } },
+        Effect::Drain { by: None, engines },
+    ] = &out[..]
+    else {
+        panic!("{out:?}")
+    };
+    assert_eq!(uuids, &[uuid(1, 1), uuid(1, 2), uuid(1, 0)], "engine 0 is the one that stays");
+    assert_eq!(engines.len(), 3);
+    assert_eq!(story.load(14, 0, &[0]), [], "they are leaving");
+    let refused = Some("no".to_owned());
+    story.event(Event::Drained { by: None, uuids: vec![uuid(1, 0)], refused });
+    assert!(matches!(&story.load(40, 0, &[0])[..], [Effect::Tell { .. }, Effect::Drain { .. }]), "it is tried again");
+}
+
+#[test]
+fn an_engine_that_did_something_in_between_was_not_idle() {
+    let mut story = elastic();
+    story.load(0, 1, &[0]);
+    story.runs(1, 1);
+    story.load(1, 0, &[]);
+    let now = Instant::default() + Duration::from_secs(12);
+    let of = |id: u32, uuid: EngineUuid, completed| EngineLoad {
+        id: EngineId(id),
+        uuid,
+        outstanding: 0,
+        completed,
+        slots: 1,
+    };
+    let engines = vec![of(0, uuid(0, 0), 0), of(1, uuid(1, 0), 5)];
+    let out = story.event(Event::Load { now, waiting: 0, engines });
+    assert!(matches!(&out[..], [Effect::Tell { unit: 0, .. }, Effect::Drain { .. }]), "{out:?}");
+}
+
+#[test]
+fn engines_with_several_slots_take_as_many_tasks_and_the_least_is_kept_up() {
+    let mut story = elastic();
+    let engines = vec![EngineLoad { id: EngineId(0), uuid: uuid(0, 0), outstanding: 4, completed: 0, slots: 4 }];
+    let out = story.event(Event::Load { now: Instant::default(), waiting: 5, engines });
+    assert_eq!(out, [Effect::StartUnit { unit: 1, engines: 2 }]);
+
+    let mut story = elastic();
+    story.ends(0, 0, false, None);
+    story.registered.clear();
+    assert_eq!(story.load(1, 0, &[]), [Effect::StartUnit { unit: 1, engines: 1 }]);
 }

@@ -246,6 +246,10 @@ impl Nanny {
                 let running = (0..).zip(&self.places).filter(|(_, place)| place.state == State::Running);
                 out.extend(running.map(|(place, _)| Effect::Signal { place, signal }));
             }
+            Word::Keep { uuids } => {
+                let kept = self.places.iter_mut().filter(|place| uuids.contains(&place.uuid));
+                kept.for_each(|place| place.intent = None);
+            }
             Word::End { uuids, again, now: at_once } => {
                 for place in 0..self.config.engines {
                     let of = &mut self.places[place as usize];
@@ -459,6 +463,14 @@ mod tests {
         assert_eq!(story.ends(0, true), (Some(0.0), vec![Effect::Start { place: 0 }]));
         story.start(0);
         assert_eq!(story.ends(0, true), (None, vec![Effect::Exit(0)]), "that was for once");
+    }
+
+    #[test]
+    fn one_that_is_kept_after_all_is_started_again_by_the_policy() {
+        let mut story = Story::of(1, RestartPolicy::OnFailure);
+        assert_eq!(story.event(end("0", false, false)), []);
+        assert_eq!(story.event(Event::Word(Word::Keep { uuids: vec!["0".into()] })), []);
+        assert_eq!(story.ends(0, false).0, Some(1.0));
     }
 
     #[test]

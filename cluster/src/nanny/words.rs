@@ -21,6 +21,11 @@ pub enum Word {
         /// By number.
         signal: i32,
     },
+    /// What an earlier [`Word::End`] said of these engines no longer holds. Those that were asked to end already do.
+    Keep {
+        /// Which.
+        uuids: Vec<EngineUuid>,
+    },
     /// These engines end, or will end by themselves. Those that are not there mean nothing.
     End {
         /// Which.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use remuda_cluster::ClusterFile;
-use remuda_cluster::fleet::{Answer, Command};
+use remuda_cluster::fleet::{Answer, Command, Growth};
 use remuda_net::Profile;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
@@ -100,11 +100,19 @@ async fn attend(
     }
 }
 
+/// How far the cluster of a profile grows by itself, if it has a supervisor and does.
+pub(in crate::commands) fn growth(profile: &Profile) -> Option<Growth> {
+    match ask(profile, "", &Command::Status).ok()? {
+        Answer::Roster(roster) => roster.grows,
+        _ => None,
+    }
+}
+
 /// Asks the supervisor of a profile's cluster.
 ///
 /// # Errors
 /// When there is none, when it does not answer, and what it refuses, in its words.
-pub(super) fn ask(profile: &Profile, options: &str, command: &Command) -> Result<Answer, Failure> {
+pub(in crate::commands) fn ask(profile: &Profile, options: &str, command: &Command) -> Result<Answer, Failure> {
     let start = format!("start a cluster with `remuda cluster start{options}`");
     let Some(file) = ClusterFile::read(profile)?.filter(ClusterFile::runs) else {
         return Err(Failure::new(anyhow::anyhow!("no cluster runs in `{}`", profile.dir().display())).hint(start));

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use remuda_client::{Client, ConnectOptions};
-use remuda_cluster::fleet::{Answer, Asker, Effect, Event, Fleet, UnitId};
+use remuda_cluster::fleet::{Answer, Asker, Effect, Elastic, EngineLoad, Event, Fleet, UnitId};
 use remuda_cluster::{ClusterFile, End, LocalCluster, Member, NANNY_STOP_TIMEOUT, ProcessId, Programs, Word};
-use remuda_net::Profile;
-use remuda_proto::EngineUuid;
+use remuda_net::{Clock, Profile};
+use remuda_proto::{EngineId, EngineUuid};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot};
@@ -25,6 +25,8 @@ use crate::args::cluster::StartArgs;
 use crate::commands::venue::OUTPUT_LIMIT_BYTES;
 use crate::failure::{Failure, Outcome};
 
+/// How often a cluster that grows and shrinks looks what there is to do.
+const LOOK: Duration = Duration::from_millis(250);
 /// How long nannies may take beyond the time that they give their engines.
 const SLACK: Duration = Duration::from_secs(3);
 
@@ -33,7 +35,12 @@ pub(super) struct Plan {
     pub(super) programs: Programs,
     /// The nanny's program and arguments, but for the number of engines.
     pub(super) nanny: Vec<OsString>,
+    /// How many engines to begin with.
     pub(super) engines: u32,
+    /// Between how many there are to be, if that follows the work.
+    pub(super) elastic: Option<Elastic>,
+    /// Whether they run programs.
+    pub(super) native: bool,
     pub(super) reuse: bool,
 }
 
@@ -52,14 +59,19 @@ pub(super) async fn run(args: &StartArgs, profile: &Profile, plan: Plan) -> Outc
         controller,
         door,
         client,
-        fleet: Fleet::default(),
+        fleet: plan.elastic.map_or_else(Fleet::default, |elastic| Fleet::elastic(elastic, plan.native)),
         units: BTreeMap::new(),
         events,
         asked: BTreeMap::new(),
         next: 0,
+        is_changed: false,
+        saved: Instant::now(),
     };
     supervisor.handle(Event::Begin { engines: plan.engines });
     supervisor.save();
+    if plan.elastic.is_some() {
+        tokio::spawn(look(supervisor.client.clone(), supervisor.events.clone()));
+    }
     let (start, mut ready) = (Instant::now(), false);
     let ended = loop {
         tokio::select! {
@@ -72,6 +84,7 @@ pub(super) async fn run(args: &StartArgs, profile: &Profile, plan: Plan) -> Outc
             Some(question) = questions.recv() => supervisor.asked(question),
             () = tokio::time::sleep(WATCH) => {}
         }
+        supervisor.save_if_due();
         if let Some(status) = supervisor.controller.controller_ended() {
             if status.success() {
                 say("the controller was shut down");
@@ -131,6 +144,28 @@ struct Supervisor<'a> {
     /// Who waits for an answer.
     asked: BTreeMap<Asker, oneshot::Sender<Answer>>,
     next: Asker,
+    /// Whether there are other processes than were written down, and when that was.
+    is_changed: bool,
+    saved: Instant,
+}
+
+/// Tells what the controller has to do, again and again.
+async fn look(client: Client, events: mpsc::UnboundedSender<Event>) {
+    let clock = Clock::new();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let Ok(status) = client.status().await else { continue };
+        let Some(remuda) = status.remuda else { continue };
+        let engines = remuda.engines.into_iter().filter_map(|(id, engine)| {
+            let outstanding = engine.queue + engine.tasks;
+            let id = EngineId(id.parse().ok()?);
+            Some(EngineLoad { id, uuid: engine.uuid, outstanding, completed: engine.completed, slots: engine.slots })
+        });
+        let event = Event::Load { now: clock.now().instant, waiting: remuda.waiting, engines: engines.collect() };
+        if events.send(event).is_err() {
+            break;
+        }
+    }
 }
 
 impl Supervisor<'_> {
@@ -196,7 +231,7 @@ impl Supervisor<'_> {
                     }
                 }
             }
-            Effect::Save => self.save(),
+            Effect::Save => self.is_changed = true,
             Effect::Complain(text) => say(&text),
         }
     }
@@ -246,8 +281,17 @@ impl Supervisor<'_> {
         Ok(())
     }
 
+    /// Writes down which processes there are, if that has changed and was not done just now: a thousand engines that start
+    /// are not a thousand files.
+    fn save_if_due(&mut self) {
+        if self.is_changed && self.saved.elapsed() >= WATCH {
+            self.save();
+        }
+    }
+
     /// Writes down which processes there are, for who stops the cluster when nobody supervises it.
-    fn save(&self) {
+    fn save(&mut self) {
+        (self.is_changed, self.saved) = (false, Instant::now());
         let engines = self.fleet.roster().running().map(|engine| Member {
             process: ProcessId::of(Pid::from_raw(engine.pid)),
             log: PathBuf::from(&engine.log),
