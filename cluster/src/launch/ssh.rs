@@ -165,6 +165,8 @@ impl Ssh {
     /// The command that runs `remuda nanny` on a host with these arguments, and with `--file` that names what was prepared. Its
     /// stdin, stdout and stderr are pipes: the first two are the nanny's own, stderr is ssh's and the nanny's. When it has ended,
     /// [`failure`](Self::failure) says what is wrong.
+    ///
+    /// With tunnels, ssh ends only when the last connection through them has: who has killed a nanny kills ssh as well.
     pub fn nanny(&self, host: &HostSpec, prepared: &Prepared, arguments: &[String]) -> Command {
         let (folder, file) = (quoted(&prepared.folder), quoted(&format!("--file={}/{FILE}", prepared.folder)));
         let program = [&self.remote_program[..], &["nanny".to_owned()]].concat();
@@ -276,8 +278,7 @@ mod tests {
         assert!(command.contains(&"BatchMode=yes".to_owned()) && command.contains(&"ConnectTimeout=20".to_owned()));
         let tail = &command[command.len() - 5..];
         assert_eq!(tail[..4], ["-p", "2222", "--", "me@::1"]);
-        let script = r#"exec sh -c "$(printf '%s' "$0")""#;
-        assert!(script.starts_with(&tail[4][..10]), "{}", tail[4]);
+        assert!(tail[4].starts_with("exec sh -c '"), "{}", tail[4]);
         // A shell takes the quotes off again.
         let inner = Command::new("sh").args(["-c", &tail[4].replacen("exec sh -c", "printf %s", 1)]).output().unwrap();
         assert_eq!(
