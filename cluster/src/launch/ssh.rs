@@ -222,7 +222,7 @@ impl Ssh {
 
     fn command(&self, host: &HostSpec, options: &[String], script: &str) -> Command {
         let mut words = self.program.iter();
-        let mut command = Command::new(words.next().map_or("ssh".into(), Clone::clone));
+        let mut command = Command::new(words.next().map_or_else(|| "ssh".into(), Clone::clone));
         command.args(words);
         // Of settings that are given twice, ssh takes the first.
         command.args(["-T", "-x", "-a", "-o", "BatchMode=yes"]);

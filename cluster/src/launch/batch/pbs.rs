@@ -50,7 +50,7 @@ fn of_block(block: &str, system: System) -> Option<Seen> {
     let element = of_array.and_then(leading_number).and_then(|element| u32::try_from(element).ok());
     let is_whole = of_array.is_some() && element.is_none();
     let reason = field("comment").unwrap_or_default();
-    let code = field("Exit_status").or(field("exit_status")).and_then(|code| code.parse::<i32>().ok());
+    let code = field("Exit_status").or_else(|| field("exit_status")).and_then(|code| code.parse::<i32>().ok());
     let state = match &*field("job_state")? {
         "R" | "E" | "S" | "U" if is_whole => return None,
         "R" | "E" | "S" | "U" => JobState::Running { host: host(&field("exec_host").unwrap_or_default()) },

@@ -96,7 +96,7 @@ fn accounted(text: &str) -> Vec<Seen> {
         };
         Some(Seen { number, element: field("taskid").and_then(|id| id.parse().ok()), state: JobState::Ended(end) })
     };
-    text.split("\n===").flat_map(|part| part.split("====\n").last()).filter_map(block).collect()
+    text.split("\n===").filter_map(|part| part.split("====\n").last()).filter_map(block).collect()
 }
 
 #[cfg(test)]

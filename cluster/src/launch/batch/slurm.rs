@@ -118,7 +118,7 @@ fn with_code(state: JobState, code: &str) -> JobState {
     let JobState::Ended(JobEnd::Failed { reason, .. }) = state else { return state };
     let mut numbers = code.split(':').map(|number| number.parse::<i32>().ok());
     let (code, signal) = (numbers.next().flatten(), numbers.next().flatten().filter(|signal| *signal != 0));
-    let reason = signal.map_or(reason.clone(), |signal| format!("{reason}, signal {signal}"));
+    let reason = signal.map_or_else(|| reason.clone(), |signal| format!("{reason}, signal {signal}"));
     JobState::Ended(JobEnd::Failed { code: code.filter(|code| *code != 0), reason })
 }
 

@@ -74,7 +74,7 @@ impl System {
 
     /// The system of that name in settings. `pbs` is Torque, as with ipyparallel.
     pub fn named(key: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|system| system.key() == key).or((key == "pbs").then_some(Self::Torque))
+        Self::ALL.into_iter().find(|system| system.key() == key).or_else(|| (key == "pbs").then_some(Self::Torque))
     }
 
     /// The template of a job's script that is used unless there is another.

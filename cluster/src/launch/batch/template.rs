@@ -122,9 +122,10 @@ pub fn render(system: System, template: &str, job: &JobSpec) -> Result<String, T
         if pieces.iter().zip(&all).any(|(piece, text)| is_named(&piece) && text.trim().is_empty()) {
             continue;
         }
-        let copies: Vec<&str> = match pieces.contains(&Piece::Named("options")) {
-            true => job.options.lines().filter(|line| !line.trim().is_empty()).collect(),
-            false => vec![""],
+        let copies: Vec<&str> = if pieces.contains(&Piece::Named("options")) {
+            job.options.lines().filter(|line| !line.trim().is_empty()).collect()
+        } else {
+            vec![""]
         };
         for copy in copies {
             for (piece, text) in pieces.iter().zip(&all) {

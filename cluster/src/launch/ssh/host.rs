@@ -33,7 +33,7 @@ impl FromStr for HostSpec {
             None => (text, None),
             Some((place, count)) => {
                 let count = count.parse().ok().filter(|count| *count > 0);
-                (place, Some(count.ok_or(wrong("the count of engines is no whole number from 1 on"))?))
+                (place, Some(count.ok_or_else(|| wrong("the count of engines is no whole number from 1 on"))?))
             }
         };
         let (user, place) = match place.rsplit_once('@') {
@@ -43,7 +43,7 @@ impl FromStr for HostSpec {
         };
         let (host, port) = match place.strip_prefix('[') {
             Some(rest) => {
-                let (host, after) = rest.split_once(']').ok_or(wrong("the bracket is not closed"))?;
+                let (host, after) = rest.split_once(']').ok_or_else(|| wrong("the bracket is not closed"))?;
                 match after.strip_prefix(':') {
                     None if after.is_empty() => (host, None),
                     None => return Err(wrong("something else than a port stands after the bracket")),
@@ -55,7 +55,7 @@ impl FromStr for HostSpec {
         if port.is_some_and(|port| port.contains(':')) {
             return Err(wrong("there is more than one colon"));
         }
-        let port = port.map(|port| port.parse().ok().filter(|port| *port > 0).ok_or(wrong("the port is none")));
+        let port = port.map(|port| port.parse().ok().filter(|port| *port > 0).ok_or_else(|| wrong("the port is none")));
         let is_word = |word: &str| {
             // What begins with a dash would be an option to ssh.
             !word.is_empty() && !word.starts_with('-') && !word.contains(|c: char| c.is_whitespace() || c.is_control())
@@ -81,9 +81,9 @@ impl fmt::Display for HostSpec {
             write!(f, "{user}@")?;
         }
         if self.host.contains(':') {
-            write!(f, "[{}]", self.host)?
+            write!(f, "[{}]", self.host)?;
         } else {
-            f.write_str(&self.host)?
+            f.write_str(&self.host)?;
         }
         self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
     }

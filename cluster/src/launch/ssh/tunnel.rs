@@ -36,7 +36,7 @@ impl Tunnels {
         };
         let mut there = file.clone();
         there.common.interface = format!("tcp://{LOOPBACK}");
-        there.common.location = LOOPBACK.to_owned();
+        LOOPBACK.clone_into(&mut there.common.location);
         there.common.ssh = String::new();
         let fields = [
             &mut there.common.registration,
