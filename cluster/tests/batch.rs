@@ -1,6 +1,8 @@
 //! Batch systems that are not to be had here: stand-ins for their programs, which check what they are given and answer as the
 //! manuals say. `tests/slurm.rs` is on the real thing.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

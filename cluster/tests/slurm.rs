@@ -1,5 +1,7 @@
 //! Jobs of a real Slurm, with one node on this machine.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::time::{Duration, Instant};
 

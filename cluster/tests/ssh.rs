@@ -1,5 +1,7 @@
 //! Nannies over SSH, on a real server of this machine. A small program stands for the nanny: it says what it hears.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -77,7 +77,7 @@ impl Slurm {
         fs::create_dir(at("state"))?;
         fs::create_dir(at("spool"))?;
         // It keeps other users out: the folder alone would, too.
-        fs::write(at("key"), [tempfile_name(), tempfile_name(), tempfile_name()].concat().repeat(2))?;
+        fs::write(at("key"), [letters(), letters(), letters()].concat().repeat(2))?;
         fs::set_permissions(at("key"), fs::Permissions::from_mode(0o400))?;
         let user = User::from_uid(getuid()).ok().flatten().map_or_else(|| "root".to_owned(), |user| user.name);
         let (folder, host) = (self.folder.path().display(), host());
@@ -182,7 +182,7 @@ fn host() -> String {
 }
 
 /// Letters that nobody guesses.
-fn tempfile_name() -> String {
+fn letters() -> String {
     let file = tempfile::Builder::new().prefix("").rand_bytes(32).tempfile();
     let name = file.ok().and_then(|file| file.path().file_name().map(|name| name.to_string_lossy().into_owned()));
     name.unwrap_or_default()

@@ -184,7 +184,7 @@ impl Batch {
         json!({
             "job_id": job.id, "n": n, "state": "running", "queue": spec.queue, "profile_dir": spec.profile_dir,
             "cluster_id": spec.cluster_id, "output_file": spec.output, "batch_template": "",
-            "batch_file_name": "batch_script", "namespace": {},
+            "namespace": {},
         })
     }
 
