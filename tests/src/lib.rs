@@ -3,6 +3,9 @@
 //! Each cluster has a folder of its own, ports that nobody else has, and processes that end with it. Nothing here sleeps:
 //! whatever is awaited is a condition, with a deadline that only a failure reaches.
 
+pub mod slurm;
+pub mod sshd;
+
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
