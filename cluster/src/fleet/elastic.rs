@@ -1,6 +1,6 @@
 //! A fleet that grows with the queue, and shrinks when engines have nothing to do.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use remuda_proto::{EngineId, EngineUuid, Instant};
@@ -71,7 +71,7 @@ impl Fleet {
 
     /// How many engines run or are about to and are not to end; and how many of these are not registered yet.
     fn alive(&self, engines: &[EngineLoad]) -> (u32, u32) {
-        let there: BTreeMap<&EngineUuid, ()> = engines.iter().map(|engine| (&engine.uuid, ())).collect();
+        let there: BTreeSet<&EngineUuid> = engines.iter().map(|engine| &engine.uuid).collect();
         let (mut alive, mut coming) = (0_u32, 0_u32);
         for unit in self.roster.units.iter().filter(|unit| unit.standing != UnitStanding::Ended) {
             // Places of which nothing was heard yet are about to have an engine.
@@ -79,7 +79,7 @@ impl Fleet {
             alive += silent;
             coming += silent;
             for entry in unit.engines.iter().filter(|entry| !entry.is_ending) {
-                let is_there = there.contains_key(&entry.uuid);
+                let is_there = there.contains(&entry.uuid);
                 alive += u32::from(entry.standing != EngineStanding::Ended);
                 coming += u32::from(entry.standing == EngineStanding::Running && !is_there);
             }
