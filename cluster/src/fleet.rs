@@ -67,10 +67,10 @@ pub type Asker = u64;
 /// What can happen to a fleet.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The controller runs: start so many engines.
+    /// The controller runs: start units of so many engines each.
     Begin {
-        /// How many.
-        engines: u32,
+        /// How many, by unit.
+        units: Vec<u32>,
     },
     /// A nanny said something.
     Said {
@@ -191,9 +191,10 @@ impl Fleet {
     /// Applies an event, and appends what it calls for.
     pub fn handle(&mut self, event: Event, out: &mut Vec<Effect>) {
         match event {
-            Event::Begin { engines: 0 } => {}
-            Event::Begin { engines } => {
-                self.start_unit(engines, out);
+            Event::Begin { units } => {
+                for engines in units.into_iter().filter(|engines| *engines > 0) {
+                    self.start_unit(engines, out);
+                }
             }
             Event::Said { unit, saying } => self.said(unit, saying, out),
             Event::UnitEnded { unit, end } => self.unit_ended(unit, end, out),

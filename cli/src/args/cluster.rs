@@ -1,6 +1,7 @@
 //! `remuda cluster`, in the spellings of ipcluster (`cluster/app.py`).
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
+use remuda_cluster::launch::ssh::HostSpec;
 use remuda_proto::message::restart::RestartPolicy;
 
 use super::{ConfigArgs, Format, PlaceArgs, seconds, switch};
@@ -92,6 +93,19 @@ pub(crate) struct StartArgs {
     /// Seconds without work after which an engine leaves, with `--max`
     #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = seconds)]
     pub(crate) idle: f64,
+    /// A machine for engines, which is reached over SSH: `[USER@]HOST[:PORT][=ENGINES]`; again for each further one
+    #[arg(long, value_name = "HOST", conflicts_with_all = ["n", "min", "max"])]
+    pub(crate) host: Vec<HostSpec>,
+    /// The controller's ports are taken to these machines by SSH, which cannot reach it by themselves
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true",
+          value_parser = switch, action = ArgAction::Set, hide_default_value = true, value_name = "BOOL")]
+    pub(crate) tunnel: bool,
+    /// What `remuda` is called on these machines
+    #[arg(long, value_name = "PROGRAM", default_value = "remuda")]
+    pub(crate) ssh_remuda: String,
+    /// Argument for ssh; again for each further one
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    pub(crate) ssh_arg: Vec<String>,
     /// Argument for the controller; again for each further one
     #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
     pub(crate) controller_arg: Vec<String>,
@@ -288,7 +302,7 @@ pub(crate) fn engine_kind(text: &str) -> Result<EngineKind, String> {
         "native" | "remuda" => Ok(EngineKind::Native),
         "python" | "local" => Ok(EngineKind::Python),
         other if ELSEWHERE.contains(&other) => Err(format!(
-            "engines are started on this machine only: start the controller with `--ip=*`, and engines with {other} by hand"
+            "engines are native or python; other machines are named by `--host` (SSH), and with {other} engines are started by hand, on a controller with `--ip=*`"
         )),
         _ => Err("use native or python".to_owned()),
     }
@@ -325,7 +339,7 @@ mod tests {
             assert_eq!(engine_kind(text), Ok(kind), "{text}");
         }
         for text in ["mpi", "SlurmEngineSetLauncher", "ssh"] {
-            assert!(engine_kind(text).unwrap_err().contains("this machine only"), "{text}");
+            assert!(engine_kind(text).unwrap_err().contains("--host"), "{text}");
         }
         assert!(engine_kind("horse").unwrap_err().contains("native"));
         assert!(controller_kind("local").is_ok() && controller_kind("ssh").is_err());

@@ -4,6 +4,7 @@ mod detach;
 pub(super) mod door;
 mod engines;
 mod files;
+mod line;
 mod logs;
 mod status;
 mod supervise;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use remuda_client::{Client, ConnectOptions};
 use remuda_cluster::fleet::Elastic;
+use remuda_cluster::launch::ssh::Ssh;
 use remuda_cluster::{ClusterFile, EngineSet, LocalCluster, Programs};
 use remuda_net::Profile;
 use remuda_proto::message::restart::RestartPolicy;
@@ -89,11 +91,14 @@ fn start(args: &StartArgs, is_stock: bool) -> Outcome {
         || elastic.map_or_else(|| u32::try_from(cores()).unwrap_or(u32::MAX), |elastic| elastic.min),
         u32::from,
     );
+    let of_hosts: Vec<u32> = args.host.iter().map(|host| host.engines.unwrap_or(1)).collect();
+    let units = if of_hosts.is_empty() { vec![engines] } else { of_hosts };
     let kind = args.engine.engines.unwrap_or(if is_stock { EngineKind::Python } else { EngineKind::Native });
     let plan = supervise::Plan {
         programs: Programs { controller, engine: Vec::new() },
-        nanny: nanny_program(&args.engine, kind, &profile, is_stock)?,
-        engines,
+        nanny: nanny_arguments(&args.engine, kind, is_stock),
+        place: place(args, kind, &profile)?,
+        units,
         elastic,
         native: kind == EngineKind::Native,
         reuse,
@@ -116,30 +121,38 @@ fn elastic(args: &StartArgs) -> Result<Option<Elastic>, Failure> {
     Ok(Some(Elastic { min: min.into(), max: max.into(), idle: Duration::from_secs_f64(args.idle) }))
 }
 
-/// The nanny for the engines of a cluster.
-fn nanny_program(
-    args: &EngineArgs,
-    kind: EngineKind,
-    profile: &Profile,
-    is_stock: bool,
-) -> Result<Vec<OsString>, Failure> {
+/// What nannies are told, wherever they are.
+fn nanny_arguments(args: &EngineArgs, kind: EngineKind, is_stock: bool) -> Vec<String> {
     // As stock does, `ipcluster` lets the dead be dead.
     let restart = if is_stock { RestartPolicy::Never } else { RestartPolicy::OnFailure };
-    let mut nanny: Vec<OsString> = vec![this_program()?, "nanny".into(), "--speak".into()];
+    let mut nanny = vec!["--speak".to_owned(), format!("--engines={}", kind.name())];
+    nanny.push(format!("--restart={}", args.restart.unwrap_or(restart).name()));
+    nanny.extend(args.restart_limit.map(|limit| format!("--restart-limit={limit}")));
+    nanny.extend(args.engine_arg.iter().map(|arg| format!("--engine-arg={arg}")));
+    nanny
+}
+
+/// Where the engines are.
+fn place(args: &StartArgs, kind: EngineKind, profile: &Profile) -> Result<supervise::Where, Failure> {
+    if !args.host.is_empty() {
+        let mut arguments = vec![format!("--cluster-id={}", profile.cluster_id())];
+        let python = args.engine.python.as_ref().filter(|_| kind == EngineKind::Python);
+        arguments.extend(python.map(|python| format!("--python={python}")));
+        let program = [OsString::from("ssh")].into_iter().chain(args.ssh_arg.iter().map(OsString::from)).collect();
+        let ssh = Ssh { program, remote_program: vec![args.ssh_remuda.clone()], ..Ssh::default() };
+        return Ok(supervise::Where::Hosts { ssh, hosts: args.host.clone(), tunnel: args.tunnel, arguments });
+    }
+    let mut program: Vec<OsString> = vec![this_program()?, "nanny".into()];
     for (option, value) in
         [("--profile-dir", profile.dir().as_os_str()), ("--cluster-id", profile.cluster_id().as_ref())]
     {
-        nanny.extend([option.into(), value.to_owned()]);
+        program.extend([option.into(), value.to_owned()]);
     }
-    nanny.push(format!("--engines={}", kind.name()).into());
     if kind == EngineKind::Python {
         // Looked for here, where it is said at once if there is none.
-        nanny.extend(["--python".into(), python::find(args.python.as_deref())?]);
+        program.extend(["--python".into(), python::find(args.engine.python.as_deref())?]);
     }
-    nanny.push(format!("--restart={}", args.restart.unwrap_or(restart).name()).into());
-    nanny.extend(args.restart_limit.map(|limit| format!("--restart-limit={limit}").into()));
-    nanny.extend(args.engine_arg.iter().map(|arg| format!("--engine-arg={arg}").into()));
-    Ok(nanny)
+    Ok(supervise::Where::Here { program })
 }
 
 /// Then even a killed supervisor leaves nothing behind.

@@ -17,7 +17,7 @@ impl Story {
     /// A unit whose engines have all started and are registered under the next ids.
     fn of(engines: u32) -> Self {
         let mut story = Self { fleet: Fleet::default(), registered: Vec::new() };
-        assert_eq!(story.event(Event::Begin { engines }), [Effect::StartUnit { unit: 0, engines }]);
+        assert_eq!(story.event(Event::Begin { units: vec![engines] }), [Effect::StartUnit { unit: 0, engines }]);
         story.runs(0, engines);
         story
     }
@@ -172,7 +172,7 @@ const IDLE: Duration = Duration::from_secs(10);
 fn elastic() -> Story {
     let mut story =
         Story { fleet: Fleet::elastic(Elastic { min: 1, max: 4, idle: IDLE }, true), registered: Vec::new() };
-    story.event(Event::Begin { engines: 1 });
+    story.event(Event::Begin { units: vec![1, 0] });
     story.runs(0, 1);
     story
 }

@@ -2,24 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use remuda_client::{Client, ConnectOptions};
-use remuda_cluster::fleet::{Answer, Asker, Effect, Elastic, EngineLoad, Event, Fleet, UnitId};
+use remuda_cluster::fleet::{
+    Answer, Asker, Effect, Elastic, EngineEntry, EngineLoad, EngineStanding, Event, Fleet, UnitId,
+};
+use remuda_cluster::launch::ssh::{HostSpec, Ssh};
 use remuda_cluster::{ClusterFile, End, LocalCluster, Member, NANNY_STOP_TIMEOUT, ProcessId, Programs, Word};
-use remuda_net::{Clock, Profile};
+use remuda_net::{Clock, Profile, connection_file};
 use remuda_proto::{EngineId, EngineUuid};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot};
 
 use super::door::{Door, Question};
+use super::line::Line;
 use super::{Signals, WATCH, say};
 use crate::args::cluster::StartArgs;
 use crate::commands::venue::OUTPUT_LIMIT_BYTES;
@@ -33,15 +35,37 @@ const SLACK: Duration = Duration::from_secs(3);
 /// What is started.
 pub(super) struct Plan {
     pub(super) programs: Programs,
-    /// The nanny's program and arguments, but for the number of engines.
-    pub(super) nanny: Vec<OsString>,
-    /// How many engines to begin with.
-    pub(super) engines: u32,
+    /// What nannies are told, wherever they are, but for the number of engines.
+    pub(super) nanny: Vec<String>,
+    /// Where they are.
+    pub(super) place: Where,
+    /// How many engines to begin with, by unit.
+    pub(super) units: Vec<u32>,
     /// Between how many there are to be, if that follows the work.
     pub(super) elastic: Option<Elastic>,
     /// Whether they run programs.
     pub(super) native: bool,
     pub(super) reuse: bool,
+}
+
+/// Where a cluster's engines are.
+pub(super) enum Where {
+    /// On this machine.
+    Here {
+        /// The nanny's program and first arguments.
+        program: Vec<OsString>,
+    },
+    /// On other machines, which take turns.
+    Hosts {
+        /// How they are reached.
+        ssh: Ssh,
+        /// Which.
+        hosts: Vec<HostSpec>,
+        /// Whether the controller's ports are taken there.
+        tunnel: bool,
+        /// What nannies are told besides.
+        arguments: Vec<String>,
+    },
 }
 
 /// Runs a cluster until somebody ends it.
@@ -67,7 +91,8 @@ pub(super) async fn run(args: &StartArgs, profile: &Profile, plan: Plan) -> Outc
         is_changed: false,
         saved: Instant::now(),
     };
-    supervisor.handle(Event::Begin { engines: plan.engines });
+    let wanted: u32 = plan.units.iter().sum();
+    supervisor.handle(Event::Begin { units: plan.units.clone() });
     supervisor.save();
     if plan.elastic.is_some() {
         tokio::spawn(look(supervisor.client.clone(), supervisor.events.clone()));
@@ -97,7 +122,7 @@ pub(super) async fn run(args: &StartArgs, profile: &Profile, plan: Plan) -> Outc
             continue;
         }
         let there = supervisor.registered();
-        if there >= plan.engines as usize {
+        if there >= wanted as usize {
             ready = true;
             supervisor.handle(Event::Ready);
             let text = if there == 1 { "1 engine is".to_owned() } else { format!("{there} engines are") };
@@ -108,7 +133,6 @@ pub(super) async fn run(args: &StartArgs, profile: &Profile, plan: Plan) -> Outc
         } else if let Some(failure) = supervisor.fleet.roster().failure() {
             break Err(Failure::new(anyhow::anyhow!("{failure}")));
         } else if start.elapsed() > timeout {
-            let wanted = plan.engines;
             let what = format!("{there} of {wanted} engines registered within {} s", timeout.as_secs_f64());
             let hint = format!(
                 "see the engines' logs in `{}`, or give them more time with `--timeout`",
@@ -127,8 +151,11 @@ pub(super) async fn run(args: &StartArgs, profile: &Profile, plan: Plan) -> Outc
 struct Unit {
     /// What it is told; when this goes its stdin ends.
     words: mpsc::UnboundedSender<Word>,
-    process: ProcessId,
+    /// The nanny's process, or that of its ssh, once it has started.
+    process: Arc<OnceLock<ProcessId>>,
     log: PathBuf,
+    /// Whether its engines are processes of this machine.
+    is_here: bool,
 }
 
 struct Supervisor<'a> {
@@ -225,7 +252,7 @@ impl Supervisor<'_> {
                 }
             }
             Effect::Kill { unit, pids } => {
-                if self.units.contains_key(&unit) {
+                if self.units.get(&unit).is_some_and(|unit| unit.is_here) {
                     for pid in pids {
                         let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
                     }
@@ -240,45 +267,36 @@ impl Supervisor<'_> {
         let id = self.profile.cluster_id();
         let dash = if id.is_empty() { "" } else { "-" };
         let log = self.profile.log().join(format!("ipnanny-{unit}-{id}{dash}{}.log", std::process::id()));
-        let stderr = File::options().create(true).append(true).open(&log)?;
-        let mut nanny = Command::new(&self.plan.nanny[0])
-            .args(&self.plan.nanny[1..])
-            .args(["-n", &engines.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(stderr)
-            // A Ctrl-C at the terminal is ours to handle.
-            .process_group(0)
-            .spawn()?;
-        let pid = nanny.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
-        let (words, mut to_say) = mpsc::unbounded_channel::<Word>();
-        let (mut stdin, stdout) = (nanny.stdin.take().expect("it is piped"), nanny.stdout.take().expect("it is piped"));
-        tokio::spawn(async move {
-            while let Some(word) = to_say.recv().await {
-                let mut line = serde_json::to_vec(&word).expect("plain data can be written");
-                line.push(b'\n');
-                if stdin.write_all(&line).await.is_err() {
-                    break;
-                }
+        let (words, to_say) = mpsc::unbounded_channel::<Word>();
+        let process = Arc::default();
+        let line = Line { unit, to_say, events: self.events.clone(), process: Arc::clone(&process), log: log.clone() };
+        let mut arguments = self.plan.nanny.clone();
+        arguments.extend(["-n".to_owned(), engines.to_string()]);
+        let is_here = match &self.plan.place {
+            Where::Here { program } => {
+                let mut nanny = std::process::Command::new(&program[0]);
+                nanny.args(&program[1..]).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+                let nanny = line.start(nanny)?;
+                tokio::spawn(line.tend(nanny, End::of));
+                true
             }
-        });
-        let (events, of) = (self.events.clone(), log.clone());
-        tokio::spawn(async move {
-            let mut lines = BufReader::new(stdout).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
-                match serde_json::from_str(&line) {
-                    Ok(saying) => drop(events.send(Event::Said { unit, saying })),
-                    Err(error) => say(&format!("a nanny says what means nothing ({error}): {line}")),
-                }
+            Where::Hosts { ssh, hosts, tunnel, arguments: more } => {
+                arguments.extend(more.iter().cloned());
+                let host = hosts[unit as usize % hosts.len()].clone();
+                let file = connection_file::read_engine(&self.profile.engine_file()).map_err(io::Error::other)?;
+                tokio::spawn(line.reach(ssh.clone(), host, file, *tunnel, arguments));
+                false
             }
-            let end = match nanny.wait().await {
-                Ok(status) => End::of(status, &of),
-                Err(error) => End::failed(format!("cannot be waited for: {error}")),
-            };
-            let _ = events.send(Event::UnitEnded { unit, end });
-        });
-        self.units.insert(unit, Unit { words, process: ProcessId::of(Pid::from_raw(pid)), log });
+        };
+        self.units.insert(unit, Unit { words, process, log, is_here });
         Ok(())
+    }
+
+    /// The engines that run as processes of this machine.
+    fn engines_here(&self) -> impl Iterator<Item = &EngineEntry> {
+        let units = self.fleet.roster().units.iter();
+        let here = units.filter(|of| self.units.get(&of.unit).is_some_and(|unit| unit.is_here));
+        here.flat_map(|of| &of.engines).filter(|engine| engine.standing == EngineStanding::Running)
     }
 
     /// Writes down which processes there are, if that has changed and was not done just now: a thousand engines that start
@@ -292,11 +310,14 @@ impl Supervisor<'_> {
     /// Writes down which processes there are, for who stops the cluster when nobody supervises it.
     fn save(&mut self) {
         (self.is_changed, self.saved) = (false, Instant::now());
-        let engines = self.fleet.roster().running().map(|engine| Member {
+        let engines = self.engines_here().map(|engine| Member {
             process: ProcessId::of(Pid::from_raw(engine.pid)),
             log: PathBuf::from(&engine.log),
         });
-        let nannies = self.units.values().map(|unit| Member { process: unit.process, log: unit.log.clone() });
+        let nannies = self.units.values().filter_map(|unit| {
+            let process = *unit.process.get()?;
+            Some(Member { process, log: unit.log.clone() })
+        });
         let file = ClusterFile {
             engines: engines.collect(),
             nannies: nannies.filter(|nanny| nanny.process.runs()).collect(),
@@ -319,11 +340,11 @@ impl Supervisor<'_> {
                 () = &mut patience => break,
             }
         }
-        for engine in self.fleet.roster().running() {
+        for engine in self.engines_here() {
             let _ = killpg(Pid::from_raw(engine.pid), Signal::SIGKILL);
         }
-        for unit in self.units.values() {
-            unit.process.signal(Signal::SIGKILL);
+        for process in self.units.values().filter_map(|unit| unit.process.get()) {
+            process.signal(Signal::SIGKILL);
         }
         let profile = self.profile;
         drop(self.client);
