@@ -92,16 +92,14 @@ impl Launched {
         log_name: &str,
         variables: &[(&str, &str)],
     ) -> Result<Self, LaunchError> {
-        let id = profile.cluster_id();
-        let dash = if id.is_empty() { "" } else { "-" };
-        let log = profile.log().join(format!("{log_name}-{id}{dash}{}.log", std::process::id()));
+        let log = profile.log_file(log_name);
         let log_error = |source| LaunchError::Log { path: log.clone(), source };
         let output = File::options().create(true).append(true).open(&log).map_err(log_error)?;
         let errors = output.try_clone().map_err(log_error)?;
         let child = Command::new(&argv[0])
             .args(&argv[1..])
             .env(variable::PROFILE_DIR, profile.dir())
-            .env(variable::CLUSTER_ID, id)
+            .env(variable::CLUSTER_ID, profile.cluster_id())
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(output)

@@ -91,6 +91,11 @@ impl Profile {
     pub fn log(&self) -> PathBuf {
         self.dir.join("log")
     }
+    /// Where what a process prints goes that this one starts: `<name>-<cluster id>-<pid of this process>.log` in [`Self::log`].
+    pub fn log_file(&self, name: &str) -> PathBuf {
+        let dash = if self.cluster_id.is_empty() { "" } else { "-" };
+        self.log().join(format!("{name}-{}{dash}{}.log", self.cluster_id, std::process::id()))
+    }
     /// Where process ids are.
     pub fn pid(&self) -> PathBuf {
         self.dir.join("pid")

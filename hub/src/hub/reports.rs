@@ -29,7 +29,7 @@ impl Hub {
             Monitor::Destination { msg_id, engine, retries } => self.destination(msg_id, engine, retries, out),
             Monitor::Reply { queue, engine, msg_id, status, body, ticket } => {
                 let outcome = Outcome { packer: self.session.packer(), body, received: now.date, status };
-                let direct = engine.clone().filter(|_| queue.is_direct() && !self.draining.is_empty());
+                let direct = if self.draining.is_empty() || !queue.is_direct() { None } else { engine.clone() };
                 let seen = self.reply(queue, engine, msg_id, outcome, out);
                 mark(queue, ticket, out);
                 if let Some(engine) = direct {

@@ -122,11 +122,7 @@ impl TaskBook {
                     draining: None,
                 });
             }
-            TaskEvent::Drain { uuid, request } => {
-                if let Some(engine) = self.engines.get_mut(uuid) {
-                    engine.draining = *request;
-                }
-            }
+            TaskEvent::Drain { uuid, request } => self.drain(uuid, *request),
             TaskEvent::Unregistered { uuid } => _ = self.engines.remove(uuid),
             _ => {}
         }

@@ -264,12 +264,7 @@ impl TaskBook {
                     draining: None,
                 });
             }
-            TaskEvent::Drain { uuid, request } => {
-                if let Some(engine) = self.engines.get_mut(uuid) {
-                    engine.draining = *request;
-                    self.coverage.add("engine that gets no more tasks", u64::from(request.is_some()));
-                }
-            }
+            TaskEvent::Drain { uuid, request } => self.drain(uuid, *request),
             TaskEvent::Unregistered { uuid } => {
                 for msg_id in self.engines.remove(uuid).map(|engine| engine.has).unwrap_or_default() {
                     let task = self.tasks.get_mut(&msg_id).expect("engines have only tasks");
@@ -288,6 +283,14 @@ impl TaskBook {
                     }
                 }
             }
+        }
+    }
+
+    /// The scheduler hears that an engine gets no more tasks, by the request of this number, or does again.
+    pub(super) fn drain(&mut self, uuid: &EngineUuid, request: Option<u64>) {
+        if let Some(engine) = self.engines.get_mut(uuid) {
+            engine.draining = request;
+            self.coverage.add("engine that gets no more tasks", u64::from(request.is_some()));
         }
     }
 

@@ -18,9 +18,7 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// Starts this very command once more, in the background.
 pub(super) fn start(args: &StartArgs, profile: &Profile) -> Outcome {
-    let id = profile.cluster_id();
-    let dash = if id.is_empty() { "" } else { "-" };
-    let log = profile.log().join(format!("ipcluster-{id}{dash}{}.log", std::process::id()));
+    let log = profile.log_file("ipcluster");
     let file = File::create(&log).map_err(|error| {
         Failure::new(anyhow::Error::new(error).context(format!("cannot write the log `{}`", log.display())))
     })?;

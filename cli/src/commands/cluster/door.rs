@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use remuda_cluster::ClusterFile;
-use remuda_cluster::fleet::{Answer, Command, Growth};
+use remuda_cluster::fleet::{Answer, Command, Growth, Roster};
 use remuda_net::Profile;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, unix};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::args::PlaceArgs;
 use crate::failure::Failure;
 
 /// The longest path of a socket, in bytes, that every system takes.
@@ -105,6 +106,17 @@ pub(in crate::commands) fn growth(profile: &Profile) -> Option<Growth> {
     match ask(profile, "", &Command::Status).ok()? {
         Answer::Roster(roster) => roster.grows,
         _ => None,
+    }
+}
+
+/// How the engines of the cluster in this place stand.
+///
+/// # Errors
+/// When there is no supervisor, or it does not answer.
+pub(super) fn roster(place: &PlaceArgs) -> Result<Roster, Failure> {
+    match ask(&place.profile(), &place.options(), &Command::Status)? {
+        Answer::Roster(roster) => Ok(*roster),
+        other => Err(Failure::new(anyhow::anyhow!("the supervisor answers what was not asked: {other:?}"))),
     }
 }
 

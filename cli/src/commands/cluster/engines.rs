@@ -9,7 +9,6 @@ use remuda_cluster::fleet::{Answer, Command, Roster, UnitId};
 use remuda_proto::{EngineId, EngineUuid};
 
 use super::{WATCH, door, engines_text, say};
-use crate::args::PlaceArgs;
 use crate::args::cluster::{AddArgs, DrainArgs, EndArgs, EnginesAction};
 use crate::commands::connect;
 use crate::failure::{Failure, Outcome};
@@ -29,13 +28,6 @@ pub(super) fn run(action: &EnginesAction) -> Outcome {
     })
 }
 
-fn roster(place: &PlaceArgs) -> Result<Roster, Failure> {
-    match door::ask(&place.profile(), &place.options(), &Command::Status)? {
-        Answer::Roster(roster) => Ok(*roster),
-        other => Err(Failure::new(anyhow::anyhow!("the supervisor answers what was not asked: {other:?}"))),
-    }
-}
-
 fn registered(client: &Client) -> BTreeSet<EngineUuid> {
     client.engines().into_iter().map(|engine| engine.uuid).collect()
 }
@@ -48,7 +40,7 @@ async fn add(args: &AddArgs) -> Outcome {
     };
     let start = Instant::now();
     loop {
-        let roster = roster(&args.place)?;
+        let roster = door::roster(&args.place)?;
         if let Some(reason) = failure_of(&roster, unit) {
             return Err(Failure::new(anyhow::anyhow!(reason)));
         }

@@ -9,7 +9,6 @@ use std::thread;
 use std::time::Duration;
 
 use remuda_cluster::ClusterFile;
-use remuda_cluster::fleet::{Answer, Command};
 
 use super::door;
 use crate::args::cluster::LogsArgs;
@@ -80,9 +79,7 @@ fn follow(mut logs: Vec<(&String, File)>, out: &mut impl Write) -> io::Result<()
 /// The logs that are meant, by what they are of.
 fn chosen(args: &LogsArgs) -> Result<Vec<(String, PathBuf)>, Failure> {
     let profile = args.place.profile();
-    let Answer::Roster(roster) = door::ask(&profile, &args.place.options(), &Command::Status)? else {
-        return Err(Failure::new(anyhow::anyhow!("the supervisor answers what was not asked")));
-    };
+    let roster = door::roster(&args.place)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ids: BTreeMap<_, _> = runtime.block_on(async {
         let client = connect(&args.place, CONNECT_S).await?;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use remuda_client::Client;
 use remuda_cluster::ClusterFile;
-use remuda_cluster::fleet::{Answer, Command, EngineEntry, EngineStanding, Roster, UnitStanding};
+use remuda_cluster::fleet::{EngineEntry, EngineStanding, Roster, UnitStanding};
 use serde_json::{Value, json};
 
 use super::{door, engines_text};
@@ -21,9 +21,7 @@ const CONNECT_S: f64 = 10.0;
 
 pub(super) fn run(args: &StatusArgs) -> Outcome {
     let profile = args.place.profile();
-    let Answer::Roster(roster) = door::ask(&profile, &args.place.options(), &Command::Status)? else {
-        return Err(Failure::new(anyhow::anyhow!("the supervisor answers what was not asked")));
-    };
+    let roster = door::roster(&args.place)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let status = runtime.block_on(async {
         let client = connect(&args.place, CONNECT_S).await?;

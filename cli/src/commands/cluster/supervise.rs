@@ -264,9 +264,7 @@ impl Supervisor<'_> {
     }
 
     fn start_unit(&mut self, unit: UnitId, engines: u32) -> io::Result<()> {
-        let id = self.profile.cluster_id();
-        let dash = if id.is_empty() { "" } else { "-" };
-        let log = self.profile.log().join(format!("ipnanny-{unit}-{id}{dash}{}.log", std::process::id()));
+        let log = self.profile.log_file(&format!("ipnanny-{unit}"));
         let (words, to_say) = mpsc::unbounded_channel::<Word>();
         let process = Arc::default();
         let line = Line { unit, to_say, events: self.events.clone(), process: Arc::clone(&process), log: log.clone() };
