@@ -5,9 +5,12 @@
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
+use std::process::Stdio;
 use std::time::SystemTime;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use remuda_net::{Receipt, Receipts};
 use remuda_tests::{Place, Running, finish, wait_for};
 use serde_json::Value;
 
@@ -25,6 +28,42 @@ fn no_program_is_lost_or_started_twice_when_the_controller_is_killed_and_all_is_
 #[test]
 fn no_program_is_lost_or_started_twice_when_the_controller_is_killed_and_disk_is_not_awaited() {
     survive("async");
+}
+
+#[test]
+fn a_reply_that_a_controller_died_with_is_had_of_the_next() {
+    let options = ["--db=sqlite", "--durability=sync"];
+    let place = Place::new(env!("CARGO_BIN_EXE_remuda"));
+    let mut controller = place.controller(&options);
+    let _engine = place.engine();
+    wait_for("the engine to be on record", || engines_on_record(&place) == 1);
+    let script = "touch begun; while [ ! -e go ]; do sleep 0.02; done; echo x$1";
+    let mut map = place.command(&["map", &place.profile_option(), "--", "sh", "-c", script, "sh", "{}", ":::", "7"]);
+    let mut map = map.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = Pid::from_raw(map.id().cast_signed());
+    wait_for("the program to run", || place.folder().join("begun").exists());
+
+    // Its client hears nothing of the next controller, to which the reply comes.
+    kill(pid, Signal::SIGSTOP).unwrap();
+    controller.signal(Signal::SIGKILL);
+    controller.wait();
+    fs::write(place.folder().join("go"), "").unwrap();
+    let mut controller = place.controller(&options);
+    let tasks = || task_list(&place).lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>();
+    wait_for("the reply to be on record", || tasks()[0]["state"] == "ok");
+    controller.signal(Signal::SIGKILL);
+    controller.wait();
+
+    // As if that one had died between the note that the reply leaves and its leaving.
+    let delivered = place.profile().dir().join("tasks.db-delivered");
+    let (receipts, _) = Receipts::open(&delivered).unwrap();
+    receipts.note(Receipt::of(tasks()[0]["msg_id"].as_str().unwrap()));
+    drop(receipts);
+    let _controller = place.controller(&options);
+    kill(pid, Signal::SIGCONT).unwrap();
+    wait_for("the end of map", || map.try_wait().unwrap().is_some());
+    let done = map.wait_with_output().unwrap();
+    assert_eq!((done.status.code(), &*String::from_utf8_lossy(&done.stdout)), (Some(0), "x7\n"));
 }
 
 /// Kills the controller [`KILLS`] times, each time that so many more programs have begun, or ended: how many is diced.
@@ -96,8 +135,12 @@ fn engines_on_record(place: &Place) -> usize {
 
 /// How many tasks the database has, as another process sees it.
 fn on_disk(place: &Place) -> usize {
+    task_list(place).lines().count()
+}
+
+/// The tasks that the database has, as another process sees them: a line of JSON each.
+fn task_list(place: &Place) -> String {
     let file = place.profile().dir().join("tasks.db");
-    let list =
-        finish(place.command(&["task", "list", "--limit", "0", "--output", "jsonl", "--db", file.to_str().unwrap()]));
-    list.stdout.lines().count()
+    let list = ["task", "list", "--limit", "0", "--output", "jsonl", "--db", file.to_str().unwrap()];
+    finish(place.command(&list)).stdout
 }

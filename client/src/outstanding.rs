@@ -3,6 +3,7 @@
 mod engines;
 mod event;
 mod output;
+mod recheck;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use self::engines::Engines;
 pub use self::event::{Channel, Effect, Event, Outcome, Reply, Route, Work};
 use self::output::Collecting;
 pub use self::output::{Piece, PieceKind};
+use self::recheck::{Own, Recheck};
 
 /// How long after a task's reply its output is waited for. The reply and the output travel on different sockets, so the
 /// end of the output may come later; a message that was lost must not keep anyone waiting for it longer than this.
@@ -70,8 +72,12 @@ pub struct Outstanding {
     engines: Engines,
     /// When the list of engines is asked for again; `None` until it was received once, and while it is being asked for.
     refresh: Option<Instant>,
-    /// The request of our own that asks for it, while it is outstanding. In `requests`, and never resolved outside.
+    /// The request of our own that asks for it, while it is outstanding. In `own`.
     refreshing: Option<MsgId>,
+    /// The requests of our own. In `requests`, and never resolved outside.
+    own: Map<MsgId, Own>,
+    /// What is to be asked because another controller answers than before.
+    recheck: Recheck,
     /// Whether the last request of our own was answered, as last said.
     answering: bool,
     /// Most bytes of output kept of one task.
@@ -118,6 +124,8 @@ impl Outstanding {
             engines: Engines::default(),
             refresh: None,
             refreshing: None,
+            own: Map::default(),
+            recheck: Recheck::default(),
             answering: true,
             output_limit_bytes,
             refused: Map::default(),
@@ -126,7 +134,7 @@ impl Outstanding {
 
     /// How many requests of the application have no outcome.
     pub fn len(&self) -> usize {
-        self.requests.len() - usize::from(self.refreshing.is_some())
+        self.requests.len() - self.own.len()
     }
 
     /// Whether nothing is outstanding.
@@ -293,6 +301,7 @@ impl Outstanding {
             let wait = if self.refresh.is_none() { FIRST_REFRESH } else { REFRESH_EVERY };
             self.refresh = Some(now.instant + wait);
         }
+        self.recheck(now, body, out);
         Ok(())
     }
 
@@ -322,6 +331,7 @@ impl Outstanding {
                 self.engine_left(now, &uuid, out);
             }
             MsgType::ShutdownNotification => {
+                self.recheck.clear();
                 for msg_id in self.requests.keys().cloned().collect::<Vec<_>>() {
                     self.resolve(msg_id, Outcome::Shutdown, now, out);
                 }
@@ -352,17 +362,11 @@ impl Outstanding {
                 self.timers.remove(&(at, msg_id.clone()));
             }
         }
-        if self.refreshing.as_ref() == Some(&msg_id) {
-            self.refreshing = None;
-            let answering = matches!(outcome, Outcome::Reply(_));
-            if answering != self.answering {
-                self.answering = answering;
-                out.push(Effect::Answering(answering));
-            }
-            if self.refresh.is_none() {
-                self.refresh = Some(now.instant + REFRESH_EVERY);
-            }
-            return;
+        match self.own.swap_remove(&msg_id) {
+            None => {}
+            Some(Own::Engines) => return self.refreshed(now, &outcome, out),
+            Some(Own::Status(asked)) => return self.status_told(now, asked, &outcome, out),
+            Some(Own::Result(task)) => return self.result_told(now, task, &outcome, out),
         }
         let ended = self.outputs.get_mut(&msg_id).map(|collecting| collecting.replied(&self.session, &outcome));
         out.push(Effect::Resolve { msg_id: msg_id.clone(), outcome });
@@ -374,6 +378,19 @@ impl Outstanding {
                 self.timers.insert((ends, msg_id));
             }
             None => {}
+        }
+    }
+
+    /// The list of engines came, or did not.
+    fn refreshed(&mut self, now: Now, outcome: &Outcome, out: &mut Vec<Effect>) {
+        self.refreshing = None;
+        let answering = matches!(outcome, Outcome::Reply(_));
+        if answering != self.answering {
+            self.answering = answering;
+            out.push(Effect::Answering(answering));
+        }
+        if self.refresh.is_none() {
+            self.refresh = Some(now.instant + REFRESH_EVERY);
         }
     }
 
@@ -460,9 +477,9 @@ impl Machine for Outstanding {
         }
         if self.refresh.is_some_and(|at| at <= now.instant) {
             self.refresh = None;
-            let msg_id = self.session.header(now.date, MsgType::ConnectionRequest).msg_id;
-            self.refreshing = Some(msg_id.clone());
-            self.query(now, msg_id, MsgType::ConnectionRequest, &json!({}), Some(REFRESH_EVERY), out);
+            // With the key, the controller says who it is.
+            let content = json!({"remuda": {}});
+            self.refreshing = Some(self.ask_own(now, Own::Engines, MsgType::ConnectionRequest, &content, out));
         }
     }
 
@@ -486,8 +503,11 @@ impl Machine for Outstanding {
         assert_eq!(timers, self.timers);
         let named = self.requests.values().filter(|request| request.engine.is_some()).count();
         assert_eq!(named, self.engines.request_count(), "engines list requests that have ended");
-        if let Some(msg_id) = &self.refreshing {
+        for msg_id in self.own.keys() {
             assert!(self.requests.contains_key(msg_id), "`{msg_id}` is not outstanding");
+        }
+        if let Some(msg_id) = &self.refreshing {
+            assert_eq!(self.own.get(msg_id), Some(&Own::Engines));
             assert!(self.refresh.is_none(), "the list of engines would be asked for twice");
         }
         self.engines.check();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use remuda_proto::message::content::RemudaStatus;
+pub use remuda_proto::message::content::ResultStatus;
 use remuda_proto::{EngineId, MsgId, MsgType, Packer, RemoteError, Status};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -38,17 +39,6 @@ pub struct ControllerStatus {
     pub queues: QueueStatus,
     /// What only Remuda's says; `None` from a stock one.
     pub remuda: Option<RemudaStatus>,
-}
-
-/// Which tasks are done.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct ResultStatus {
-    /// Those that are not.
-    #[serde(default)]
-    pub pending: Vec<MsgId>,
-    /// Those that are, well or not.
-    #[serde(default)]
-    pub completed: Vec<MsgId>,
 }
 
 /// What a purge takes off the record.

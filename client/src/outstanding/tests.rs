@@ -423,3 +423,5 @@ fn ids_of_the_application_are_not_those_of_the_session() {
     assert_eq!(Names::new(&session, 7).msg_id(0).as_str(), "s_7_t0");
     assert_eq!(session.header(Date(0), MsgType::Status).msg_id.as_str(), "s_7_0");
 }
+
+mod recheck;

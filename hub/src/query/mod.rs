@@ -74,6 +74,8 @@ pub(crate) enum Awaited {
         ids: Vec<(MsgId, Seen)>,
         /// Whether only their status is wanted.
         status_only: bool,
+        /// Whether those that nobody knows are listed, and are no error.
+        lists_unknown: bool,
     },
     /// `history_request`.
     History,
@@ -158,13 +160,13 @@ pub(crate) fn resume(
     let answer = match (answer, awaited) {
         // The store is not needed for a story.
         (answer, Awaited::Meant(texts)) => return story::meant(hub, now, query, texts, answer, out),
-        (Err(StoreError::NoData), Awaited::Results { ids, status_only: true }) => {
-            result::answer(&ids, true, &IdMap::default())
+        (Err(StoreError::NoData), Awaited::Results { ids, status_only: true, lists_unknown }) => {
+            result::answer(&ids, true, lists_unknown, &IdMap::default())
         }
         (Err(error), _) => Ok(Answer::error(&store_error(&error))),
         (Ok(store::Answer::Records(records)), Awaited::Records(shown)) => Ok(db::answer(&records, &shown)),
-        (Ok(store::Answer::Records(records)), Awaited::Results { ids, status_only }) => {
-            result::answer(&ids, status_only, &by_id(records))
+        (Ok(store::Answer::Records(records)), Awaited::Results { ids, status_only, lists_unknown }) => {
+            result::answer(&ids, status_only, lists_unknown, &by_id(records))
         }
         (Ok(store::Answer::Records(records)), Awaited::Resubmitted(ids)) => {
             Ok(resubmit::answer(hub, now, &ids, records, out))

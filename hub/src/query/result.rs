@@ -1,4 +1,5 @@
-//! `result_request`: the results of requests, or whether they are done (`controller/hub.py: Hub.get_results`).
+//! `result_request`: the results of requests, or whether they are done (`controller/hub.py: Hub.get_results`). With the key `remuda`,
+//! requests that nobody knows are listed as `unknown`; for stock, one of them makes the whole answer an error.
 
 use bytes::Bytes;
 use remuda_proto::{Map, MsgId, RemoteError};
@@ -25,16 +26,17 @@ pub(super) fn ask(hub: &Hub, query: &Query) -> Result<Dealt, RemoteError> {
     ids.sort_unstable();
     ids.dedup();
     let status_only = query.flag("status_only");
+    let lists_unknown = query.content.contains_key("remuda");
     // What the store will know of them is what it knows now.
     let ids: Vec<_> = ids.into_iter().map(|id| (id.clone(), hub.tracking.see(&id))).collect();
     let needed = ids.iter().filter(|(_, seen)| !status_only || *seen == Seen::Unknown);
     let needed: Vec<_> = needed.map(|(id, _)| id.clone()).collect();
     if needed.is_empty() && status_only {
-        return Ok(answer(&ids, status_only, &Map::default())?.into());
+        return Ok(answer(&ids, status_only, lists_unknown, &Map::default())?.into());
     }
     let buffers = Buffers { requests: false, results: !status_only };
     let find = Find::all(find::Query::tasks(&needed), buffers);
-    Ok(Dealt::Asks(Ask::Find(find), Awaited::Results { ids, status_only }))
+    Ok(Dealt::Asks(Ask::Find(find), Awaited::Results { ids, status_only, lists_unknown }))
 }
 
 /// Results come in ascending order of their ids, and so do the buffers, all in one row: the client takes as many as
@@ -42,14 +44,20 @@ pub(super) fn ask(hub: &Hub, query: &Query) -> Result<Dealt, RemoteError> {
 pub(super) fn answer(
     ids: &[(MsgId, Seen)],
     status_only: bool,
+    lists_unknown: bool,
     records: &Map<MsgId, TaskRecord>,
 ) -> Result<Answer, RemoteError> {
     let mut pending = Vec::new();
     let mut completed = Vec::new();
+    let mut unknown = Vec::new();
     let mut results = Vec::new();
     let mut buffers: Vec<Bytes> = Vec::new();
     for (id, seen) in ids {
         let Some(known) = known(seen, records.get(id)) else {
+            if lists_unknown {
+                unknown.push(id);
+                continue;
+            }
             return Ok(Answer::error(&key_error(&format!("No such message: {id}"))));
         };
         match known {
@@ -68,6 +76,9 @@ pub(super) fn answer(
         }
     }
     let mut content = json!({"status": "ok", "pending": pending, "completed": completed});
+    if lists_unknown {
+        content["unknown"] = json!(unknown);
+    }
     for (id, result) in results {
         content[id.as_str()] = result;
     }

@@ -80,6 +80,22 @@ fn one_unknown_id_spoils_the_answer() {
 }
 
 #[test]
+fn who_asks_for_it_is_told_which_ids_nobody_knows() {
+    let mut story = Story::new();
+    story.engine("e");
+    story.direct("a", "e");
+    story.direct("b", "e");
+    story.ends("a", Queue::Mux, Some("e"), Status::Ok);
+    for status_only in [true, false] {
+        let request = json!({"msg_ids": ["a", "b", "x"], "status_only": status_only, "remuda": {}});
+        let answer = story.ask("result_request", &request);
+        let told = ["completed", "pending", "unknown"].map(|key| answer.content[key].clone());
+        assert_eq!(told, [json!(["a"]), json!(["b"]), json!(["x"])]);
+        assert_eq!(answer.content["a"].is_null(), status_only);
+    }
+}
+
+#[test]
 fn a_result_whose_record_is_gone_is_a_hub_error() {
     let mut story = Story::new();
     story.engine("e");

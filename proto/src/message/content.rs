@@ -43,7 +43,28 @@ pub struct RegistrationRequest {
     pub id: Option<EngineId>,
     /// What a native engine says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub remuda: Option<Announcement>,
+    pub remuda: Option<RegistrationOptions>,
+}
+
+/// What a native engine adds to a `registration_request`, under `remuda`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RegistrationOptions {
+    /// What it says of itself.
+    #[serde(flatten)]
+    pub announcement: Announcement,
+    /// Whether it was registered before; `None`: it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<Again>,
+}
+
+/// What an engine wants that was registered before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Again {
+    /// To know whether it still is: the answer is its id, or an error. Nothing changes by it.
+    Resume,
+    /// To be registered in the place of what it was before, of which nothing is left.
+    Anew,
 }
 
 /// `registration_reply`, when it is granted.
@@ -240,6 +261,23 @@ pub struct ResultRequest {
     /// Only whether they are done.
     #[serde(default)]
     pub status_only: bool,
+    /// With anything here, a `remuda` controller lists tasks that it does not know as `unknown`, in place of an error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remuda: Option<Map<String, Value>>,
+}
+
+/// `result_reply`, as far as it is the same for all tasks. What is told of a task that is done stands under its id.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultStatus {
+    /// Those that are not done.
+    #[serde(default)]
+    pub pending: Vec<MsgId>,
+    /// Those that are, well or not.
+    #[serde(default)]
+    pub completed: Vec<MsgId>,
+    /// Those that nobody knows, for who asks with the key `remuda`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<MsgId>,
 }
 
 /// `history_reply`.
