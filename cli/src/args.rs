@@ -279,6 +279,14 @@ pub(crate) fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
+/// A number of seconds, or none.
+pub(crate) fn pause(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..1e6).contains(&seconds) => Ok(seconds),
+        _ => Err("not a number of seconds".to_owned()),
+    }
+}
+
 /// A number of seconds above zero.
 pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {

@@ -1,11 +1,9 @@
 //! An engine, put together and run.
 
 use std::fmt::Display;
-use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use remuda_net::{Mailbox, Sender, mailbox};
 use remuda_proto::message::native::Announcement;
 use remuda_proto::message::needs::{Amount, NeedsError, Resources, check_name};
 use remuda_proto::{EngineConnection, EngineId, EngineUuid};
@@ -13,10 +11,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::function::Functions;
-use crate::machine::{Ending, Event};
+use crate::machine::Ending;
 use crate::process::KEPT_BYTES;
 use crate::run::{self, RunError};
 use crate::spool::SPOOL_BYTES;
+use crate::stop::StopHandle;
 
 /// How long the controller has to answer a registration, unless told otherwise (`engine/app.py: timeout`).
 pub const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,9 +36,6 @@ pub enum BuildError {
     /// It could run nothing.
     #[error("an engine without functions that runs no programs has nothing to do")]
     Idle,
-    /// The channel to its thread.
-    #[error("cannot make the engine's channel")]
-    Channel(#[from] io::Error),
 }
 
 /// An engine, ready to run.
@@ -56,8 +52,7 @@ pub enum BuildError {
 /// ```
 pub struct Engine {
     pub(crate) settings: Settings,
-    pub(crate) sender: Sender<Event>,
-    pub(crate) mailbox: Mailbox<Event>,
+    pub(crate) stop: StopHandle,
 }
 
 pub(crate) struct Settings {
@@ -69,6 +64,7 @@ pub(crate) struct Settings {
     pub(crate) null: bool,
     pub(crate) registration_timeout: Duration,
     pub(crate) max_missed_pings: u32,
+    pub(crate) patience: Duration,
     pub(crate) kept_bytes: usize,
     pub(crate) spool_bytes: u64,
     pub(crate) folder: Option<PathBuf>,
@@ -89,6 +85,7 @@ impl Engine {
                 null: false,
                 registration_timeout: REGISTRATION_TIMEOUT,
                 max_missed_pings: MAX_MISSED_PINGS,
+                patience: Duration::ZERO,
                 kept_bytes: KEPT_BYTES,
                 spool_bytes: SPOOL_BYTES,
                 folder: None,
@@ -102,29 +99,35 @@ impl Engine {
 
     /// What stops it from another thread, or from a signal handler's thread.
     pub fn stop_handle(&self) -> StopHandle {
-        StopHandle(self.sender.clone())
+        self.stop.clone()
     }
 
     /// Registers with the controller and runs tasks until it is stopped, told to shut down, or left alone. Blocks.
     ///
     /// A program that still runs is killed. A function that still runs goes on until it returns or the process ends.
     ///
+    /// A controller that did not hear the engine for too long (the network was away) has given it up, with its tasks. When both
+    /// can hear each other again, the engine ends what it still runs of these, and is registered again, under its id.
+    ///
     /// # Errors
     /// When the connection file cannot be used, when the controller does not answer or refuses, or when sockets or threads
     /// cannot be made.
     pub fn run(self, connection: &EngineConnection) -> Result<Ending, RunError> {
-        run::run(self, connection)
+        run::run(&self, connection, &mut || None)
     }
-}
 
-/// Stops an engine.
-#[derive(Clone)]
-pub struct StopHandle(Sender<Event>);
-
-impl StopHandle {
-    /// Lets the engine say goodbye and end. One that has ended already is left alone.
-    pub fn stop(&self) {
-        self.0.send(Event::Stop);
+    /// The same, for a controller that may come to be elsewhere: while it is not heard, `look` is called now and then, and gives
+    /// the connection file as it is by then, if there is one. A controller at another address, or with another key, gets the
+    /// engine in place of the one before.
+    ///
+    /// # Errors
+    /// As for [`Self::run`].
+    pub fn run_following(
+        self,
+        connection: &EngineConnection,
+        look: &mut dyn FnMut() -> Option<EngineConnection>,
+    ) -> Result<Ending, RunError> {
+        run::run(&self, connection, look)
     }
 }
 
@@ -205,6 +208,15 @@ impl EngineBuilder {
         self
     }
 
+    /// How long it goes on trying where it would end: when no controller can be reached at its start, and when the controller
+    /// [was lost](Self::max_missed_pings). Attempts come after pauses that double, up to half a minute. Not at all unless told
+    /// otherwise.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.settings.patience = patience;
+        self
+    }
+
     /// How many tasks of one core each it runs at once: one unless told otherwise; 0 counts as 1. Functions are then called
     /// from several threads at a time.
     #[must_use]
@@ -261,8 +273,7 @@ impl EngineBuilder {
         if settings.functions.names().is_empty() && !settings.processes && !settings.null {
             return Err(BuildError::Idle);
         }
-        let (sender, mailbox) = mailbox()?;
-        Ok(Engine { settings, sender, mailbox })
+        Ok(Engine { settings, stop: StopHandle::default() })
     }
 }
 

@@ -11,6 +11,8 @@ mod builder;
 mod function;
 #[cfg(feature = "io")]
 mod heart;
+#[cfg(feature = "io")]
+mod lives;
 mod machine;
 mod pickle;
 #[cfg(feature = "io")]
@@ -20,12 +22,14 @@ mod run;
 mod signal;
 #[cfg(feature = "io")]
 mod spool;
+#[cfg(feature = "io")]
+mod stop;
 mod work;
 #[cfg(feature = "io")]
 mod worker;
 
 #[cfg(feature = "io")]
-pub use builder::{BuildError, Engine, EngineBuilder, MAX_MISSED_PINGS, REGISTRATION_TIMEOUT, StopHandle};
+pub use builder::{BuildError, Engine, EngineBuilder, MAX_MISSED_PINGS, REGISTRATION_TIMEOUT};
 pub use machine::{Config, Effect, Ending, EngineCore, Event, HELD_FOR, Link, MAX_HELD, MAX_HELD_BYTES, STOP_GRACE};
 #[cfg(feature = "io")]
 pub use process::KEPT_BYTES;
@@ -38,4 +42,6 @@ pub use remuda_proto::EngineConnection;
 pub use run::RunError;
 #[cfg(feature = "io")]
 pub use spool::SPOOL_BYTES;
+#[cfg(feature = "io")]
+pub use stop::StopHandle;
 pub use work::{Outcome, OutputPart, Stream, Work};

@@ -14,6 +14,7 @@ mod running;
 #[cfg(test)]
 mod tests;
 mod turns;
+mod watch;
 mod writer;
 
 pub use event::{Config, Effect, Ending, Event, Link};
@@ -25,7 +26,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use remuda_proto::message::content::{OkStatus, RegistrationReply};
+use remuda_proto::message::content::{Again, OkStatus, RegistrationReply};
 use remuda_proto::message::native::{Announcement, Capability};
 use remuda_proto::{
     Body, EngineId, EngineUuid, Frames, Identity, Instant, Machine, MsgId, MsgType, Now, Refusal, RemoteError,
@@ -42,13 +43,11 @@ use queue::Queue;
 use request::Request;
 use room::Room;
 use running::Runs;
+use watch::{Due, Watch};
 use writer::Writer;
 
 /// How long a program that was told to stop may take before it is killed.
 pub const STOP_GRACE: Duration = Duration::from_secs(2);
-
-/// What is added to the heartbeat's period before a ping counts as missed (`engine/app.py: _hb_monitor`).
-const PING_SLACK: Duration = Duration::from_millis(500);
 
 /// The machine. Starts tasks in order of arrival, each as soon as what it takes is free.
 pub struct EngineCore {
@@ -58,6 +57,8 @@ pub struct EngineCore {
     seen: SeenSignatures,
     /// As in [`Config`].
     wish: Option<EngineId>,
+    /// As in [`Config`].
+    again: bool,
     /// As in [`Config`].
     announcement: Announcement,
     /// The functions of `announcement`.
@@ -90,8 +91,8 @@ enum Phase {
     New,
     /// Asked to be registered.
     Registering { since: Instant },
-    /// Registered. `silence`: how long without a ping until the controller counts as lost, if ever.
-    Serving { last_ping: Instant, silence: Option<Duration> },
+    /// Registered. `asked`: the hub is to say whether this engine still is.
+    Serving { watch: Watch, asked: bool },
     /// After [`Effect::Exit`]: nothing has an effect any more.
     Ended,
 }
@@ -109,6 +110,7 @@ impl EngineCore {
             writer: Writer { session: config.session, uuid, id: EngineId(0) },
             seen: SeenSignatures::default(),
             wish: config.id,
+            again: config.again,
             functions: config.announcement.functions.iter().cloned().collect(),
             room: Room::new(Capability::native(&config.announcement)),
             announcement: config.announcement,
@@ -143,20 +145,27 @@ impl EngineCore {
         self.verify(body)?;
         let packer = self.writer.packer();
         let msg_type = remuda_proto::Envelope::read(packer, body)?.msg_type;
-        if msg_type != MsgType::RegistrationReply || !matches!(self.phase, Phase::Registering { .. }) {
+        let awaited = matches!(self.phase, Phase::Registering { .. } | Phase::Serving { asked: true, .. });
+        if msg_type != MsgType::RegistrationReply || !awaited {
             return Err(Refusal::UnexpectedType(msg_type));
         }
-        if packer.unpack::<RegistrationStatus>(body.content())?.status != Status::Ok {
+        let granted = packer.unpack::<RegistrationStatus>(body.content())?.status == Status::Ok;
+        if let Phase::Serving { asked, .. } = &mut self.phase {
+            *asked = false;
+            if !granted {
+                self.end(Ending::Forgotten, out);
+            }
+            return Ok(());
+        }
+        if !granted {
             let error = packer.unpack::<RemoteError>(body.content())?;
             self.end(Ending::Refused(error), out);
             return Ok(());
         }
         let reply = packer.unpack::<RegistrationReply>(body.content())?;
         self.writer.id = reply.id;
-        let silence = (self.max_missed_pings > 0).then(|| {
-            Duration::from_millis(reply.hb_period).saturating_add(PING_SLACK).saturating_mul(self.max_missed_pings)
-        });
-        self.phase = Phase::Serving { last_ping: now.instant, silence };
+        let watch = Watch::new(now.instant, Duration::from_millis(reply.hb_period), self.max_missed_pings);
+        self.phase = Phase::Serving { watch, asked: false };
         out.push(Effect::Connect { id: reply.id });
         out.push(self.writer.status(now.date, None, "starting"));
         Ok(())
@@ -233,7 +242,8 @@ impl Machine for EngineCore {
             Event::Start => {
                 assert_eq!(self.phase, Phase::New, "an engine starts once");
                 self.phase = Phase::Registering { since: now.instant };
-                out.push(self.writer.register(now.date, self.wish, &self.announcement));
+                let again = self.again.then_some(Again::Anew);
+                out.push(self.writer.register(now.date, self.wish, &self.announcement, again));
                 None
             }
             Event::Registered(body) => refused(Link::Hub, None, self.registered(now, &body, out)),
@@ -284,9 +294,17 @@ impl Machine for EngineCore {
                 None
             }
             Event::Ping => {
-                if let Phase::Serving { last_ping, .. } = &mut self.phase {
-                    *last_ping = now.instant;
+                if let Phase::Serving { watch, asked } = &mut self.phase
+                    && watch.ping(now.instant)
+                {
+                    *asked = true;
+                    let (id, again) = (Some(self.writer.id), Some(Again::Resume));
+                    out.push(self.writer.register(now.date, id, &self.announcement, again));
                 }
+                None
+            }
+            Event::Moved => {
+                self.leave(now, Ending::Moved, out);
                 None
             }
             Event::Stop => {
@@ -301,24 +319,23 @@ impl Machine for EngineCore {
         match self.phase {
             Phase::New | Phase::Ended => None,
             Phase::Registering { since } => Some(since + self.registration_timeout),
-            Phase::Serving { last_ping, silence } => {
-                let lost = silence.map(|silence| last_ping + silence);
-                lost.into_iter().chain(self.running.deadline()).min()
-            }
+            Phase::Serving { watch, .. } => [watch.deadline()].into_iter().chain(self.running.deadline()).min(),
         }
     }
 
     fn on_deadline(&mut self, now: Now, out: &mut Vec<Effect>) {
-        match self.phase {
+        match &mut self.phase {
             Phase::New | Phase::Ended => {}
             Phase::Registering { since } => {
-                if since + self.registration_timeout <= now.instant {
+                if *since + self.registration_timeout <= now.instant {
                     self.leave(now, Ending::NoAnswer { waited: self.registration_timeout }, out);
                 }
             }
-            Phase::Serving { last_ping, silence } => {
-                if let Some(silence) = silence.filter(|silence| last_ping + *silence <= now.instant) {
-                    return self.leave(now, Ending::ControllerLost { silence }, out);
+            Phase::Serving { watch, .. } => {
+                match watch.on_deadline(now.instant) {
+                    Some(Due::Lost { silence }) => return self.leave(now, Ending::ControllerLost { silence }, out),
+                    Some(Due::Look) => out.push(Effect::Look),
+                    None => {}
                 }
                 self.running.on_deadline(now.instant, out);
             }

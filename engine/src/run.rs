@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use remuda_net::address::{connect_interface, listens, url};
 use remuda_net::curve::CurveError;
-use remuda_net::{Clock, Context, Driver, Input, Kind, NetError, Received, Refusals, Security, Sender, Socket, drive};
+use remuda_net::{
+    Clock, Context, Driver, Input, Kind, Mailbox, NetError, Received, Refusals, Security, Sender, Socket, drive,
+    mailbox,
+};
 use remuda_proto::connection::ConnectionError;
-use remuda_proto::{EngineConnection, EngineId, Identity, Now, Refusal, RemoteError, SessionId};
+use remuda_proto::{EngineConnection, EngineId, EngineUuid, Identity, Now, Refusal, RemoteError, SessionId};
 
-use crate::builder::Engine;
+use crate::builder::{Engine, Settings};
 use crate::heart::Heart;
+use crate::lives::{Fate, Lives, Next};
 use crate::machine::{Config, Effect, Ending, EngineCore, Event, Link};
 use crate::spool::Spool;
 use crate::worker::{Setup, Worker};
@@ -70,9 +74,13 @@ const SHELL: usize = 1;
 const CONTROL: usize = 2;
 const IOPUB: usize = 3;
 
+/// The connection file as it is now, if there is one.
+type Look<'a> = &'a mut dyn FnMut() -> Option<EngineConnection>;
+
 struct Outside<'a> {
     context: Context,
     connection: &'a EngineConnection,
+    look: Look<'a>,
     interface: String,
     identity: Identity,
     /// The hub's; after registration also shell, control and iopub.
@@ -85,24 +93,82 @@ struct Outside<'a> {
     /// From registration on.
     heart: Option<Heart>,
     /// From registration on.
-    id: EngineId,
+    id: Option<EngineId>,
     /// Why the loop was left.
     result: Option<Result<Ending, NetError>>,
 }
 
-pub(crate) fn run(engine: Engine, connection: &EngineConnection) -> Result<Ending, RunError> {
-    let Engine { settings, sender, mailbox } = engine;
+/// Runs an engine, life by life.
+pub(crate) fn run(engine: &Engine, connection: &EngineConnection, look: Look<'_>) -> Result<Ending, RunError> {
+    let Engine { settings, stop } = engine;
+    // It is the same engine in all its lives.
+    let uuid = settings.uuid.clone().unwrap_or_else(|| EngineUuid::from(remuda_net::random_session_id().as_str()));
+    let mut connection = connection.clone();
+    let (clock, mut lives, mut wish) = (Clock::new(), Lives::new(settings.patience), settings.id);
+    loop {
+        let (sender, mailbox) = mailbox()?;
+        stop.attach(sender.clone());
+        let (uuid, again, mut id) = (uuid.clone(), lives.was_registered(), None);
+        let life = Life { settings, uuid, wish, again, connection: &connection, look: &mut *look };
+        let ended = live(life, &sender, &mailbox, &mut id);
+        stop.detach();
+        if let Some(id) = id {
+            lives.registered();
+            wish = Some(id);
+        }
+        let Next::Again { after } = lives.ended(clock.now().instant, fate(&ended)) else { return ended };
+        let why = ended.map_or_else(|error| error.to_string(), |ending| ending.to_string());
+        tracing::warn!(pause_s = after.as_secs_f64(), "{why}: registering again");
+        if stop.wait(after) {
+            return Ok(Ending::Stopped);
+        }
+        connection = look().unwrap_or(connection);
+    }
+}
+
+/// What the end of a life says of the next.
+fn fate(ended: &Result<Ending, RunError>) -> Fate {
+    match ended {
+        Ok(Ending::Stopped | Ending::Shutdown) => Fate::Over,
+        Ok(Ending::Forgotten | Ending::Moved) => Fate::Gone,
+        Ok(Ending::ControllerLost { .. }) => Fate::Lost,
+        Ok(Ending::NoAnswer { .. } | Ending::Refused(_)) => Fate::Unreachable,
+        Err(RunError::NothingThere { .. } | RunError::NoAnswer { .. } | RunError::Refused { .. }) => Fate::Unreachable,
+        Err(RunError::Connection(_) | RunError::Curve(_) | RunError::Net(_) | RunError::Thread(_)) => Fate::Over,
+    }
+}
+
+/// From a registration to the end of it.
+struct Life<'a> {
+    settings: &'a Settings,
+    uuid: EngineUuid,
+    /// The id that it would like.
+    wish: Option<EngineId>,
+    /// Whether a controller may know it from an earlier life.
+    again: bool,
+    connection: &'a EngineConnection,
+    look: Look<'a>,
+}
+
+/// `had` becomes the id that it has, if it comes to that.
+fn live(
+    life: Life<'_>,
+    sender: &Sender<Event>,
+    mailbox: &Mailbox<Event>,
+    had: &mut Option<EngineId>,
+) -> Result<Ending, RunError> {
+    let Life { settings, uuid, wish, again, connection, look } = life;
     let common = &connection.common;
     let security = Security::to_connect(common)?;
     if !common.ssh.is_empty() {
         tracing::warn!(ssh = common.ssh, "no tunnel is made to the controller: connecting directly");
     }
-    let id = settings.uuid.as_ref().map(|uuid| SessionId::from(uuid.as_str()));
-    let session = remuda_net::session(id, common.signing_key()?, common.packer()?);
+    let session = remuda_net::session(Some(SessionId::from(uuid.as_str())), common.signing_key()?, common.packer()?);
     let announcement = settings.announcement();
     let mut core = EngineCore::new(Config {
         session,
-        id: settings.id,
+        id: wish,
+        again,
         announcement,
         null: settings.null,
         registration_timeout: settings.registration_timeout,
@@ -113,10 +179,10 @@ pub(crate) fn run(engine: Engine, connection: &EngineConnection) -> Result<Endin
     let address = url(&interface, common.registration);
     let context = Context::new().secured(security);
     let hub = Socket::builder(&context, Kind::Dealer)?.identity(identity.as_bytes())?.connect([&address])?;
-    let folder = settings.folder.unwrap_or_else(std::env::temp_dir);
+    let folder = settings.folder.clone().unwrap_or_else(std::env::temp_dir);
     let spool = Spool::new(folder.clone(), settings.spool_bytes);
     let setup = Setup {
-        functions: settings.functions,
+        functions: settings.functions.clone(),
         kept_bytes: settings.kept_bytes,
         spool: spool.clone(),
         folder,
@@ -126,6 +192,7 @@ pub(crate) fn run(engine: Engine, connection: &EngineConnection) -> Result<Endin
     let mut outside = Outside {
         context,
         connection,
+        look,
         interface,
         identity,
         sockets: vec![hub],
@@ -134,12 +201,13 @@ pub(crate) fn run(engine: Engine, connection: &EngineConnection) -> Result<Endin
         worker,
         spool,
         heart: None,
-        id: EngineId(0),
+        id: None,
         result: None,
     };
     tracing::debug!(uuid = core.uuid().as_str(), address, "registering");
     sender.send(Event::Start);
-    drive(&mut core, &mut outside, &mailbox, Clock::new());
+    drive(&mut core, &mut outside, mailbox, Clock::new());
+    *had = outside.id;
     let result = outside.result.take();
     let ending = result.expect("the loop ends only when the machine says so, or when connecting failed")?;
     let interface = outside.interface.clone();
@@ -151,10 +219,7 @@ pub(crate) fn run(engine: Engine, connection: &EngineConnection) -> Result<Endin
             RunError::NoAnswer { address, waited }
         }),
         Ending::Refused(reason) => Err(RunError::Refused { address, reason: Box::new(reason) }),
-        ending => {
-            tracing::info!("engine ended: {ending}");
-            Ok(ending)
-        }
+        ending => Ok(ending),
     }
 }
 
@@ -174,9 +239,13 @@ impl Outside<'_> {
         let (ping, pong) = (at(connection.hb_ping), at(connection.hb_pong));
         self.heart = Some(Heart::start(&self.context, identity, &ping, &pong, self.events.clone())?);
         self.sockets.extend([shell, control, iopub]);
-        self.id = id;
+        self.id = Some(id);
         tracing::info!("Completed registration with id {id}");
         Ok(())
+    }
+
+    fn id(&self) -> EngineId {
+        self.id.expect("tasks come after the registration")
     }
 
     fn leave(&mut self, result: Result<Ending, NetError>) -> ControlFlow<()> {
@@ -250,9 +319,9 @@ impl Driver for Outside<'_> {
             }
             Effect::Start { msg_id, attempt, work } => {
                 tracing::debug!(msg_id = msg_id.as_str(), "task started");
-                self.worker.run(msg_id, attempt, self.id, work);
+                self.worker.run(msg_id, attempt, self.id(), work);
             }
-            Effect::LineUp { msg_id, attempt, work } => self.worker.line_up(msg_id, attempt, self.id, work),
+            Effect::LineUp { msg_id, attempt, work } => self.worker.line_up(msg_id, attempt, self.id(), work),
             Effect::StartNext => self.worker.start_next(),
             Effect::Withdraw { msg_id } => self.worker.withdraw(msg_id),
             Effect::ReadOutput { number, part } => {
@@ -263,6 +332,11 @@ impl Driver for Outside<'_> {
             Effect::Signal { msg_id, signal } => {
                 tracing::info!(msg_id = msg_id.as_str(), signal, "signal to the task's program");
                 self.worker.signal(&msg_id, signal);
+            }
+            Effect::Look => {
+                if (self.look)().is_some_and(|found| found != *self.connection) {
+                    self.events.send(Event::Moved);
+                }
             }
             Effect::Refused { link, from, refusal } => self.refusals[index(link)].note(from.as_ref(), &refusal),
             Effect::Exit(ending) => return self.leave(Ok(ending)),

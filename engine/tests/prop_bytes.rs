@@ -18,6 +18,7 @@ fn engine(packer: Packer, key: &str) -> (EngineCore, Session) {
     let engine = EngineCore::new(Config {
         session: session("engine"),
         id: None,
+        again: false,
         announcement,
         null: false,
         registration_timeout: Duration::from_secs(5),

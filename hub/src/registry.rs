@@ -212,6 +212,11 @@ impl Registry {
         self.by_uuid.get(uuid).map(|id| &self.engines[id])
     }
 
+    /// The id of the engine of that uuid, registered or pending.
+    pub(crate) fn id_of(&self, uuid: &EngineUuid) -> Option<EngineId> {
+        self.by_uuid.get(uuid).copied().or_else(|| self.pending.get(uuid).map(|pending| pending.id))
+    }
+
     /// The registered engines, in the order in which they came.
     pub(crate) fn engines(&self) -> impl Iterator<Item = &Engine> {
         self.engines.values()

@@ -121,13 +121,15 @@ impl SocketBuilder {
     }
 
     /// Puts a limit on what is kept of each peer, in both directions: [`PEER_SEND_MESSAGES`], [`PEER_RECEIVE_MESSAGES`] and
-    /// [`SUBSCRIBER_MESSAGES`]. A ROUTER then says when it cannot send to a peer, and a PUB leaves it out.
+    /// [`SUBSCRIBER_MESSAGES`]. A ROUTER then says when it cannot send to a peer, and a PUB leaves it out. A peer that connects to
+    /// a ROUTER by the name of another takes its place: it is the same one, whose first connection broke without a word.
     pub fn bounded(self) -> Result<Self, NetError> {
         let sent = if self.kind == Kind::Pub { SUBSCRIBER_MESSAGES } else { PEER_SEND_MESSAGES };
         self.socket.set_sndhwm(sent)?;
         self.socket.set_rcvhwm(PEER_RECEIVE_MESSAGES)?;
         if self.kind == Kind::Router {
             self.socket.set_router_mandatory(true)?;
+            self.socket.set_router_handover(true)?;
         }
         Ok(self)
     }

@@ -8,13 +8,14 @@ use remuda_scheduler::Scheme;
 use crate::parameters::{Act, Fault};
 
 /// Kinds of work and of outcomes, beside acts and faults, that seeds have to see.
-pub const FEATURES: [&str; 24] = [
+pub const FEATURES: [&str; 25] = [
     "broadcast answered in one",
     "broadcast answered one by one",
     "controller died, durability async",
     "controller died, durability sync",
     "controller stood still longer than hearts may be silent",
     "engine declared dead that stood still, and came back",
+    "engine that was given up and is back",
     "intake paused",
     "task after others",
     "task for named engines",

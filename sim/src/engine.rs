@@ -81,7 +81,14 @@ pub(crate) struct EngineNode {
 
 impl EngineNode {
     /// An engine that has not started. `uuid`: the one that it had in an earlier life, if it had one.
-    pub(crate) fn new(number: u32, kind: Kind, uuid: Option<&EngineUuid>, key: Key, packer: Packer) -> Self {
+    pub(crate) fn new(
+        number: u32,
+        kind: Kind,
+        uuid: Option<&EngineUuid>,
+        again: bool,
+        key: Key,
+        packer: Packer,
+    ) -> Self {
         let name = match kind {
             Kind::Stock => "stock",
             Kind::Native => "native",
@@ -103,6 +110,7 @@ impl EngineNode {
             let config = Config {
                 session: session.clone(),
                 id: None,
+                again,
                 announcement,
                 null: false,
                 registration_timeout: std::time::Duration::from_secs(5),

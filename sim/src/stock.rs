@@ -250,7 +250,7 @@ impl Machine for StockEngine {
                 }
                 (Link::Shell, Ok(()))
             }
-            Event::Ping | Event::OutputRead { .. } | Event::Began { .. } | Event::Withdrawn { .. } => {
+            Event::Ping | Event::Moved | Event::OutputRead { .. } | Event::Began { .. } | Event::Withdrawn { .. } => {
                 (Link::Hub, Ok(()))
             }
             Event::Stop => {

@@ -3,6 +3,7 @@
 //! Each cluster has a folder of its own, ports that nobody else has, and processes that end with it. Nothing here sleeps:
 //! whatever is awaited is a condition, with a deadline that only a failure reaches.
 
+pub mod netns;
 pub mod slurm;
 pub mod sshd;
 
@@ -27,10 +28,19 @@ const POLL: Duration = Duration::from_millis(5);
 /// # Panics
 /// After [`DEADLINE`], naming what was awaited.
 #[track_caller]
-pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+pub fn wait_for(what: &str, condition: impl FnMut() -> bool) {
+    wait_long_for(what, DEADLINE, condition);
+}
+
+/// The same, with a deadline of its own.
+///
+/// # Panics
+/// After `deadline`, naming what was awaited.
+#[track_caller]
+pub fn wait_long_for(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < DEADLINE, "{what}: not within {DEADLINE:?}");
+        assert!(start.elapsed() < deadline, "{what}: not within {deadline:?}");
         std::thread::sleep(POLL);
     }
 }
@@ -119,8 +129,14 @@ impl Place {
 
     /// The program with these arguments, in an environment that leads to no other profile, to be run.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(args).current_dir(self.folder()).stdin(Stdio::null());
+        self.command_by(&[], args)
+    }
+
+    fn command_by(&self, before: &[&str], args: &[&str]) -> Command {
+        let program = self.program.to_string_lossy();
+        let mut words = before.iter().copied().chain([&*program]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).args(args).current_dir(self.folder()).stdin(Stdio::null());
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"IPP_")) {
             command.env_remove(name);
         }
@@ -138,12 +154,20 @@ impl Place {
     /// # Panics
     /// When it cannot be started.
     pub fn start(&self, args: &[&str]) -> Running {
+        self.start_by(&[], args)
+    }
+
+    /// The same, with words that go before the program's name on its command line.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_by(&self, before: &[&str], args: &[&str]) -> Running {
         use std::os::unix::process::CommandExt;
         let number = self.started.replace(self.started.get() + 1);
         let log = self.folder().join(format!("{number}-{}.log", args.first().unwrap_or(&"")));
         let output = std::fs::File::create(&log).expect("a log file");
         let errors = output.try_clone().expect("a log file");
-        let mut command = self.command(args);
+        let mut command = self.command_by(before, args);
         let child = command.arg(self.profile_option()).stdout(output).stderr(errors).process_group(0).spawn();
         Running { child: child.expect("the program starts"), log }
     }

@@ -4,7 +4,7 @@ use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use remuda_cluster::launch::ssh::HostSpec;
 use remuda_proto::message::restart::RestartPolicy;
 
-use super::{ConfigArgs, Format, PlaceArgs, seconds, switch};
+use super::{ConfigArgs, Format, PlaceArgs, pause, seconds, switch};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
@@ -313,14 +313,6 @@ fn controller_kind(text: &str) -> Result<ControllerKind, String> {
     match name.strip_suffix("controllerlauncher").unwrap_or(&name) {
         "local" | "remuda" => Ok(ControllerKind),
         _ => Err("the controller runs on this machine: use local".to_owned()),
-    }
-}
-
-/// A number of seconds, or none.
-fn pause(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if (0.0..1e6).contains(&seconds) => Ok(seconds),
-        _ => Err("not a number of seconds".to_owned()),
     }
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 
 use remuda_proto::message::needs::{Amount, check_name};
 
-use super::{ConfigArgs, LogArgs, PlaceArgs, seconds, size};
+use super::{ConfigArgs, LogArgs, PlaceArgs, pause, seconds, size};
 
 /// Arguments of `remuda engine`.
 #[derive(Debug, Args)]
@@ -43,6 +43,9 @@ pub(crate) struct EngineArgs {
     /// Heartbeats of the controller that may be missing in a row before the engine ends; 0: any number
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub(crate) max_missed_pings: u32,
+    /// Seconds to go on trying where the engine would end: when no controller answers at its start, or when it was lost
+    #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = pause)]
+    pub(crate) patience: f64,
     /// Programs to run at once, each on one core unless it asks for more; the cores of this machine unless told otherwise
     #[arg(long, value_name = "N")]
     pub(crate) slots: Option<NonZeroU32>,

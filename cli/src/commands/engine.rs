@@ -40,15 +40,19 @@ pub(crate) fn run(args: &EngineArgs, notes: &[String]) -> Outcome {
     }
     remuda_net::limits::raise_open_files();
 
-    let mut connection = connection(args)?;
-    if let Some(location) = &args.location {
-        connection.common.location.clone_from(location);
-    }
+    let at_location = |mut connection: EngineConnection| {
+        if let Some(location) = &args.location {
+            connection.common.location.clone_from(location);
+        }
+        connection
+    };
+    let connection = at_location(connection(args)?);
     args.config.enter_work_dir()?;
     let mut builder = Engine::builder()
         .id(args.id.map(EngineId))
         .uuid(args.ident.as_deref().map(EngineUuid::from))
         .max_missed_pings(args.max_missed_pings)
+        .patience(Duration::from_secs_f64(args.patience))
         .null(args.null)
         .registration_timeout(Duration::from_secs_f64(args.timeout));
     for label in &args.label {
@@ -71,7 +75,8 @@ pub(crate) fn run(args: &EngineArgs, notes: &[String]) -> Outcome {
         }
     })?;
     let start = format!("remuda controller{}", args.place.options());
-    match engine.run(&connection) {
+    let mut look = || now(args).map(at_location);
+    match engine.run_following(&connection, &mut look) {
         Ok(ending) if ending.is_clean() => {
             tracing::info!("ended: {ending}");
             Ok(ExitCode::SUCCESS)
@@ -87,6 +92,15 @@ pub(crate) fn run(args: &EngineArgs, notes: &[String]) -> Outcome {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The connection file as it is now, if there is one. What the environment says does not change.
+fn now(args: &EngineArgs) -> Option<EngineConnection> {
+    if args.file.is_none() && std::env::var(variable::CONNECTION_INFO).is_ok_and(|text| !text.is_empty()) {
+        return None;
+    }
+    let path = args.file.clone().unwrap_or_else(|| args.place.profile().engine_file());
+    connection_file::read_engine(&path).ok()
 }
 
 /// The engine's connection: from the environment, or from the file, which may still be to come.

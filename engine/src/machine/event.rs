@@ -15,6 +15,8 @@ pub struct Config {
     pub session: Session,
     /// The id that it would like.
     pub id: Option<EngineId>,
+    /// Whether a controller may know it from an earlier life, of which nothing is left.
+    pub again: bool,
     /// What it says it can run, and does run.
     pub announcement: Announcement,
     /// Answer every `apply_request` with `None` at once, publishing nothing: for benchmarks.
@@ -45,6 +47,10 @@ pub enum Ending {
     },
     /// The controller would not have it.
     Refused(RemoteError),
+    /// The controller knows it no more: it did not hear the engine for too long. Another life follows.
+    Forgotten,
+    /// The connection file names another controller. Another life follows.
+    Moved,
 }
 
 impl Ending {
@@ -62,6 +68,8 @@ impl std::fmt::Display for Ending {
             Self::ControllerLost { silence } => write!(f, "no ping came from the controller for {silence:?}"),
             Self::NoAnswer { waited } => write!(f, "the registration was not answered within {waited:?}"),
             Self::Refused(error) => write!(f, "the controller refused it: {error}"),
+            Self::Forgotten => f.write_str("the controller did not hear it for too long, and knows it no more"),
+            Self::Moved => f.write_str("the connection file names another controller"),
         }
     }
 }
@@ -129,6 +137,8 @@ pub enum Event {
     },
     /// A ping came (and was answered elsewhere, so that a busy machine never misses a beat).
     Ping,
+    /// The answer to [`Effect::Look`], if the connection file is another one.
+    Moved,
     /// Leave.
     Stop,
 }
@@ -204,6 +214,8 @@ pub enum Effect {
         /// Number of the signal.
         signal: i32,
     },
+    /// The controller is not heard: look whether its connection file is another one by now.
+    Look,
     /// A message had no effect, for this reason.
     Refused {
         /// Where it came in.

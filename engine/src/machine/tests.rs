@@ -39,6 +39,10 @@ struct Story {
 
 impl Story {
     fn new(packer: Packer) -> Self {
+        Self::of_life(packer, false)
+    }
+
+    fn of_life(packer: Packer, again: bool) -> Self {
         let announcement = Announcement {
             version: "1.2.3".into(),
             functions: vec!["mul".into(), "div".into()],
@@ -50,6 +54,7 @@ impl Story {
             engine: EngineCore::new(Config {
                 session: Session::new("engine-uuid".into(), "u", key.clone(), packer, 1),
                 id: None,
+                again,
                 announcement,
                 null: false,
                 registration_timeout: Duration::from_secs(5),
@@ -114,7 +119,14 @@ impl Story {
         self.told()
     }
 
+    /// Without the looks for another controller.
     fn pass(&mut self, time: Duration) -> Vec<String> {
+        let mut told = self.pass_silently(time);
+        told.retain(|effect| effect != "look");
+        told
+    }
+
+    fn pass_silently(&mut self, time: Duration) -> Vec<String> {
         self.now.instant = self.now.instant + time;
         self.last.clear();
         self.engine.on_deadline(self.now, &mut self.last);
@@ -141,6 +153,7 @@ impl Story {
             Effect::Signal { msg_id, signal } => format!("signal {}: {signal}", self.name(msg_id)),
             Effect::ReadOutput { number, part } => format!("read {number}: {}", part.offset),
             Effect::ReleaseOutput { msg_id } => format!("release {}", self.name(msg_id)),
+            Effect::Look => "look".to_owned(),
             Effect::Refused { link, refusal, .. } => format!("refused {link:?}: {}", refusal.kind()),
             Effect::Exit(ending) => format!("exit {ending:?}"),
         }

@@ -1,7 +1,9 @@
 //! The messages that an engine writes, and their metadata.
 
 use bytes::Bytes;
-use remuda_proto::message::content::{ExecutionStatus, RegistrationRequest, Shutdown, Stream as StreamContent};
+use remuda_proto::message::content::{
+    Again, ExecutionStatus, RegistrationOptions, RegistrationRequest, Shutdown, Stream as StreamContent,
+};
 use remuda_proto::message::content::{OkStatus, UnregistrationRequest};
 use remuda_proto::message::metadata::ReplyMetadata;
 use remuda_proto::message::native::{Announcement, NativeReply};
@@ -61,8 +63,15 @@ impl Writer {
         self.session.packer()
     }
 
-    pub(super) fn register(&mut self, now: Date, wish: Option<EngineId>, announcement: &Announcement) -> Effect {
-        let content = RegistrationRequest { uuid: self.uuid.clone(), id: wish, remuda: Some(announcement.clone()) };
+    pub(super) fn register(
+        &mut self,
+        now: Date,
+        wish: Option<EngineId>,
+        announcement: &Announcement,
+        again: Option<Again>,
+    ) -> Effect {
+        let options = RegistrationOptions { announcement: announcement.clone(), again };
+        let content = RegistrationRequest { uuid: self.uuid.clone(), id: wish, remuda: Some(options) };
         Effect::Hub(self.message(now, MsgType::RegistrationRequest, None, &empty(), &content, &[]))
     }
 

@@ -1,7 +1,7 @@
 //! `registration_request` and `unregistration_request` of engines.
 
 use remuda_proto::message::MsgType;
-use remuda_proto::message::content::{OkStatus, RegistrationReply};
+use remuda_proto::message::content::{Again, OkStatus, RegistrationOptions, RegistrationReply};
 use remuda_proto::message::native::Announcement;
 use remuda_proto::{EngineId, EngineUuid, Now, Refusal, RemoteError};
 use serde_json::Value;
@@ -17,6 +17,7 @@ struct Request {
     uuid: EngineUuid,
     id: Option<EngineId>,
     announcement: Option<Announcement>,
+    again: Option<Again>,
 }
 
 /// Why a registration is answered with an error.
@@ -35,8 +36,14 @@ pub(super) fn register(hub: &mut Hub, now: Now, query: &Query, out: &mut Vec<Eff
         return refuse(out, query.from.first().cloned(), refusal);
     }
     let stalls_at = now.instant + hub.config.registration_timeout;
-    let begun = read(query).and_then(|request| {
-        let Request { uuid, id, announcement } = request;
+    let request = read(query);
+    match &request {
+        Ok(Request { again: Some(Again::Resume), uuid, .. }) => return resume(hub, now, query, uuid, out),
+        Ok(Request { again: Some(Again::Anew), uuid, .. }) => leave(hub, now, uuid, out),
+        _ => {}
+    }
+    let begun = request.and_then(|request| {
+        let Request { uuid, id, announcement, again: _ } = request;
         hub.registry
             .begin(&uuid, id, announcement.clone(), now.instant, stalls_at)
             .map(|id| Grant { id, uuid, announcement })
@@ -45,12 +52,7 @@ pub(super) fn register(hub: &mut Hub, now: Now, query: &Query, out: &mut Vec<Eff
     let mut granted = None;
     let body = match begun {
         Ok(grant) => {
-            let content = RegistrationReply {
-                id: grant.id,
-                status: OkStatus::Ok,
-                hb_period: hub.config.heart_period_ms,
-                connection_info: hub.config.engine_connection.clone(),
-            };
+            let content = reply(hub, grant.id);
             granted = Some(grant.uuid.clone());
             out.push(Effect::KeepGrant(grant));
             hub.message(now, MsgType::RegistrationReply, None, &content)
@@ -62,18 +64,43 @@ pub(super) fn register(hub: &mut Hub, now: Now, query: &Query, out: &mut Vec<Eff
     out.extend(granted.map(Effect::ExpectHeart));
 }
 
+fn reply(hub: &Hub, id: EngineId) -> RegistrationReply {
+    RegistrationReply {
+        id,
+        status: OkStatus::Ok,
+        hb_period: hub.config.heart_period_ms,
+        connection_info: hub.config.engine_connection.clone(),
+    }
+}
+
+/// Tells an engine whether it is registered, or about to be.
+fn resume(hub: &mut Hub, now: Now, query: &Query, uuid: &EngineUuid, out: &mut Vec<Effect>) {
+    let body = if let Some(id) = hub.registry.id_of(uuid) {
+        let content = reply(hub, id);
+        hub.message(now, MsgType::RegistrationReply, None, &content)
+    } else {
+        let error = key_error(&format!("uuid {} is not registered", repr::text(uuid.as_str())));
+        hub.message(now, MsgType::RegistrationReply, None, &error.content())
+    };
+    out.push(Effect::Reply { to: query.from.clone(), body });
+}
+
+/// Removes the engine of this uuid, or its registration that is pending.
+fn leave(hub: &mut Hub, now: Now, uuid: &EngineUuid, out: &mut Vec<Effect>) {
+    if let Some(id) = hub.registry.by_uuid(uuid.as_str()).map(|engine| engine.id) {
+        hub.unregister(now, &[id], false, out);
+    } else if hub.registry.cancel_uuid(uuid) {
+        out.push(Effect::ForgetHeart(uuid.clone()));
+    }
+}
+
 /// Removes an engine, or a registration that is pending. There is no reply in any case.
 pub(super) fn unregister(hub: &mut Hub, now: Now, query: Query, out: &mut Vec<Effect>) {
     let uuid = query.content.get("remuda").and_then(|more| more.get("uuid")).and_then(Value::as_str);
     match query.content.get("id") {
         // From the nanny of an engine that is gone.
         Some(Value::Null) if uuid.is_some() => {
-            let uuid = EngineUuid::from(uuid.unwrap_or_default());
-            if let Some(id) = hub.registry.by_uuid(uuid.as_str()).map(|engine| engine.id) {
-                hub.unregister(now, &[id], false, out);
-            } else if hub.registry.cancel_uuid(&uuid) {
-                out.push(Effect::ForgetHeart(uuid));
-            }
+            leave(hub, now, &EngineUuid::from(uuid.unwrap_or_default()), out);
         }
         // From an engine that never got an id.
         Some(Value::Null) => {}
@@ -103,14 +130,15 @@ fn read(query: &Query) -> Result<Request, Denied> {
         Value::Null => None,
         id => Some(engine_id(id).ok_or_else(|| denied("id", "an engine id"))?),
     };
-    let announcement = match of("remuda") {
+    let options = match of("remuda") {
         Value::Null => None,
-        announced => Some(serde_json::from_value(announced.clone()).map_err(|error| {
+        options => Some(serde_json::from_value::<RegistrationOptions>(options.clone()).map_err(|error| {
             let text = format!("`remuda` of a registration is not understood: {error}");
             Denied::Registration(RemoteError::new("ValueError", text))
         })?),
     };
-    Ok(Request { uuid: EngineUuid::from(uuid), id, announcement })
+    let (announcement, again) = options.map(|options| (options.announcement, options.again)).unzip();
+    Ok(Request { uuid: EngineUuid::from(uuid), id, announcement, again: again.flatten() })
 }
 
 fn to_remote(error: &RegistrationError) -> RemoteError {

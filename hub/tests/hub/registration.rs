@@ -49,6 +49,40 @@ fn the_hearts_of_engines_that_were_granted_a_registration_or_are_restored_are_ex
 }
 
 #[test]
+fn an_engine_that_asks_whether_it_is_registered_is_told_and_nothing_else_happens() {
+    let mut story = Story::new();
+    let resume = |uuid: &str| json!({"uuid": uuid, "id": 0, "remuda": {"version": "1", "again": "resume"}});
+    story.ask("registration_request", &json!({"uuid": "a"}));
+    assert_eq!(story.ask("registration_request", &resume("a")).content["id"], 0, "its registration is pending");
+    story.beat(&["a"]);
+    assert_eq!(story.ask("registration_request", &resume("a")).content["id"], 0);
+    let answer = story.ask("registration_request", &resume("b"));
+    assert_eq!(answer.error(), ("registration_reply", "KeyError", "\"uuid 'b' is not registered\""));
+    assert_eq!(story.engines(), json!({"0": "a"}));
+    assert_eq!(story.ask("registration_request", &json!({"uuid": "c"})).content["id"], 1, "no id was used up");
+}
+
+#[test]
+fn an_engine_that_begins_anew_takes_the_place_of_what_it_was() {
+    let mut story = Story::new();
+    let anew = json!({"uuid": "a", "id": 0, "remuda": {"version": "1", "process": true, "again": "anew"}});
+    story.ask("registration_request", &json!({"uuid": "a", "remuda": {"version": "1", "process": true}}));
+    story.beat(&["a"]);
+    let out = story.query("registration_request", &anew);
+    assert!(matches!(out[0], Effect::Left { id: EngineId(0), .. }), "its tasks are given up: {out:?}");
+    let Some(Effect::Reply { body, .. }) = out.last() else { panic!("{out:?}") };
+    assert_eq!(story.read(body).content["id"], 0, "under the same id");
+    assert_eq!(story.engines(), json!({}));
+    assert!(matches!(story.beat(&["a"])[..], [Effect::Joined { .. }, Effect::Notify(_)]));
+    assert_eq!(story.engines(), json!({"0": "a"}));
+    for _ in 0..2 {
+        let out = story.query("registration_request", &anew);
+        let Some(Effect::Reply { body, .. }) = out.last() else { panic!("{out:?}") };
+        assert_eq!(story.read(body).content["id"], 0, "one that is pending, too");
+    }
+}
+
+#[test]
 fn engines_that_were_granted_an_id_and_were_not_heard_yet_are_saved_for_the_next_controller() {
     let mut story = Story::new();
     let state = serde_json::from_value(json!({"engines": {"0": "a", "1": "b"}, "next_id": 2})).unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use remuda_engine::{Effect, Event, Work};
+use remuda_engine::{Effect, Ending, Event, Work};
 use remuda_proto::message::content::UnregistrationRequest;
 use remuda_proto::{Body, EngineId, EngineUuid, Frames, Idents, Instant, Key, MsgId, MsgType, Session, SessionId};
 use serde_json::json;
@@ -21,8 +21,13 @@ impl World {
     /// An engine starts, and asks to be registered: under a uuid of its own, or under one that it had before. Returns its
     /// number.
     pub(super) fn start_engine(&mut self, kind: Kind, uuid: Option<&EngineUuid>) -> u32 {
+        self.start_life(kind, uuid, false)
+    }
+
+    /// The same. `again`: it was registered, and has nothing left of that life.
+    fn start_life(&mut self, kind: Kind, uuid: Option<&EngineUuid>, again: bool) -> u32 {
         let number = u32::try_from(self.engines.len()).expect("far fewer engines than that");
-        let node = EngineNode::new(number, kind, uuid, Key::new(KEY), self.parameters.packer);
+        let node = EngineNode::new(number, kind, uuid, again, Key::new(KEY), self.parameters.packer);
         self.log.note(self.clock.instant(), format_args!("`{}` starts", node.uuid));
         self.by_identity.insert(node.uuid.identity(), number);
         self.engines.push(node);
@@ -204,7 +209,14 @@ impl World {
                     self.log.engine(now, uuid, format_args!("engine {number} ends: {ending:?}"));
                     self.engine_is_gone(number);
                     self.network.close(now, peer);
+                    if ending == Ending::Forgotten {
+                        let (kind, uuid) = (self.engines[number as usize].kind, self.uuid_of(number).clone());
+                        self.coverage.add("engine that was given up and is back", 1);
+                        self.start_life(kind, Some(&uuid), true);
+                    }
                 }
+                // There is no other connection file.
+                Effect::Look => {}
             }
         }
         let engine = &mut self.engines[number as usize];
