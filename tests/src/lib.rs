@@ -3,6 +3,7 @@
 //! Each cluster has a folder of its own, ports that nobody else has, and processes that end with it. Nothing here sleeps:
 //! whatever is awaited is a condition, with a deadline that only a failure reaches.
 
+mod skipped;
 pub mod slurm;
 pub mod sshd;
 
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use remuda_net::Profile;
+
+use skipped::skipped;
 
 /// How long anything may take: long, since it is only reached when something is wrong, and CI machines are slow.
 pub const DEADLINE: Duration = Duration::from_secs(60);
