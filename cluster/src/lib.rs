@@ -8,6 +8,7 @@ mod controller;
 mod engines_file;
 pub mod fleet;
 mod in_effect;
+pub mod invitation;
 pub mod launch;
 mod launcher;
 mod nanny;

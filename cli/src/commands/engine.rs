@@ -14,6 +14,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::args::engine::EngineArgs;
+use crate::connect::{self, Source};
 use crate::failure::{Failure, Outcome};
 use crate::logging;
 use crate::python;
@@ -40,14 +41,22 @@ pub(crate) fn run(args: &EngineArgs, notes: &[String]) -> Outcome {
     }
     remuda_net::limits::raise_open_files();
 
-    let mut connection = connection(args)?;
+    let source = connect::source(&args.connect)?;
+    let (is_invited, file) = match &source {
+        Source::Given(_) => (true, None),
+        Source::File(path) => (false, Some(path.clone())),
+        Source::Profile => (false, None),
+    };
+    let mut connection = connection(args, source)?;
     if let Some(location) = &args.location {
         connection.common.location.clone_from(location);
     }
     args.config.enter_work_dir()?;
+    let ident =
+        args.ident.clone().or_else(|| std::env::var(variable::ENGINE_IDENT).ok().filter(|ident| !ident.is_empty()));
     let mut builder = Engine::builder()
         .id(args.id.map(EngineId))
-        .uuid(args.ident.as_deref().map(EngineUuid::from))
+        .uuid(ident.as_deref().map(EngineUuid::from))
         .max_missed_pings(args.max_missed_pings)
         .null(args.null)
         .registration_timeout(Duration::from_secs_f64(args.timeout));
@@ -79,8 +88,13 @@ pub(crate) fn run(args: &EngineArgs, notes: &[String]) -> Outcome {
         Ok(ending @ Ending::ControllerLost { .. }) => Err(Failure::new(anyhow::anyhow!("{ending}"))
             .hint(format!("start a controller with `{start}`, then the engine again"))),
         Ok(ending) => Err(Failure::new(anyhow::anyhow!("{ending}"))),
+        Err(error @ (RunError::NothingThere { .. } | RunError::NoAnswer { .. })) if is_invited => {
+            let hint = "ask for another invitation where the controller runs, by `remuda cluster invite`, and see that \
+                        no firewall is between";
+            Err(Failure::new(error).hint(hint))
+        }
         Err(error @ (RunError::NothingThere { .. } | RunError::NoAnswer { .. })) => {
-            let file = args.file.clone().unwrap_or_else(|| args.place.profile().engine_file());
+            let file = file.unwrap_or_else(|| args.place.profile().engine_file());
             let hint =
                 format!("remove `{}`, and start a controller with `{start}`, which writes it anew", file.display());
             Err(Failure::new(error).hint(hint))
@@ -89,17 +103,13 @@ pub(crate) fn run(args: &EngineArgs, notes: &[String]) -> Outcome {
     }
 }
 
-/// The engine's connection: from the environment, or from the file, which may still be to come.
-fn connection(args: &EngineArgs) -> Result<EngineConnection, Failure> {
-    if args.file.is_none()
-        && let Some(text) = std::env::var(variable::CONNECTION_INFO).ok().filter(|text| !text.is_empty())
-    {
-        return serde_json::from_str(&text).map_err(|error| {
-            let what = format!("the variable `{}` holds no connection file", variable::CONNECTION_INFO);
-            Failure::new(anyhow::Error::new(error).context(what))
-        });
-    }
-    let path = args.file.clone().unwrap_or_else(|| args.place.profile().engine_file());
+/// The engine's connection, the file of which may still be to come.
+fn connection(args: &EngineArgs, source: Source) -> Result<EngineConnection, Failure> {
+    let path = match source {
+        Source::Given(connection) => return Ok(*connection),
+        Source::File(path) => path,
+        Source::Profile => args.place.profile().engine_file(),
+    };
     let (start, patience) = (Instant::now(), Duration::from_secs_f64(args.wait_for_file));
     loop {
         match connection_file::read_engine(&path) {
@@ -107,12 +117,12 @@ fn connection(args: &EngineArgs) -> Result<EngineConnection, Failure> {
             Err(FileError::Missing { .. }) if start.elapsed() < patience => thread::sleep(POLL),
             Err(error @ FileError::Missing { .. }) => {
                 return Err(Failure::new(error).hint(format!(
-                    "start a controller with `remuda controller{}`, or name another file with `--file`",
+                    "start a controller with `remuda controller{}`, or name another file with `--connect`",
                     args.place.options()
                 )));
             }
             Err(error) => {
-                let hint = "start the controller again, which writes it anew, or name another file with `--file`";
+                let hint = "start the controller again, which writes it anew, or name another file with `--connect`";
                 return Err(Failure::new(error).hint(hint));
             }
         }
