@@ -325,6 +325,7 @@ impl LocalCluster {
         ClusterFile {
             controller,
             engines: self.engines.members(),
+            elsewhere: Vec::new(),
             nannies: Vec::new(),
             supervisor,
             control: None,

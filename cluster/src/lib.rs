@@ -33,4 +33,4 @@ pub use remuda_hub::store::{Keep, OpenError, SqliteConfig};
 pub use remuda_hub::{Limits, MAX_ENGINES, StoreKind};
 pub use remuda_scheduler::run::MAX_HUB_LAG;
 pub use remuda_scheduler::task::{Scheme, TaskConfig};
-pub use state::{ClusterFile, Member, StateError};
+pub use state::{ClusterFile, Elsewhere, Member, StateError};
