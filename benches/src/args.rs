@@ -25,11 +25,6 @@ pub(crate) enum Command {
     Engines(EnginesArgs),
     /// Task records in a database that has many: lists, a start, and bytes on disk.
     Records(RecordsArgs),
-    /// How many instructions a task costs in the cores, by callgrind, beside what is stored.
-    Instructions(InstructionsArgs),
-    /// (internal) The work whose instructions are counted.
-    #[command(hide = true)]
-    Count(CountArgs),
     /// `remuda map` beside xargs, GNU parallel, HyperQueue and a bare loop, on small programs.
     Programs(ProgramsArgs),
     /// A client beside one that never reads its replies: is it slowed, and is memory bounded?
@@ -232,60 +227,6 @@ pub(crate) struct RecordsArgs {
     /// Append each figure to this file, as a line of JSON.
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct InstructionsArgs {
-    /// Fail if a row costs more than 5 % above what is stored, or is not stored.
-    #[arg(long)]
-    pub(crate) check: bool,
-    /// Store what was counted.
-    #[arg(long, conflicts_with = "check")]
-    pub(crate) write: bool,
-    /// The stored figures.
-    #[arg(long, default_value_os_t = crate::instructions::stored())]
-    pub(crate) stored: PathBuf,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct CountArgs {
-    /// What.
-    #[arg(value_enum)]
-    pub(crate) row: Row,
-    /// How many tasks.
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) tasks: u32,
-}
-
-/// What instructions are counted of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub(crate) enum Row {
-    /// The task scheduler: a task comes, is queued, assigned and answered.
-    Task,
-    /// The direct queue: a request and its reply.
-    Direct,
-    /// The hub, with records in memory: the three events of a task.
-    Hub,
-    /// The frames of a request are put together.
-    Read,
-    /// The signature of a request is checked. Valgrind has no instructions for SHA, so this is many times what it is.
-    Verify,
-}
-
-impl Row {
-    /// All of them.
-    pub(crate) const ALL: [Self; 5] = [Self::Task, Self::Direct, Self::Hub, Self::Read, Self::Verify];
-
-    /// Its word on the command line and in what is stored.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Task => "task",
-            Self::Direct => "direct",
-            Self::Hub => "hub",
-            Self::Read => "read",
-            Self::Verify => "verify",
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,15 +3,16 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use remuda_instructions::{
+    EMPTY, Headers, PAYLOAD_BYTES, broadcast_metadata, engine_uuid, session, some_bytes, task_metadata, today,
+};
 use remuda_proto::message::content::ConnectionReply;
 use remuda_proto::{DELIMITER, EngineUuid, Frames, Key, MsgType, Packer, Session, new_session_id};
 use zmq::{Context, DEALER, POLLIN, SNDMORE, Socket};
 
 use crate::broadcast;
 use crate::engines::VERIFY_ONE_OF;
-use crate::message::{
-    EMPTY, Headers, Layout, PAYLOAD_BYTES, broadcast_metadata, engine_uuid, session, some_bytes, task_metadata, today,
-};
+use crate::message::Layout;
 use crate::parts::{self, ClientConfig, Event, Faults, Load, MuteConfig, Order, Outcome, Route};
 use crate::replies::{Replies, Seen};
 use crate::socket::{self, Incoming};

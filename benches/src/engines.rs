@@ -6,12 +6,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use remuda_instructions::{Headers, engine_uuid, session, today};
 use remuda_proto::message::content::{Done, RegistrationReply, RegistrationRequest};
 use remuda_proto::message::metadata::ReplyMetadata;
 use remuda_proto::{DELIMITER, EngineConnection, EngineUuid, Frames, Key, MsgType, Packer, Status};
 use zmq::{Context, Message, POLLIN, SNDMORE, Socket, SocketType};
 
-use crate::message::{Headers, Layout, engine_uuid, session, today};
+use crate::message::Layout;
 use crate::parts::{self, EnginesConfig, Event};
 use crate::relay::{MUX_OUT, READY, TASK_OUT};
 use crate::socket::{self, Incoming};

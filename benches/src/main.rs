@@ -18,7 +18,6 @@ mod decision;
 mod durability;
 mod engines;
 mod idle;
-mod instructions;
 mod machine;
 mod message;
 mod mute;
@@ -48,8 +47,6 @@ fn main() -> ExitCode {
         Command::Programs(args) => programs::run(&args),
         Command::Relay => parts::serve("relay", relay::run),
         Command::Records(args) => records::run(&args),
-        Command::Instructions(args) => instructions::run(&args),
-        Command::Count(args) => instructions::count(&args),
         Command::Engines(args) => storm::run(&args),
         Command::NullEngines => parts::serve("null-engines", engines::run),
         Command::Mute(args) => mute::run(&args),

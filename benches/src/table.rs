@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
+use remuda_instructions::PAYLOAD_BYTES;
 use serde::Serialize;
 
 use crate::args::{Kind, SoakArgs, TableArgs, TablePart};
 use crate::child::{self, Part};
 use crate::controller::{Candidate, Controller, line_up};
-use crate::message::PAYLOAD_BYTES;
 use crate::parts::{Event, Load, Order, Outcome, Route};
 use crate::report::{self, Bar, Figure, Journal, RowReport, note};
 use crate::{broadcast, decision, durability, idle, storm};

@@ -14,6 +14,7 @@ pub(crate) mod service;
 pub(crate) mod shell;
 pub(crate) mod task;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -136,6 +137,18 @@ impl PlaceArgs {
         }
         text
     }
+}
+
+/// Which controller engines belong to.
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub(crate) struct ConnectArgs {
+    /// The controller: a connection file, the word that `remuda cluster invite` prints, or `-` to read either from stdin; other
+    /// users of a machine see its command lines, and with the word the cluster's key [env: `REMUDA_CONNECT`]
+    #[arg(long, value_name = "FILE|INVITATION")]
+    pub(crate) connect: Option<OsString>,
+    /// Connection file, if it is not the profile's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// How programs run, one or many.

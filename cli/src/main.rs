@@ -4,6 +4,8 @@
 mod args;
 mod commands;
 mod config;
+mod connect;
+mod engine_command;
 mod failure;
 mod invocation;
 mod logging;

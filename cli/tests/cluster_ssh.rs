@@ -102,6 +102,21 @@ fn engines_that_cannot_reach_the_controller_do_through_tunnels() {
 }
 
 #[test]
+fn engines_of_hosts_can_be_run_by_a_command() {
+    let Some(site) = Site::new() else { return };
+    let engine = format!("nice -n 3 '{}' engine --slots=1 --label 'two words'", env!("CARGO_BIN_EXE_remuda"));
+    let done = site.start(1, "key", &["--engines", &engine]);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    let nicer = site.does(&["run", "--", "nice"]).stdout;
+    assert_ne!(nicer, finish(std::process::Command::new("nice")).stdout);
+    site.does(&["cluster", "stop"]);
+    let done = site.start(1, "key", &["--engines=/nowhere/wrapper remuda engine"]);
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    assert!(done.stderr.contains("no program `/nowhere/wrapper` is there"), "{}", done.stderr);
+    site.is_clean();
+}
+
+#[test]
 fn a_start_that_cannot_work_shows_what_ssh_says() {
     let Some(site) = Site::new() else { return };
     let done = site.start(1, "other_key", &[]);

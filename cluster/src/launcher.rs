@@ -98,6 +98,9 @@ impl Launched {
         let errors = output.try_clone().map_err(log_error)?;
         let child = Command::new(&argv[0])
             .args(&argv[1..])
+            // What this process was told of itself is not for others.
+            .env_remove(variable::CONNECT)
+            .env_remove(variable::ENGINE_IDENT)
             .env(variable::PROFILE_DIR, profile.dir())
             .env(variable::CLUSTER_ID, profile.cluster_id())
             .envs(variables.iter().copied())
@@ -322,6 +325,7 @@ impl LocalCluster {
         ClusterFile {
             controller,
             engines: self.engines.members(),
+            elsewhere: Vec::new(),
             nannies: Vec::new(),
             supervisor,
             control: None,

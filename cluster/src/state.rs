@@ -22,6 +22,16 @@ pub struct Member {
     pub log: PathBuf,
 }
 
+/// Engines of other machines, and the process of this one through which they are reached: when it ends, so do they.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Elsewhere {
+    /// That of ssh, or the command that started them.
+    #[serde(flatten)]
+    pub through: Member,
+    /// How many engines run.
+    pub engines: usize,
+}
+
 /// A cluster's processes.
 ///
 /// It is kept in two files: one of ours, and one of the form that stock's `ipcluster` and `Cluster.from_file` know
@@ -30,8 +40,11 @@ pub struct Member {
 pub struct ClusterFile {
     /// The controller.
     pub controller: Member,
-    /// The engines.
+    /// The engines that run here.
     pub engines: Vec<Member>,
+    /// The engines that run on other machines.
+    #[serde(default)]
+    pub elsewhere: Vec<Elsewhere>,
     /// The processes that keep the engines running.
     #[serde(default)]
     pub nannies: Vec<Member>,
@@ -135,10 +148,17 @@ impl ClusterFile {
 
     /// How many of its engines run.
     pub fn engines_running(&self) -> usize {
-        self.engines.iter().filter(|member| member.process.runs()).count()
+        self.running().count()
     }
 
-    /// What stock writes of such a cluster; of its engines, those that run.
+    /// The processes by which each of its engines that run is ended: its own, or that through which it is reached.
+    fn running(&self) -> impl Iterator<Item = &Member> {
+        let elsewhere = self.elsewhere.iter().flat_map(|of| std::iter::repeat_n(&of.through, of.engines));
+        self.engines.iter().chain(elsewhere).filter(|member| member.process.runs())
+    }
+
+    /// What stock writes of such a cluster; of its engines, those that run. One that runs on another machine is the process of this one
+    /// through which it is reached: stock counts it, and ends it with that process.
     pub fn to_stock(&self, profile: &Profile) -> Value {
         let (dir, id) = (profile.dir().to_string_lossy(), profile.cluster_id());
         let state = |member: &Member| {
@@ -146,19 +166,25 @@ impl ClusterFile {
                    "profile_dir": dir, "state": "running"})
         };
         let mut engines = serde_json::Map::new();
-        for (index, member) in self.engines.iter().filter(|member| member.process.runs()).enumerate() {
+        for (index, member) in self.running().enumerate() {
             let mut engine = state(member);
             engine["n"] = 1.into();
             engines.insert(index.to_string(), engine);
         }
-        let set = json!({"cluster_id": id, "n": engines.len(), "pid": -1, "profile_dir": dir, "state": "running",
-                         "engines": engines});
+        let count = engines.len();
+        let mut sets = serde_json::Map::new();
+        if count > 0 {
+            // Of a set without engines stock complains.
+            let set = json!({"cluster_id": id, "n": count, "pid": -1, "profile_dir": dir, "state": "running",
+                             "engines": engines});
+            sets.insert("remuda".to_owned(), set);
+        }
         json!({
             "cluster": {"cluster_id": id, "controller_args": [], "controller_ip": "", "controller_location": "",
-                        "delay": 1.0, "n": self.engines.len(), "profile_dir": dir,
+                        "delay": 1.0, "n": count, "profile_dir": dir,
                         "class": "ipyparallel.cluster.cluster.Cluster"},
             "controller": {"class": "local", "state": state(&self.controller)},
-            "engines": {"class": "local", "sets": {"remuda": set}},
+            "engines": {"class": "local", "sets": sets},
         })
     }
 
@@ -176,6 +202,7 @@ impl ClusterFile {
         Some(Self {
             controller,
             engines: engines.filter_map(member).collect(),
+            elsewhere: Vec::new(),
             nannies: Vec::new(),
             supervisor: None,
             control: None,
@@ -219,7 +246,11 @@ mod tests {
         let ended = Member { process: ProcessId { pid: this.pid, started: Some(0) }, log: "c.log".into() };
         let file = ClusterFile {
             controller: member("a.log"),
-            engines: vec![member("b.log"), ended],
+            engines: vec![member("b.log"), ended.clone()],
+            elsewhere: vec![
+                Elsewhere { through: member("s.log"), engines: 2 },
+                Elsewhere { through: ended, engines: 5 },
+            ],
             nannies: vec![member("n.log")],
             supervisor: Some(this),
             control: Some("c.sock".into()),
@@ -227,13 +258,18 @@ mod tests {
         };
         file.write(&profile).unwrap();
         assert_eq!(ClusterFile::read(&profile).unwrap().as_ref(), Some(&file));
-        assert_eq!((file.runs(), file.engines_running()), (true, 1));
+        assert_eq!((file.runs(), file.engines_running()), (true, 3));
         assert_eq!(ClusterFile::ids(profile.dir()), ["x"]);
 
         fs::remove_file(ClusterFile::path(&profile)).unwrap();
         let stock = ClusterFile::read(&profile).unwrap().unwrap();
         assert_eq!((stock.controller.process.pid, &*stock.controller.log), (this.pid, Path::new("a.log")));
-        assert_eq!(stock.engines.len(), 1, "an engine that ended is not told to stock");
+        let logs: Vec<&str> = stock.engines.iter().filter_map(|member| member.log.to_str()).collect();
+        assert_eq!(
+            logs,
+            ["b.log", "s.log", "s.log"],
+            "engines that ended are not told to stock, and those elsewhere are"
+        );
         assert_eq!(ClusterFile::ids(profile.dir()), ["x"]);
         ClusterFile::remove(&profile);
         assert_eq!(ClusterFile::ids(profile.dir()), [""; 0]);

@@ -26,6 +26,7 @@ use bytes::Bytes;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use remuda_net::Clock;
+use remuda_net::profile::variable;
 use remuda_proto::message::content::ProgramStream;
 use remuda_proto::message::native::{ProcessOutcome, ProcessTask, ProgramInput, ProgramOutput};
 use remuda_proto::{Instant, MsgId, RemoteError};
@@ -140,10 +141,14 @@ fn forget(group: &Group, entry: Option<&AtomicI32>) {
     entry.into_iter().for_each(|entry| entry.store(0, Ordering::SeqCst));
 }
 
+/// What an engine is told of itself by its environment. An engine that a task starts is another one, and no task needs the key.
+const OF_ENGINE: [&str; 3] = [variable::ENGINE_IDENT, variable::CONNECT, variable::CONNECTION_INFO];
+
 /// All variables of a program.
 fn environment(program: &Program<'_>, fill: &dyn Fn(&str) -> OsString) -> Vec<(OsString, OsString)> {
     let task = program.task;
-    let mut env: Vec<(OsString, OsString)> = if task.clear_env { Vec::new() } else { std::env::vars_os().collect() };
+    let inherited = std::env::vars_os().filter(|(name, _)| !OF_ENGINE.iter().any(|own| name == own));
+    let mut env: Vec<(OsString, OsString)> = if task.clear_env { Vec::new() } else { inherited.collect() };
     let mut set = |key: &str, value: Option<OsString>| {
         let at = env.iter().position(|(known, _)| known == key);
         match (at, value) {

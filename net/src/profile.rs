@@ -16,6 +16,8 @@ pub mod variable {
     pub const IPYTHON_DIR: &str = "IPYTHONDIR";
     /// The uuid that an engine is to have, from the nanny that starts it.
     pub const ENGINE_IDENT: &str = "REMUDA_ENGINE_IDENT";
+    /// The engines' connection file, or an invitation, in place of an option that names it.
+    pub const CONNECT: &str = "REMUDA_CONNECT";
     /// The engine's connection file as JSON text, in place of the file.
     pub const CONNECTION_INFO: &str = "IPP_CONNECTION_INFO";
     /// The key with which messages are signed.

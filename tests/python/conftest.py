@@ -53,6 +53,17 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.xfail(reason=f"not yet: {mark.args[0]}", strict=True))
 
 
+def pytest_terminal_summary(terminalreporter):
+    """What is left out here is told at the end of the whole run, too (`tests/run`)."""
+    named = os.environ.get("REMUDA_SKIPPED")
+    if not named:
+        return
+    with open(named, "a") as file:
+        for report in terminalreporter.stats.get("skipped", ()):
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+            file.write(f"{report.nodeid}: {str(reason).removeprefix('Skipped: ')}\n")
+
+
 # Clusters that run now, so that a failure can show their logs.
 CLUSTERS = pytest.StashKey()
 

@@ -4,6 +4,7 @@
 //! whatever is awaited is a condition, with a deadline that only a failure reaches.
 
 pub mod netns;
+mod skipped;
 pub mod slurm;
 pub mod sshd;
 
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use remuda_net::Profile;
+
+use skipped::skipped;
 
 /// How long anything may take: long, since it is only reached when something is wrong, and CI machines are slow.
 pub const DEADLINE: Duration = Duration::from_secs(60);

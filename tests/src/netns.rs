@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::sshd::skipped;
+use crate::skipped::skipped;
 
 /// A namespace and the wire to it. Both go when this does.
 pub struct Network {
@@ -15,7 +15,7 @@ pub struct Network {
 impl Network {
     /// `None`, with a word on stderr, where there can be no namespaces: that takes Linux, `ip` and root.
     pub fn start() -> Option<Self> {
-        Self::try_start().map_err(|why| skipped("a network namespace", &why)).ok()
+        Self::try_start().map_err(|why| skipped("network namespace", &why)).ok()
     }
 
     fn try_start() -> Result<Self, String> {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User, getuid};
 
-use crate::sshd::{free_port, skipped};
-use crate::wait_for;
+use crate::sshd::free_port;
+use crate::{skipped, wait_for};
 
 /// How long a part of it may take to end, before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ impl Slurm {
     /// Starts one as the user who runs the test, who has to be root. Where that cannot be done, says why on stderr and returns
     /// nothing.
     pub fn start() -> Option<Self> {
-        Self::try_start().map_err(|why| skipped("a Slurm", &why)).ok()
+        Self::try_start().map_err(|why| skipped("Slurm", &why)).ok()
     }
 
     fn try_start() -> Result<Self, String> {

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use nix::unistd::{User, getuid};
 
-use crate::wait_for;
+use crate::{skipped, wait_for};
 
 /// Where it may be.
 const PROGRAMS: [&str; 3] = ["/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/bin/sshd"];
@@ -26,7 +26,7 @@ pub struct Sshd {
 impl Sshd {
     /// Starts one, for the user who runs the test. Where that cannot be done, says why on stderr and returns nothing.
     pub fn start() -> Option<Self> {
-        Self::try_start().map_err(|why| skipped("an SSH server", &why)).ok()
+        Self::try_start().map_err(|why| skipped("SSH server", &why)).ok()
     }
 
     fn try_start() -> Result<Self, String> {
@@ -133,12 +133,4 @@ impl Drop for Sshd {
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     listener.expect("a free port").port()
-}
-
-/// Says that a test is skipped.
-pub(crate) fn skipped(what: &str, why: &str) {
-    #[allow(clippy::print_stderr, reason = "people are to see that a test did not run")]
-    {
-        eprintln!("skipped, since there is no {}: {why}", what.trim_start_matches("an ").trim_start_matches("a "));
-    }
 }

@@ -1,8 +1,12 @@
 //! `remuda cluster`, in the spellings of ipcluster (`cluster/app.py`).
 
+use std::num::NonZeroU32;
+
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use remuda_cluster::launch::ssh::HostSpec;
 use remuda_proto::message::restart::RestartPolicy;
+
+use crate::engine_command;
 
 use super::{ConfigArgs, Format, PlaceArgs, pause, seconds, switch};
 
@@ -17,6 +21,10 @@ pub(crate) enum ClusterCommand {
     /// Without a word after it, as `ipcluster engines`: starts more engines for the controller that runs, and stops them on
     /// Ctrl-C.
     Engines(EnginesArgs),
+    /// Print a command that starts an engine of a running cluster on another machine.
+    ///
+    /// Whoever has the command can join the cluster, and has its key.
+    Invite(InviteArgs),
     /// Show what controller and engines printed.
     Logs(LogsArgs),
     /// Stop a cluster that was started here.
@@ -33,8 +41,8 @@ pub(crate) struct EngineArgs {
     /// How many engines [default: the cores]
     #[arg(short = 'n', long = "n", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) n: Option<u16>,
-    /// What kind of engines: native (programs) or python (Python functions; also `local`)
-    /// [default: native; as `ipcluster`: python]
+    /// What kind of engines: native (programs), python (Python functions; also `local`), or a command that runs one, with a space
+    /// or a slash in it: `nice -n 10 remuda engine` [default: native; as `ipcluster`: python]
     #[arg(long, value_name = "KIND", value_parser = engine_kind)]
     pub(crate) engines: Option<EngineKind>,
     /// Python that runs the engines, with `--engines python` [env: `REMUDA_PYTHON`] [default: python3]
@@ -195,6 +203,23 @@ pub(crate) struct DrainArgs {
     pub(crate) place: PlaceArgs,
 }
 
+/// Arguments of `remuda cluster invite`.
+#[derive(Debug, Args)]
+#[command(args_override_self = true)]
+pub(crate) struct InviteArgs {
+    /// How many engines the command is to start [default: one, for as many programs at once as its machine has cores]
+    #[arg(short = 'n', long = "n", value_name = "N")]
+    pub(crate) n: Option<NonZeroU32>,
+    /// Host name or address by which the other machine reaches the controller, if it is not that in the connection file
+    #[arg(long, value_name = "HOST")]
+    pub(crate) location: Option<String>,
+    /// Print the invitation alone, for `--connect` and the variable `REMUDA_CONNECT`
+    #[arg(long)]
+    pub(crate) word: bool,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
 /// Arguments of `remuda cluster status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
@@ -265,20 +290,25 @@ pub(crate) struct CleanArgs {
     pub(crate) place: PlaceArgs,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum EngineKind {
     /// `remuda engine`: programs.
     Native,
     /// ipyparallel's engine: Python functions.
     Python,
+    /// What runs when this does: the program and its arguments.
+    Command(Vec<String>),
 }
 
 impl EngineKind {
     /// As it is written.
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) fn text(&self) -> String {
         match self {
-            Self::Native => "native",
-            Self::Python => "python",
+            // A program that is named without a slash would be taken for a kind.
+            Self::Command(words) if words.len() == 1 => format!("{} ", engine_command::joined(words)),
+            Self::Command(words) => engine_command::joined(words),
+            Self::Native => "native".to_owned(),
+            Self::Python => "python".to_owned(),
         }
     }
 }
@@ -297,6 +327,9 @@ pub(crate) fn restart_policy(text: &str) -> Result<RestartPolicy, String> {
 }
 
 pub(crate) fn engine_kind(text: &str) -> Result<EngineKind, String> {
+    if engine_command::is_command(text) {
+        return engine_command::split(text).map(EngineKind::Command);
+    }
     let name = text.to_ascii_lowercase();
     match name.strip_suffix("enginesetlauncher").unwrap_or(&name) {
         "native" | "remuda" => Ok(EngineKind::Native),
@@ -304,7 +337,7 @@ pub(crate) fn engine_kind(text: &str) -> Result<EngineKind, String> {
         other if ELSEWHERE.contains(&other) => Err(format!(
             "engines are native or python; other machines are named by `--host` (SSH), and with {other} engines are started by hand, on a controller with `--ip=*`"
         )),
-        _ => Err("use native or python".to_owned()),
+        _ => Err("use native or python; a command has a space or a slash in it (`./engine`)".to_owned()),
     }
 }
 
@@ -334,6 +367,12 @@ mod tests {
             assert!(engine_kind(text).unwrap_err().contains("--host"), "{text}");
         }
         assert!(engine_kind("horse").unwrap_err().contains("native"));
+        for text in ["nice -n 10 'my engine' --file={file}", "./engine"] {
+            let kind = engine_kind(text).unwrap();
+            assert!(matches!(kind, EngineKind::Command(_)), "{text}");
+            assert_eq!(engine_kind(&kind.text()), Ok(kind), "a nanny is told the same");
+        }
+        assert!(engine_kind("nice 'remuda").unwrap_err().contains("quote"));
         assert!(controller_kind("local").is_ok() && controller_kind("ssh").is_err());
     }
 }

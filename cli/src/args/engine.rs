@@ -7,7 +7,7 @@ use clap::Args;
 
 use remuda_proto::message::needs::{Amount, check_name};
 
-use super::{ConfigArgs, LogArgs, PlaceArgs, pause, seconds, size};
+use super::{ConfigArgs, ConnectArgs, LogArgs, PlaceArgs, pause, seconds, size};
 
 /// Arguments of `remuda engine`.
 #[derive(Debug, Args)]
@@ -22,9 +22,8 @@ pub(crate) struct EngineArgs {
     pub(crate) config: ConfigArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
-    /// Connection file, if it is not the profile's
-    #[arg(long, value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
     /// Seconds to wait for the controller's answer
     #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = seconds)]
     pub(crate) timeout: f64,
@@ -34,7 +33,7 @@ pub(crate) struct EngineArgs {
     /// Id to ask for; the controller may give another
     #[arg(long, value_name = "N")]
     pub(crate) id: Option<u32>,
-    /// Its uuid, in place of a random one
+    /// Its uuid, in place of a random one [env: `REMUDA_ENGINE_IDENT`]
     #[arg(long, value_name = "TEXT")]
     pub(crate) ident: Option<String>,
     /// Host name of the controller, in place of that in the connection file

@@ -1,13 +1,12 @@
 //! `remuda nanny`.
 
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 
 use clap::Args;
 use remuda_proto::message::restart::RestartPolicy;
 
 use super::cluster::{EngineKind, engine_kind, restart_policy};
-use super::{LogArgs, PlaceArgs, seconds};
+use super::{ConnectArgs, LogArgs, PlaceArgs, seconds};
 
 /// Arguments of `remuda nanny`.
 #[derive(Debug, Args)]
@@ -16,7 +15,7 @@ pub(crate) struct NannyArgs {
     /// How many engines
     #[arg(short = 'n', long = "n", value_name = "N", default_value = "1")]
     pub(crate) n: NonZeroU32,
-    /// What kind of engines: native (programs) or python (Python functions) [default: native]
+    /// What kind of engines: native (programs), python (Python functions), or a command that runs one [default: native]
     #[arg(long, value_name = "KIND", value_parser = engine_kind, conflicts_with = "command")]
     pub(crate) engines: Option<EngineKind>,
     /// Python that runs the engines, with `--engines python` [env: `REMUDA_PYTHON`] [default: python3]
@@ -34,9 +33,8 @@ pub(crate) struct NannyArgs {
     /// Seconds for which the controller may be silent before all engines are ended [default: for ever]
     #[arg(long, value_name = "S", value_parser = seconds)]
     pub(crate) patience: Option<f64>,
-    /// The engines' connection file, if it is not the profile's
-    #[arg(long, value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
     /// Read words from stdin and write to stdout what happens, a line of JSON each; the end of stdin ends the engines
     #[arg(long, hide = true)]
     pub(crate) speak: bool,
@@ -47,7 +45,15 @@ pub(crate) struct NannyArgs {
     pub(crate) place: PlaceArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
-    /// The engines' program and its arguments, after `--`. Its uuid is to be that in `REMUDA_ENGINE_IDENT`
+    /// The engines' program and its arguments, after `--`. Its uuid is to be that in `REMUDA_ENGINE_IDENT`, or where `{ident}`
+    /// stands; `{file}` stands for the connection file
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
+}
+
+impl NannyArgs {
+    /// Whether the engines are programs whose options are known.
+    pub(crate) fn is_of_ours(&self) -> bool {
+        self.command.is_empty() && !matches!(self.engines, Some(EngineKind::Command(_)))
+    }
 }

@@ -4,6 +4,7 @@ mod detach;
 pub(super) mod door;
 mod engines;
 mod files;
+mod invite;
 mod line;
 mod logs;
 mod status;
@@ -28,7 +29,7 @@ use super::venue::OUTPUT_LIMIT_BYTES;
 use crate::args::cluster::{ClusterCommand, EngineArgs, EngineKind, EnginesArgs, StartArgs};
 use crate::args::switch;
 use crate::failure::{Failure, Outcome};
-use crate::{logging, python};
+use crate::{engine_command, logging, python};
 
 /// How often the processes are looked at while engines are awaited, and afterwards.
 const WATCH: Duration = Duration::from_millis(100);
@@ -42,6 +43,7 @@ pub(crate) fn run(command: &ClusterCommand, notes: &[String], is_stock: bool) ->
         say(&format!("warning: {note}"));
     }
     match command {
+        ClusterCommand::Invite(args) => invite::run(args),
         ClusterCommand::Start(args) => start(args, is_stock),
         ClusterCommand::Status(args) => status::run(args),
         ClusterCommand::Logs(args) => logs::run(args),
@@ -93,11 +95,11 @@ fn start(args: &StartArgs, is_stock: bool) -> Outcome {
     );
     let of_hosts: Vec<u32> = args.host.iter().map(|host| host.engines.unwrap_or(1)).collect();
     let units = if of_hosts.is_empty() { vec![engines] } else { of_hosts };
-    let kind = args.engine.engines.unwrap_or(if is_stock { EngineKind::Python } else { EngineKind::Native });
+    let kind = args.engine.engines.clone().unwrap_or(if is_stock { EngineKind::Python } else { EngineKind::Native });
     let plan = supervise::Plan {
         programs: Programs { controller, engine: Vec::new() },
-        nanny: nanny_arguments(&args.engine, kind, is_stock),
-        place: place(args, kind, &profile)?,
+        nanny: nanny_arguments(&args.engine, &kind, is_stock),
+        place: place(args, &kind, &profile)?,
         units,
         elastic,
         native: kind == EngineKind::Native,
@@ -122,10 +124,10 @@ fn elastic(args: &StartArgs) -> Result<Option<Elastic>, Failure> {
 }
 
 /// What nannies are told, wherever they are.
-fn nanny_arguments(args: &EngineArgs, kind: EngineKind, is_stock: bool) -> Vec<String> {
+fn nanny_arguments(args: &EngineArgs, kind: &EngineKind, is_stock: bool) -> Vec<String> {
     // As stock does, `ipcluster` lets the dead be dead.
     let restart = if is_stock { RestartPolicy::Never } else { RestartPolicy::OnFailure };
-    let mut nanny = vec!["--speak".to_owned(), format!("--engines={}", kind.name())];
+    let mut nanny = vec!["--speak".to_owned(), format!("--engines={}", kind.text())];
     nanny.push(format!("--restart={}", args.restart.unwrap_or(restart).name()));
     nanny.extend(args.restart_limit.map(|limit| format!("--restart-limit={limit}")));
     nanny.extend(args.engine_arg.iter().map(|arg| format!("--engine-arg={arg}")));
@@ -133,14 +135,17 @@ fn nanny_arguments(args: &EngineArgs, kind: EngineKind, is_stock: bool) -> Vec<S
 }
 
 /// Where the engines are.
-fn place(args: &StartArgs, kind: EngineKind, profile: &Profile) -> Result<supervise::Where, Failure> {
+fn place(args: &StartArgs, kind: &EngineKind, profile: &Profile) -> Result<supervise::Where, Failure> {
     if !args.host.is_empty() {
         let mut arguments = vec![format!("--cluster-id={}", profile.cluster_id())];
-        let python = args.engine.python.as_ref().filter(|_| kind == EngineKind::Python);
+        let python = args.engine.python.as_ref().filter(|_| *kind == EngineKind::Python);
         arguments.extend(python.map(|python| format!("--python={python}")));
         let program = [OsString::from("ssh")].into_iter().chain(args.ssh_arg.iter().map(OsString::from)).collect();
         let ssh = Ssh { program, remote_program: vec![args.ssh_remuda.clone()], ..Ssh::default() };
         return Ok(supervise::Where::Hosts { ssh, hosts: args.host.clone(), tunnel: args.tunnel, arguments });
+    }
+    if let EngineKind::Command(words) = kind {
+        engine_command::check(words)?;
     }
     let mut program: Vec<OsString> = vec![this_program()?, "nanny".into()];
     for (option, value) in
@@ -148,7 +153,9 @@ fn place(args: &StartArgs, kind: EngineKind, profile: &Profile) -> Result<superv
     {
         program.extend([option.into(), value.to_owned()]);
     }
-    if kind == EngineKind::Python {
+    // Whatever the environment invites to.
+    program.extend(["--file".into(), profile.engine_file().into()]);
+    if *kind == EngineKind::Python {
         // Looked for here, where it is said at once if there is none.
         program.extend(["--python".into(), python::find(args.engine.python.as_deref())?]);
     }
@@ -162,7 +169,7 @@ pub(super) fn end_with_this() -> [OsString; 2] {
 
 fn engine_program(args: &EngineArgs, is_stock: bool) -> Result<Vec<OsString>, Failure> {
     let default = if is_stock { EngineKind::Python } else { EngineKind::Native };
-    let mut engine = match args.engines.unwrap_or(default) {
+    let mut engine = match args.engines.clone().unwrap_or(default) {
         EngineKind::Native => {
             // `-n` says how much runs at once, unless the user says something else of the engines.
             let mut engine = vec![this_program()?, "engine".into(), "--slots".into(), "1".into()];
@@ -172,6 +179,11 @@ fn engine_program(args: &EngineArgs, is_stock: bool) -> Result<Vec<OsString>, Fa
             engine
         }
         EngineKind::Python => python::engine_command(args.python.as_deref())?,
+        EngineKind::Command(words) => {
+            let what = format!("`{}` cannot be run as engines without a nanny", engine_command::joined(&words));
+            let hint = "use `remuda cluster engines add` where `remuda cluster start` began with it, or `remuda nanny`";
+            return Err(Failure::usage(what).hint(hint));
+        }
     };
     engine.extend(args.engine_arg.iter().map(OsString::from));
     Ok(engine)

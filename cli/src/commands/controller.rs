@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use remuda_cluster::{
     Controller, ControllerConfig, HeartConfig, Interface, Keep, Limits, Ports, SqliteConfig, StoreKind, TaskConfig,
+    invitation,
 };
 use remuda_http::{Server, Settings, Token};
 use remuda_net::curve::KeyPair;
-use remuda_net::{Profile, Unsent};
+use remuda_net::{Profile, Unsent, address, connection_file};
 use remuda_proto::monitor::Durability;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
@@ -69,6 +70,14 @@ pub(crate) fn run(args: &ControllerArgs, notes: &[String]) -> Outcome {
         connection.common.registration,
         profile.security().display(),
     );
+    if let Ok(connection) = connection_file::read_engine(&profile.engine_file())
+        && invitation::for_others(connection, None, address::host_name().as_deref()).is_ok()
+    {
+        tracing::info!(
+            "`remuda cluster invite{}` prints a command that starts an engine on another machine",
+            args.place.options()
+        );
+    }
     let server = match http.map(Server::start).transpose() {
         Ok(server) => server,
         Err(error) => {

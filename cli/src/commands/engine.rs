@@ -14,6 +14,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::args::engine::EngineArgs;
+use crate::connect::{self, Source};
 use crate::failure::{Failure, Outcome};
 use crate::logging;
 use crate::python;
@@ -40,17 +41,26 @@ pub(crate) fn run(args: &EngineArgs, notes: &[String]) -> Outcome {
     }
     remuda_net::limits::raise_open_files();
 
+    let source = connect::source(&args.connect)?;
+    // An invitation does not change; a file may, and is found again from another folder.
+    let file = match &source {
+        Source::Given(_) => None,
+        Source::File(path) => Some(std::path::absolute(path)?),
+        Source::Profile => Some(std::path::absolute(profile.engine_file())?),
+    };
     let at_location = |mut connection: EngineConnection| {
         if let Some(location) = &args.location {
             connection.common.location.clone_from(location);
         }
         connection
     };
-    let connection = at_location(connection(args)?);
+    let connection = at_location(connection(args, source)?);
     args.config.enter_work_dir()?;
+    let ident =
+        args.ident.clone().or_else(|| std::env::var(variable::ENGINE_IDENT).ok().filter(|ident| !ident.is_empty()));
     let mut builder = Engine::builder()
         .id(args.id.map(EngineId))
-        .uuid(args.ident.as_deref().map(EngineUuid::from))
+        .uuid(ident.as_deref().map(EngineUuid::from))
         .max_missed_pings(args.max_missed_pings)
         .patience(Duration::from_secs_f64(args.patience))
         .null(args.null)
@@ -75,7 +85,7 @@ pub(crate) fn run(args: &EngineArgs, notes: &[String]) -> Outcome {
         }
     })?;
     let start = format!("remuda controller{}", args.place.options());
-    let mut look = || now(args).map(at_location);
+    let mut look = || connection_file::read_engine(file.as_ref()?).ok().map(at_location);
     match engine.run_following(&connection, &mut look) {
         Ok(ending) if ending.is_clean() => {
             tracing::info!("ended: {ending}");
@@ -85,35 +95,29 @@ pub(crate) fn run(args: &EngineArgs, notes: &[String]) -> Outcome {
             .hint(format!("start a controller with `{start}`, then the engine again"))),
         Ok(ending) => Err(Failure::new(anyhow::anyhow!("{ending}"))),
         Err(error @ (RunError::NothingThere { .. } | RunError::NoAnswer { .. })) => {
-            let file = args.file.clone().unwrap_or_else(|| args.place.profile().engine_file());
-            let hint =
-                format!("remove `{}`, and start a controller with `{start}`, which writes it anew", file.display());
+            let hint = file.map_or_else(
+                || {
+                    "ask for another invitation where the controller runs, by `remuda cluster invite`, and see that no \
+                     firewall is between"
+                        .to_owned()
+                },
+                |file| {
+                    format!("remove `{}`, and start a controller with `{start}`, which writes it anew", file.display())
+                },
+            );
             Err(Failure::new(error).hint(hint))
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// The connection file as it is now, if there is one. What the environment says does not change.
-fn now(args: &EngineArgs) -> Option<EngineConnection> {
-    if args.file.is_none() && std::env::var(variable::CONNECTION_INFO).is_ok_and(|text| !text.is_empty()) {
-        return None;
-    }
-    let path = args.file.clone().unwrap_or_else(|| args.place.profile().engine_file());
-    connection_file::read_engine(&path).ok()
-}
-
-/// The engine's connection: from the environment, or from the file, which may still be to come.
-fn connection(args: &EngineArgs) -> Result<EngineConnection, Failure> {
-    if args.file.is_none()
-        && let Some(text) = std::env::var(variable::CONNECTION_INFO).ok().filter(|text| !text.is_empty())
-    {
-        return serde_json::from_str(&text).map_err(|error| {
-            let what = format!("the variable `{}` holds no connection file", variable::CONNECTION_INFO);
-            Failure::new(anyhow::Error::new(error).context(what))
-        });
-    }
-    let path = args.file.clone().unwrap_or_else(|| args.place.profile().engine_file());
+/// The engine's connection, the file of which may still be to come.
+fn connection(args: &EngineArgs, source: Source) -> Result<EngineConnection, Failure> {
+    let path = match source {
+        Source::Given(connection) => return Ok(*connection),
+        Source::File(path) => path,
+        Source::Profile => args.place.profile().engine_file(),
+    };
     let (start, patience) = (Instant::now(), Duration::from_secs_f64(args.wait_for_file));
     loop {
         match connection_file::read_engine(&path) {
@@ -121,12 +125,12 @@ fn connection(args: &EngineArgs) -> Result<EngineConnection, Failure> {
             Err(FileError::Missing { .. }) if start.elapsed() < patience => thread::sleep(POLL),
             Err(error @ FileError::Missing { .. }) => {
                 return Err(Failure::new(error).hint(format!(
-                    "start a controller with `remuda controller{}`, or name another file with `--file`",
+                    "start a controller with `remuda controller{}`, or name another file with `--connect`",
                     args.place.options()
                 )));
             }
             Err(error) => {
-                let hint = "start the controller again, which writes it anew, or name another file with `--file`";
+                let hint = "start the controller again, which writes it anew, or name another file with `--connect`";
                 return Err(Failure::new(error).hint(hint));
             }
         }

@@ -1,6 +1,7 @@
 //! `remuda nanny`: keeps engines of this machine running.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,19 +11,30 @@ use remuda_proto::message::restart::Restart;
 use super::cluster::{end_with_this, this_program};
 use crate::args::cluster::EngineKind;
 use crate::args::nanny::NannyArgs;
+use crate::connect::{self, FileFor, Source};
 use crate::failure::{Failure, Outcome};
-use crate::{logging, python};
+use crate::{engine_command, logging, python};
+
+/// What stands in an engine's command for the connection file.
+const FILE: &str = "{file}";
 
 pub(crate) fn run(args: &NannyArgs) -> Outcome {
     let profile = args.place.profile();
     profile.create()?;
     logging::start(&args.log, &profile, "ipnanny", &[])?;
     remuda_net::limits::raise_open_files();
-    let file = args.file.clone();
-    let engine_file = file.clone().unwrap_or_else(|| profile.engine_file());
-    let mut program = program(args)?;
-    if let Some(file) = file.filter(|_| args.command.is_empty()) {
-        program.push(format!("--file={}", file.display()).into());
+    if args.speak && args.connect.connect.as_ref().is_some_and(|from| from == "-") {
+        return Err(Failure::usage("stdin cannot hold both the connection and words: `--connect -` and `--speak`")
+            .hint("name a file"));
+    }
+    let source = connect::source(&args.connect)?;
+    let is_named = source != Source::Profile;
+    let file = FileFor::new(source, &profile.engine_file())?;
+    // A command may go to another folder first.
+    let engine_file = std::path::absolute(file.path())?;
+    let mut program = program(args, &engine_file)?;
+    if is_named && args.is_of_ours() {
+        program.push(format!("--file={}", engine_file.display()).into());
     }
     program.extend(args.engine_arg.iter().map(OsString::from));
     let settings = NannySettings {
@@ -32,21 +44,27 @@ pub(crate) fn run(args: &NannyArgs) -> Outcome {
             patience: args.patience.map(Duration::from_secs_f64),
         },
         program,
-        takes_ident: args.command.is_empty(),
+        takes_ident: args.is_of_ours(),
         tag: args.tag.clone(),
         profile,
         engine_file,
         speaks: args.speak,
     };
-    Ok(ExitCode::from(run_nanny(&settings)?))
+    file.during(|| Ok(ExitCode::from(run_nanny(&settings)?)))
 }
 
 /// What is run as an engine, without the user's own arguments for it.
-fn program(args: &NannyArgs) -> Result<Vec<OsString>, Failure> {
+fn program(args: &NannyArgs, engine_file: &Path) -> Result<Vec<OsString>, Failure> {
+    let filled = |word: &String| OsString::from(word.replace(FILE, &engine_file.to_string_lossy()));
     if !args.command.is_empty() {
-        return Ok(args.command.iter().map(OsString::from).collect());
+        engine_command::check(&args.command)?;
+        return Ok(args.command.iter().map(filled).collect());
     }
-    match args.engines.unwrap_or(EngineKind::Native) {
+    match args.engines.clone().unwrap_or(EngineKind::Native) {
+        EngineKind::Command(words) => {
+            engine_command::check(&words)?;
+            Ok(words.iter().map(filled).collect())
+        }
         EngineKind::Native => {
             // The nanny says how much runs at once, unless the user says something else of the engines.
             let mut engine = vec![this_program()?, "engine".into(), "--slots".into(), "1".into()];

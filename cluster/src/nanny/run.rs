@@ -30,6 +30,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const LINGER: Duration = Duration::from_secs(2);
 /// How long a nanny sleeps that waits for nothing but events.
 const IDLE: Duration = Duration::from_secs(3600);
+/// What stands in a program's arguments for the uuid that the engine is to have.
+const IDENT: &str = "{ident}";
 
 /// What a nanny runs, and for whom.
 #[derive(Clone, Debug)]
@@ -38,8 +40,9 @@ pub struct Settings {
     pub config: Config,
     /// The engine's program and arguments.
     pub program: Vec<OsString>,
-    /// Whether the program takes its uuid as `--ident=UUID`. It is in the environment in any case
-    /// ([`ENGINE_IDENT`](profile::variable::ENGINE_IDENT)).
+    /// Whether the program takes its uuid as `--ident=UUID`. If not, it replaces `{ident}` in the arguments. It is in the environment
+    /// in any case ([`ENGINE_IDENT`](profile::variable::ENGINE_IDENT)), as is the connection file
+    /// ([`CONNECT`](profile::variable::CONNECT)).
     pub takes_ident: bool,
     /// What the engines' uuids begin with, before the number of the engine: who started the nanny knows them by that.
     pub tag: Option<String>,
@@ -209,8 +212,15 @@ impl Outside<'_> {
         let mut argv = self.settings.program.clone();
         if self.settings.takes_ident {
             argv.push(format!("--ident={uuid}").into());
+        } else {
+            for word in &mut argv {
+                if let Some(filled) = word.to_str().filter(|word| word.contains(IDENT)) {
+                    *word = filled.replace(IDENT, uuid.as_str()).into();
+                }
+            }
         }
-        let ident = [(profile::variable::ENGINE_IDENT, uuid.as_str())];
+        let file = self.settings.engine_file.to_string_lossy();
+        let ident = [(profile::variable::ENGINE_IDENT, uuid.as_str()), (profile::variable::CONNECT, &*file)];
         let name = format!("ipengine-{place}");
         let launched = match Launched::start("an engine", &argv, &self.settings.profile, &name, &ident) {
             Ok(launched) => launched,

@@ -15,7 +15,9 @@ use remuda_cluster::fleet::{
     Answer, Asker, Effect, Elastic, EngineEntry, EngineLoad, EngineStanding, Event, Fleet, UnitId,
 };
 use remuda_cluster::launch::ssh::{HostSpec, Ssh};
-use remuda_cluster::{ClusterFile, End, LocalCluster, Member, NANNY_STOP_TIMEOUT, ProcessId, Programs, Word};
+use remuda_cluster::{
+    ClusterFile, Elsewhere, End, LocalCluster, Member, NANNY_STOP_TIMEOUT, ProcessId, Programs, Word,
+};
 use remuda_net::{Clock, Profile, connection_file};
 use remuda_proto::{EngineId, EngineUuid};
 use tokio::sync::{mpsc, oneshot};
@@ -316,8 +318,17 @@ impl Supervisor<'_> {
             let process = *unit.process.get()?;
             Some(Member { process, log: unit.log.clone() })
         });
+        let this = Member { process: ProcessId::this(), log: PathBuf::new() };
+        let elsewhere = self.fleet.roster().units.iter().filter_map(|of| {
+            let unit = self.units.get(&of.unit).filter(|unit| !unit.is_here)?;
+            let process = unit.process.get().copied();
+            let through = process.map_or_else(|| this.clone(), |process| Member { process, log: unit.log.clone() });
+            let running = of.engines.iter().filter(|engine| engine.standing == EngineStanding::Running);
+            Some(Elsewhere { through, engines: running.count() })
+        });
         let file = ClusterFile {
             engines: engines.collect(),
+            elsewhere: elsewhere.collect(),
             nannies: nannies.filter(|nanny| nanny.process.runs()).collect(),
             control: Some(self.door.path().to_owned()),
             ..self.controller.file(Some(ProcessId::this()))

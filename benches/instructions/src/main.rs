@@ -1,27 +1,30 @@
-//! How many instructions a task costs in the cores, counted by callgrind: the same on every machine and however busy it
+//! `remuda-instructions`: how many instructions a task costs in the cores, counted by callgrind: the same on every machine and however busy it
 //! is, so that a change of a few percent is seen.
 //!
 //! What is counted is one thread's work on prepared events, without sockets. A row is counted in a process of its own,
 //! twice with different numbers of tasks, so that what happens only once drops out.
 
+mod args;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::{self, ExitCode};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use clap::Parser;
 use remuda_hub::store::{MemoryStore, TaskStore};
 use remuda_hub::{Config, Effect, EngineState, Event, Hub, Limits};
+use remuda_instructions::{EMPTY, Headers, PAYLOAD_BYTES, engine_uuid, session, task_metadata, today};
 use remuda_proto::message::native::Capability;
 use remuda_proto::monitor::Monitor;
 use remuda_proto::{Body, EngineId, Frames, FramesBuilder, Identity, Instant, Machine, MsgType, Now, Session};
 use remuda_scheduler::{Channel, Relay, RelayEffect, RelayEvent, TaskConfig, TaskEffect, TaskEvent, TaskScheduler};
 use serde_json::json;
 
-use crate::args::{CountArgs, InstructionsArgs, Row};
-use crate::message::{EMPTY, Headers, PAYLOAD_BYTES, engine_uuid, session, task_metadata, today};
-use crate::report::{note, print};
+use crate::args::{Args, Command, CountArgs, Row};
 
 /// Tasks of the shorter of the two runs of a row; the longer one has three times as many.
 const TASKS: u32 = 2_000;
@@ -33,8 +36,20 @@ const WINDOW: usize = 2 * (ENGINES * HWM) as usize;
 /// By how much a row may cost more than what is stored before `--check` fails, in percent. Compilers differ by a few.
 const MARGIN_PERCENT: u64 = 5;
 
-/// `remuda-bench instructions`
-pub(crate) fn run(args: &InstructionsArgs) -> Result<ExitCode> {
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let done = match &args.command {
+        Some(Command::Count(work)) => count(work),
+        None => run(&args),
+    };
+    done.unwrap_or_else(|error| {
+        let _gone = writeln!(io::stderr(), "error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Counts every row, and compares.
+fn run(args: &Args) -> Result<ExitCode> {
     let counted = Row::ALL.into_iter().map(|row| Ok((row.name().to_owned(), per_task(row)?)));
     let counted: BTreeMap<String, u64> = counted.collect::<Result<_>>()?;
     if args.write {
@@ -56,11 +71,11 @@ pub(crate) fn run(args: &InstructionsArgs) -> Result<ExitCode> {
             slower.push(format!("`{}` takes {now} instructions a task instead of {before}", row.name()));
         }
     }
-    print(&text)?;
+    io::stdout().write_all(text.as_bytes()).context("cannot write to stdout")?;
     if args.check && !slower.is_empty() {
         let all = slower.join(", ");
         bail!(
-            "{all}: make it cheaper, or, if that is the price of something, store it with `remuda-bench instructions --write`"
+            "{all}: make it cheaper, or, if that is the price of something, store it with `remuda-instructions --write`"
         );
     }
     Ok(ExitCode::SUCCESS)
@@ -71,25 +86,20 @@ fn read(path: &Path) -> Result<BTreeMap<String, u64>> {
     serde_json::from_str(&text).with_context(|| format!("`{}` is not a map of rows to numbers", path.display()))
 }
 
-/// Where the stored figures are, unless told otherwise.
-pub(crate) fn stored() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("results/instructions.json")
-}
-
 /// What a task costs: the difference of two runs.
 fn per_task(row: Row) -> Result<u64> {
-    note(&format!("{}: {TASKS} and {} tasks under callgrind", row.name(), 3 * TASKS));
+    let _gone = writeln!(io::stderr(), "{}: {TASKS} and {} tasks under callgrind", row.name(), 3 * TASKS);
     let (short, long) = (collect(row, TASKS)?, collect(row, 3 * TASKS)?);
     ensure!(long > short && short > 0, "callgrind counted {short} instructions, then {long}");
     Ok((long - short) / u64::from(2 * TASKS))
 }
 
-/// Runs `remuda-bench count` under callgrind.
+/// Runs `remuda-instructions count` under callgrind.
 fn collect(row: Row, tasks: u32) -> Result<u64> {
     let folder = tempfile::tempdir()?;
     let out = format!("--callgrind-out-file={}", folder.path().join("out").display());
-    let mut command = Command::new("valgrind");
-    command.args(["--tool=callgrind", "--toggle-collect=*instructions::counted*", &out]);
+    let mut command = process::Command::new("valgrind");
+    command.args(["--tool=callgrind", "--toggle-collect=*remuda_instructions::counted*", &out]);
     command.arg(std::env::current_exe()?).args(["count", row.name(), &tasks.to_string()]);
     let output = command.output().context("cannot run `valgrind`: install it (Debian: `apt-get install valgrind`)")?;
     let talk = String::from_utf8_lossy(&output.stderr);
@@ -99,8 +109,8 @@ fn collect(row: Row, tasks: u32) -> Result<u64> {
     line.parse().with_context(|| format!("valgrind collected `{line}`"))
 }
 
-/// `remuda-bench count`: what callgrind looks at.
-pub(crate) fn count(args: &CountArgs) -> Result<ExitCode> {
+/// `remuda-instructions count`: what callgrind looks at.
+fn count(args: &CountArgs) -> Result<ExitCode> {
     let scripts = Scripts::new(args.tasks)?;
     match args.row {
         Row::Task => {
