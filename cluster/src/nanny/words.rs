@@ -76,6 +76,11 @@ pub enum Saying {
         /// How often one was started again in this place.
         restarts: u32,
     },
+    /// A signal asked the nanny to end, as a batch system does: all engines end.
+    Signalled {
+        /// By number.
+        signal: i32,
+    },
     /// The controller was silent for so long that all engines end.
     ControllerLost {
         /// How long, in seconds.
