@@ -105,6 +105,8 @@ pub enum Effect {
     Stands {
         /// Which.
         unit: UnitId,
+        /// The number of its submission.
+        ticket: u32,
         /// Its job; `None`: it is being submitted.
         job: Option<Job>,
         /// Which element of it.
@@ -118,6 +120,8 @@ pub enum Effect {
     Ended {
         /// Which.
         unit: UnitId,
+        /// The number of its submission.
+        ticket: u32,
         /// Its job, if it had one.
         job: Option<Job>,
         /// Which element of it.
@@ -142,6 +146,7 @@ enum Phase {
 #[derive(Clone, Debug)]
 struct Member {
     unit: UnitId,
+    ticket: u32,
     element: Option<u32>,
     phase: Phase,
     /// Whether its nanny has come.
@@ -348,6 +353,7 @@ impl Jobs {
         let waits = || Phase::Listed(JobState::Pending { reason: String::new() });
         let member = |(element, unit): (u32, &UnitId)| Member {
             unit: *unit,
+            ticket,
             element: is_array.then_some(element),
             phase: waits(),
             joined: false,
@@ -360,7 +366,7 @@ impl Jobs {
         for member in &lot.members {
             out.push(Effect::Expect { name: lot.name(member) });
             let (unit, element, waits) = (member.unit, member.element, Some("being submitted".to_owned()));
-            out.push(Effect::Stands { unit, job: None, element, waits, host: String::new() });
+            out.push(Effect::Stands { unit, ticket, job: None, element, waits, host: String::new() });
         }
         let elements = if is_array { u32::try_from(units.len()).unwrap_or(u32::MAX) } else { 0 };
         out.push(Effect::Submit { ticket, tag: lot.tag.clone(), engines, elements });
@@ -376,7 +382,8 @@ impl Jobs {
             Ok(job) => {
                 for member in &lot.members {
                     let (unit, element, waits) = (member.unit, member.element, Some(String::new()));
-                    out.push(Effect::Stands { unit, job: Some(job.clone()), element, waits, host: String::new() });
+                    let job = Some(job.clone());
+                    out.push(Effect::Stands { unit, ticket, job, element, waits, host: String::new() });
                 }
                 lot.job = Some(job.clone());
                 if self.stopping.is_some() {
@@ -392,7 +399,7 @@ impl Jobs {
                     member.told = true;
                     out.push(Effect::Forget { name: element.map_or_else(|| tag.clone(), |it| format!("{tag}-{it}")) });
                     let end = End::failed(format!("was not accepted: {reason}"));
-                    out.push(Effect::Ended { unit, job: None, element, end });
+                    out.push(Effect::Ended { unit, ticket, job: None, element, end });
                 }
             }
         }
@@ -436,7 +443,9 @@ impl Jobs {
     fn bye(&mut self, now: Instant, unit: UnitId, status: u8, out: &mut Vec<Effect>) {
         let stopping = self.stopping.is_some();
         for lot in self.lots.values_mut() {
-            let Some(member) = lot.members.iter_mut().find(|member| member.unit == unit && !member.told) else { continue };
+            let Some(member) = lot.members.iter_mut().find(|member| member.unit == unit && !member.told) else {
+                continue;
+            };
             member.phase = Phase::Bye { status, until: now + VERDICT };
             // The system need not be asked about an end that was asked for.
             if stopping {
@@ -451,8 +460,12 @@ impl Jobs {
         self.stopping = Some(now);
         for lot in self.lots.values_mut() {
             let Some(job) = lot.job.clone() else { continue };
-            let absent: Vec<Option<u32>> =
-                lot.members.iter().filter(|member| !member.joined && !member.ended).map(|member| member.element).collect();
+            let absent: Vec<Option<u32>> = lot
+                .members
+                .iter()
+                .filter(|member| !member.joined && !member.ended)
+                .map(|member| member.element)
+                .collect();
             if absent.len() == lot.members.len() {
                 lot.cancelled = Some(now);
                 out.push(Effect::Cancel { job, element: None });
@@ -495,8 +508,8 @@ fn listed(member: &mut Member, job: &Job, tag: &str, state: &JobState, out: &mut
         JobState::Running { host } => (None, host.clone()),
         JobState::Ended(_) => return,
     };
-    let (unit, element) = (member.unit, member.element);
-    out.push(Effect::Stands { unit, job: Some(job.clone()), element, waits, host });
+    let (unit, ticket, element) = (member.unit, member.ticket, member.element);
+    out.push(Effect::Stands { unit, ticket, job: Some(job.clone()), element, waits, host });
 }
 
 /// Tells of the end of a unit: in the words of the system, or if it does not say how by the status of the nanny.
@@ -510,7 +523,7 @@ fn end(member: &mut Member, job: Option<Job>, tag: &str, how: &JobEnd, out: &mut
     };
     let name = member.element.map_or_else(|| tag.to_owned(), |element| format!("{tag}-{element}"));
     out.push(Effect::Forget { name });
-    out.push(Effect::Ended { unit: member.unit, job, element: member.element, end });
+    out.push(Effect::Ended { unit: member.unit, ticket: member.ticket, job, element: member.element, end });
 }
 
 #[cfg(test)]

@@ -1,5 +1,9 @@
 //! `remuda cluster`, in the spellings of ipcluster (`cluster/app.py`).
 
+mod jobs;
+
+pub(crate) use jobs::{JobArgs, Launcher};
+
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use remuda_cluster::launch::ssh::HostSpec;
 use remuda_proto::message::restart::RestartPolicy;
@@ -110,6 +114,8 @@ pub(crate) struct StartArgs {
     #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
     pub(crate) controller_arg: Vec<String>,
     #[command(flatten)]
+    pub(crate) jobs: JobArgs,
+    #[command(flatten)]
     pub(crate) place: PlaceArgs,
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
@@ -208,7 +214,7 @@ pub(crate) struct StatusArgs {
 /// Arguments of `remuda cluster logs`.
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
-    /// An engine, by id, or `controller` [default: all]
+    /// An engine or a job, by id, or `controller` [default: all]
     #[arg(value_name = "ENGINE")]
     pub(crate) of: Option<String>,
     /// Go on with what is printed from now on, until Ctrl-C

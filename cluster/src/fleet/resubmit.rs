@@ -31,7 +31,8 @@ impl UnitEntry {
 
     /// How many engines would still be there, if nothing had happened to the nanny.
     fn staying(&self) -> u32 {
-        let gone = self.engines.iter().filter(|entry| entry.standing == EngineStanding::Ended || entry.is_ending).count();
+        let gone =
+            self.engines.iter().filter(|entry| entry.standing == EngineStanding::Ended || entry.is_ending).count();
         self.wanted.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX))
     }
 

@@ -35,6 +35,15 @@ impl Roster {
         engines.filter(|engine| engine.standing == EngineStanding::Running)
     }
 
+    /// How many engines are to come in jobs that wait in their queue, and why the first of these does; `None`: no job waits.
+    pub fn waiting(&self) -> Option<(u32, &str)> {
+        let waiting = self.units.iter().filter(|unit| unit.standing == UnitStanding::Starting).filter_map(|unit| {
+            let job = unit.job.as_ref().filter(|job| !job.id.is_empty())?;
+            Some((unit.wanted, job.waits.as_deref()?))
+        });
+        waiting.reduce(|(engines, reason), (more, _)| (engines + more, reason))
+    }
+
     /// The first engine that failed, or the first unit that did before it had any: for people who wait for them.
     pub fn failure(&self) -> Option<String> {
         let with_tail = |what: String, end: &End| {

@@ -92,7 +92,10 @@ fn an_engine_that_dies_is_named_and_stands_so_until_it_is_back() {
 fn engines_are_added_as_a_unit_of_their_own() {
     let mut story = Story::of(1);
     let out = story.ask(Command::Add { engines: 3 });
-    assert_eq!(out, [Effect::StartUnit { unit: 1, engines: 3 }, Effect::Answer { to: 9, answer: Answer::Units(vec![1]) }]);
+    assert_eq!(
+        out,
+        [Effect::StartUnit { unit: 1, engines: 3 }, Effect::Answer { to: 9, answer: Answer::Units(vec![1]) }]
+    );
     story.runs(1, 3);
     assert_eq!(story.standings().len(), 4);
     assert_eq!(story.ask(Command::Add { engines: 0 }), [done()]);

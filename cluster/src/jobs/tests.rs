@@ -111,6 +111,7 @@ fn a_job_that_waits_is_said_to_with_the_reason_and_each_change_once() {
     let out = story.poll(vec![status(Some(1), running()), status(Some(2), pending("Resources"))]);
     let stands = |unit, element, waits: Option<&str>, host: &str| Effect::Stands {
         unit,
+        ticket: 1,
         job: Some(job("17", 2)),
         element: Some(element),
         waits: waits.map(str::to_owned),

@@ -28,7 +28,7 @@ pub enum DeskEvent {
         /// A number that is used once.
         nonce: Nonce,
     },
-    /// A peer says something. [`Desk::limit_bytes`] says how long that may be.
+    /// A peer says something.
     Line {
         /// Who.
         peer: Peer,
@@ -93,8 +93,16 @@ pub enum DeskEffect {
 #[derive(Debug)]
 enum Standing {
     /// It has not proved who it is, and has time for that until then.
-    Stranger { challenge: Nonce, until: Instant },
-    Nanny { name: String, seals: Box<Seals>, heard: Instant, spoke: Instant },
+    Stranger {
+        challenge: Nonce,
+        until: Instant,
+    },
+    Nanny {
+        name: String,
+        seals: Box<Seals>,
+        heard: Instant,
+        spoke: Instant,
+    },
 }
 
 /// A nanny that may come, or has.
@@ -168,11 +176,6 @@ impl Desk {
         }
     }
 
-    /// Whether a peer has proved who it is: only then it may say more than [`MAX_HELLO_BYTES`](super::MAX_HELLO_BYTES) in a line.
-    pub fn is_known(&self, peer: Peer) -> bool {
-        matches!(self.peers.get(&peer), Some(Standing::Nanny { .. }))
-    }
-
     fn accepted(&mut self, now: Instant, peer: Peer, nonce: Nonce, out: &mut Vec<DeskEffect>) {
         let is_stranger = |of: &(&Peer, &Standing)| matches!(of.1, Standing::Stranger { .. });
         if self.peers.iter().filter(is_stranger).count() >= MAX_STRANGERS
@@ -231,10 +234,7 @@ impl Desk {
         let (line, seals) = proven.welcome(nanny.ledger.heard());
         let name = caller.name.clone();
         out.push(DeskEffect::Send { peer, line });
-        self.peers.insert(
-            peer,
-            Standing::Nanny { name: name.clone(), seals: Box::new(seals), heard: now, spoke: now },
-        );
+        self.peers.insert(peer, Standing::Nanny { name: name.clone(), seals: Box::new(seals), heard: now, spoke: now });
         if let Some(before) = before {
             self.peers.remove(&before);
             out.push(DeskEffect::Close { peer: before });

@@ -66,7 +66,8 @@ impl<Out: Serialize + Clone> Ledger<Out> {
         let first = self.last - self.kept.len() as u64 + 1;
         let heard = self.heard;
         let rest = (first + self.sent as u64..).zip(self.kept.iter().skip(self.sent));
-        let lines = rest.map(|numbered| text(&Parcel { heard, item: Some((numbered.0, numbered.1.clone())) })).collect();
+        let lines =
+            rest.map(|numbered| text(&Parcel { heard, item: Some((numbered.0, numbered.1.clone())) })).collect();
         self.sent = self.kept.len();
         lines
     }

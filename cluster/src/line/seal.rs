@@ -78,7 +78,11 @@ fn sum(code: &Code, words: &[&str]) -> Code {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])).collect()
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]))
+        .collect()
 }
 
 fn proof(code: Code) -> String {
@@ -132,11 +136,7 @@ impl Seals {
     fn new(key: &LineKey, nonces: [&str; 2], we_are_nanny: bool) -> Self {
         let of = |who| Direction { code: derive(&key.0, &["lines", who, nonces[0], nonces[1]]), lines: 0 };
         let (nanny, supervisor) = (of("nanny"), of("supervisor"));
-        if we_are_nanny {
-            Self { ours: nanny, theirs: supervisor }
-        } else {
-            Self { ours: supervisor, theirs: nanny }
-        }
+        if we_are_nanny { Self { ours: nanny, theirs: supervisor } } else { Self { ours: supervisor, theirs: nanny } }
     }
 
     /// The next line of this end.
@@ -166,7 +166,12 @@ pub(super) fn greeting(nonce: &Nonce) -> String {
 }
 
 /// The nanny's answer to the supervisor's first line, and how it is answered.
-pub(super) fn hello(key: &LineKey, greeting: &str, nonce: &Nonce, who: &Caller) -> Result<(String, Awaiting), Distrust> {
+pub(super) fn hello(
+    key: &LineKey,
+    greeting: &str,
+    nonce: &Nonce,
+    who: &Caller,
+) -> Result<(String, Awaiting), Distrust> {
     let challenge = greeting.strip_prefix(GREETING).and_then(|rest| rest.strip_prefix(' ')).ok_or(Distrust::Garbage)?;
     if !is_word(challenge) {
         return Err(Distrust::Garbage);

@@ -118,6 +118,15 @@ impl End {
         Self { ok, how, tail: if ok { String::new() } else { tail(log).unwrap_or_default() } }
     }
 
+    /// With the last lines of a log, if it failed and there is one.
+    #[must_use]
+    pub fn with_log(mut self, log: &Path) -> Self {
+        if !self.ok && self.tail.is_empty() {
+            self.tail = tail(log).unwrap_or_default();
+        }
+        self
+    }
+
     /// That of something that could not even be started.
     pub fn failed(reason: String) -> Self {
         Self { ok: false, how: reason, tail: String::new() }
