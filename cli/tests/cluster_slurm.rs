@@ -231,7 +231,8 @@ fn a_supervisor_that_is_killed_leaves_no_job() {
     let kill_supervisor = || {
         let file = fs::read_to_string(site.place.profile().pid().join("remuda-cluster.json")).unwrap();
         let file: Value = serde_json::from_str(&file).unwrap();
-        kill(Pid::from_raw(i32::try_from(file["supervisor"]["pid"].as_i64().unwrap()).unwrap()), Signal::SIGKILL).unwrap();
+        kill(Pid::from_raw(i32::try_from(file["supervisor"]["pid"].as_i64().unwrap()).unwrap()), Signal::SIGKILL)
+            .unwrap();
     };
     // Those that run end by themselves.
     let done = site.start(&["-n", "2", "--line-patience=1"]);

@@ -12,7 +12,6 @@ pub use resubmit::JobPolicy;
 pub use roster::{EngineEntry, EngineStanding, Growth, Roster, UnitEntry, UnitJob, UnitStanding};
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use remuda_proto::{EngineId, EngineUuid, Instant};
 use serde::{Deserialize, Serialize};

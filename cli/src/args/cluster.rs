@@ -13,14 +13,14 @@ use super::{ConfigArgs, Format, PlaceArgs, seconds, switch};
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
     /// Start a controller and engines, and stop them on Ctrl-C.
-    Start(StartArgs),
+    Start(Box<StartArgs>),
     /// Show a cluster's engines: which run, what they do, which died and why.
     Status(StatusArgs),
     /// Add engines to a cluster, remove or restart some, or have some finish what they have.
     ///
     /// Without a word after it, as `ipcluster engines`: starts more engines for the controller that runs, and stops them on
     /// Ctrl-C.
-    Engines(EnginesArgs),
+    Engines(Box<EnginesArgs>),
     /// Show what controller and engines printed.
     Logs(LogsArgs),
     /// Stop a cluster that was started here.
@@ -37,7 +37,7 @@ pub(crate) struct EngineArgs {
     /// How many engines [default: the cores]
     #[arg(short = 'n', long = "n", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) n: Option<u16>,
-    /// What kind of engines: native (programs) or python (Python functions; also `local`)
+    /// What kind of engines: native (programs) or python (Python functions; also `local`, and the name of a launcher)
     /// [default: native; as `ipcluster`: python]
     #[arg(long, value_name = "KIND", value_parser = engine_kind)]
     pub(crate) engines: Option<EngineKind>,
@@ -277,6 +277,8 @@ pub(crate) enum EngineKind {
     Native,
     /// ipyparallel's engine: Python functions.
     Python,
+    /// The same, started by this launcher, as stock names it.
+    PythonBy(Launcher),
 }
 
 impl EngineKind {
@@ -284,7 +286,7 @@ impl EngineKind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
-            Self::Python => "python",
+            Self::Python | Self::PythonBy(_) => "python",
         }
     }
 }
@@ -294,7 +296,7 @@ impl EngineKind {
 pub(crate) struct ControllerKind;
 
 /// Kinds that stock has for other machines (`ipyparallel.engine_launchers`), all in lower case.
-const ELSEWHERE: [&str; 10] = ["batch", "htcondor", "lsf", "mpi", "pbs", "sge", "ssh", "sshproxy", "slurm", "winhpc"];
+const ELSEWHERE: [&str; 4] = ["batch", "ssh", "sshproxy", "winhpc"];
 
 /// A policy by its name.
 pub(crate) fn restart_policy(text: &str) -> Result<RestartPolicy, String> {
@@ -304,13 +306,14 @@ pub(crate) fn restart_policy(text: &str) -> Result<RestartPolicy, String> {
 
 pub(crate) fn engine_kind(text: &str) -> Result<EngineKind, String> {
     let name = text.to_ascii_lowercase();
-    match name.strip_suffix("enginesetlauncher").unwrap_or(&name) {
+    let name = name.strip_suffix("enginesetlauncher").or_else(|| name.strip_suffix("launcher")).unwrap_or(&name);
+    match name {
         "native" | "remuda" => Ok(EngineKind::Native),
         "python" | "local" => Ok(EngineKind::Python),
-        other if ELSEWHERE.contains(&other) => Err(format!(
-            "engines are native or python; other machines are named by `--host` (SSH), and with {other} engines are started by hand, on a controller with `--ip=*`"
-        )),
-        _ => Err("use native or python".to_owned()),
+        other if ELSEWHERE.contains(&other) => Err(
+            "engines are native or python; other machines are named by `--host` (SSH), and batch systems by `--launcher`".to_owned(),
+        ),
+        other => jobs::named(other).map(EngineKind::PythonBy).ok_or_else(|| "use native or python".to_owned()),
     }
 }
 
@@ -332,6 +335,8 @@ fn pause(text: &str) -> Result<f64, String> {
 
 #[cfg(test)]
 mod tests {
+    use remuda_cluster::launch::batch::System;
+
     use super::*;
 
     #[test]
@@ -344,7 +349,15 @@ mod tests {
         ] {
             assert_eq!(engine_kind(text), Ok(kind), "{text}");
         }
-        for text in ["mpi", "SlurmEngineSetLauncher", "ssh"] {
+        for (text, launcher) in [
+            ("mpi", Launcher::Mpi),
+            ("SlurmEngineSetLauncher", Launcher::Batch(System::Slurm)),
+            ("PBSEngineSetLauncher", Launcher::Batch(System::Torque)),
+            ("slurm", Launcher::Batch(System::Slurm)),
+        ] {
+            assert_eq!(engine_kind(text), Ok(EngineKind::PythonBy(launcher)), "{text}");
+        }
+        for text in ["ssh", "SSHProxyEngineSetLauncher"] {
             assert!(engine_kind(text).unwrap_err().contains("--host"), "{text}");
         }
         assert!(engine_kind("horse").unwrap_err().contains("native"));

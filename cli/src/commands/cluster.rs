@@ -145,7 +145,7 @@ fn nanny_arguments(args: &EngineArgs, kind: EngineKind, restart: Restart) -> Vec
 fn place(args: &StartArgs, kind: EngineKind, profile: &Profile) -> Result<supervise::Where, Failure> {
     if !args.host.is_empty() {
         let mut arguments = vec![format!("--cluster-id={}", profile.cluster_id())];
-        let python = args.engine.python.as_ref().filter(|_| kind == EngineKind::Python);
+        let python = args.engine.python.as_ref().filter(|_| kind != EngineKind::Native);
         arguments.extend(python.map(|python| format!("--python={python}")));
         let program = [OsString::from("ssh")].into_iter().chain(args.ssh_arg.iter().map(OsString::from)).collect();
         let ssh = Ssh { program, remote_program: vec![args.ssh_remuda.clone()], ..Ssh::default() };
@@ -157,7 +157,7 @@ fn place(args: &StartArgs, kind: EngineKind, profile: &Profile) -> Result<superv
     {
         program.extend([option.into(), value.to_owned()]);
     }
-    if kind == EngineKind::Python {
+    if kind != EngineKind::Native {
         // Looked for here, where it is said at once if there is none.
         program.extend(["--python".into(), python::find(args.engine.python.as_deref())?]);
     }
@@ -181,6 +181,10 @@ fn engine_program(args: &EngineArgs, is_stock: bool) -> Result<Vec<OsString>, Fa
             engine
         }
         EngineKind::Python => python::engine_command(args.python.as_deref())?,
+        EngineKind::PythonBy(_) => {
+            let what = "`remuda cluster engines` starts engines on this machine only";
+            return Err(Failure::usage(what).hint("`remuda cluster engines add` starts more of the cluster's own kind"));
+        }
     };
     engine.extend(args.engine_arg.iter().map(OsString::from));
     Ok(engine)

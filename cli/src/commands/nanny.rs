@@ -48,13 +48,11 @@ pub(crate) fn run(args: &NannyArgs) -> Outcome {
 /// The tag, with the rank if it is asked for.
 fn tag(args: &NannyArgs) -> Result<Option<String>, Failure> {
     let Some(tag) = args.tag.as_ref().filter(|_| args.rank) else { return Ok(args.tag.clone()) };
-    match RANKS.iter().find_map(|name| std::env::var(name).ok()) {
-        Some(rank) => Ok(Some(format!("{tag}-{rank}"))),
-        None => {
-            let what = format!("`--rank`: none of {} is in the environment", RANKS.join(", "));
-            Err(Failure::usage(what).hint("have `mpiexec` start it"))
-        }
+    if let Some(rank) = RANKS.iter().find_map(|name| std::env::var(name).ok()) {
+        return Ok(Some(format!("{tag}-{rank}")));
     }
+    let what = format!("`--rank`: none of {} is in the environment", RANKS.join(", "));
+    Err(Failure::usage(what).hint("have `mpiexec` start it"))
 }
 
 /// Where implementations of MPI say which process this is.
@@ -72,6 +70,6 @@ fn program(args: &NannyArgs) -> Result<Vec<OsString>, Failure> {
             engine.extend(end_with_this());
             Ok(engine)
         }
-        EngineKind::Python => python::engine_command(args.python.as_deref()),
+        EngineKind::Python | EngineKind::PythonBy(_) => python::engine_command(args.python.as_deref()),
     }
 }

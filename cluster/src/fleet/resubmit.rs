@@ -1,9 +1,13 @@
 //! Units that are jobs of a batch system: how many there are, how they stand, and when one that has ended is submitted again.
 
-use remuda_proto::message::restart::Restart;
+use std::time::Duration;
 
-use super::*;
+use remuda_proto::Instant;
+use remuda_proto::message::restart::{Restart, RestartPolicy};
+
+use super::{Effect, EngineStanding, Fleet, UnitEntry, UnitId, UnitJob, UnitStanding};
 use crate::launch::batch::Shape;
+use crate::nanny::End;
 
 /// How units are jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +85,7 @@ impl Fleet {
             *end = End::failed(format!("was asked to end by signal {signal}, not from here"));
         }
         if !end.ok && of.standing == UnitStanding::Starting && !self.stopping {
-            let pause = Restart::new(remuda_proto::message::restart::RestartPolicy::Always).backoff(self.failures);
+            let pause = Restart::new(RestartPolicy::Always).backoff(self.failures);
             (self.hold, self.failures) = (Some(now + pause), self.failures + 1);
         }
         let policy = self.jobs.filter(|_| self.elastic.is_none() && !self.stopping)?.restart;

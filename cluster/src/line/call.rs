@@ -219,7 +219,7 @@ impl Call {
     /// Sends what there is to say, if there is a line.
     fn send(&mut self, now: Instant, out: &mut Vec<CallEffect>) {
         if matches!(self.state, State::Open(_)) {
-            for json in self.ledger.to_send() {
+            for json in self.ledger.unsent() {
                 self.seal(now, &json, out);
             }
         }

@@ -247,7 +247,7 @@ impl Desk {
     fn send(&mut self, now: Instant, name: &str, out: &mut Vec<DeskEffect>) {
         let Some(nanny) = self.nannies.get_mut(name) else { return };
         if let Some(peer) = nanny.peer {
-            let lines = nanny.ledger.to_send();
+            let lines = nanny.ledger.unsent();
             self.seal(now, peer, &lines, out);
         }
     }

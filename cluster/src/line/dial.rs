@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub(crate) enum LineNews {
 /// for each connection.
 pub(crate) fn dial(
     at: &LineAddress,
-    file: &PathBuf,
+    file: &Path,
     name: String,
     patience: Duration,
     to_self: &Sender<LineMail>,
@@ -118,7 +118,7 @@ fn hang_up(stream: Option<&TcpStream>) {
 /// Connects, and has a thread read what comes.
 fn connect(
     at: &LineAddress,
-    file: &PathBuf,
+    file: &Path,
     number: u64,
     to_self: &Sender<LineMail>,
 ) -> Result<(TcpStream, LineKey), String> {

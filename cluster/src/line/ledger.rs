@@ -62,7 +62,7 @@ impl<Out: Serialize + Clone> Ledger<Out> {
     }
 
     /// What is to be sent now, as JSON.
-    pub(super) fn to_send(&mut self) -> Vec<String> {
+    pub(super) fn unsent(&mut self) -> Vec<String> {
         let first = self.last - self.kept.len() as u64 + 1;
         let heard = self.heard;
         let rest = (first + self.sent as u64..).zip(self.kept.iter().skip(self.sent));
@@ -121,7 +121,7 @@ mod tests {
 
     /// What arrives of what `one` has to send, if only the first lines do.
     fn arrive((one, other): &mut Both, lines: usize) -> Vec<u32> {
-        one.to_send().iter().take(lines).filter_map(|line| other.take::<u32>(line).unwrap()).collect()
+        one.unsent().iter().take(lines).filter_map(|line| other.take::<u32>(line).unwrap()).collect()
     }
 
     #[test]
@@ -146,7 +146,7 @@ mod tests {
         let mut both = Both::default();
         connected(&mut both);
         both.0.put(1);
-        let lines = both.0.to_send();
+        let lines = both.0.unsent();
         assert_eq!(both.1.take(&lines[0]), Ok(Some(1)));
         assert_eq!(both.1.take::<u32>(&lines[0]), Ok(None));
     }

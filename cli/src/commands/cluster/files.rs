@@ -64,6 +64,10 @@ fn stop_one(profile: &Profile, is_stock: bool) -> Result<(), Failure> {
         }
     }
     ClusterFile::remove(profile);
+    if let Some(door) = &file.control {
+        // Left over where the supervisor was killed.
+        let _ = fs::remove_file(door);
+    }
     if !file.reuse {
         for path in [profile.client_file(), profile.engine_file()] {
             // Left over where the controller was killed.

@@ -56,6 +56,8 @@ impl JobMail {
 impl JobDriver {
     /// Listens for nannies where the controller listens for engines.
     pub(super) async fn open(plan: JobPlan, profile: &Profile) -> Result<(Self, JobMail), Failure> {
+        // Each job has a connection.
+        remuda_net::limits::raise_open_files();
         let file = connection_file::read_engine(&profile.engine_file())?;
         let common = &file.common;
         if common.transport() != "tcp" {

@@ -20,7 +20,11 @@ const OUTPUT: &str = "ipjob";
 
 /// What starts the engines.
 pub(super) fn launcher(args: &StartArgs) -> Launcher {
-    args.jobs.launcher.unwrap_or(Launcher::Local)
+    let by_kind = match args.engine.engines {
+        Some(EngineKind::PythonBy(launcher)) => Some(launcher),
+        _ => None,
+    };
+    args.jobs.launcher.or(by_kind).unwrap_or(Launcher::Local)
 }
 
 /// When what has ended is started again.
@@ -80,7 +84,7 @@ pub(super) fn in_jobs(
     let this = this_program()?.to_string_lossy().into_owned();
     let mut program = vec![this, "nanny".to_owned(), format!("--profile-dir={}", profile.dir().display())];
     program.push(format!("--cluster-id={}", profile.cluster_id()));
-    if kind == EngineKind::Python {
+    if kind != EngineKind::Native {
         let python = python::find(args.engine.python.as_deref())?;
         program.push(format!("--python={}", python.to_string_lossy()));
     }
