@@ -21,7 +21,7 @@ use serde_json::Value;
 const COMMON: &str = r#"
 # Runs what comes on stdin; $1 finds the number of elements in it, $2 is the variable with an element's number, $3 the first.
 submit() {
-    id=$((12 + $(ls "$D" | grep -c '^job'))); mkdir "$D/job$id"; cd "$D/job$id"; cat > script
+    id=12; until mkdir "$D/job$id" 2> /dev/null; do id=$((id + 1)); done; cd "$D/job$id"; cat > script
     if grep -q nowhere script; then rm -r "$D/job$id"; echo 'Unknown queue: nowhere' >&2; exit 1; fi
     count=$(sed -n "$1" script); elements=none; [ -z "$count" ] || elements=$(seq $3 $(($3 + count - 1)))
     for e in $elements; do
@@ -55,10 +55,7 @@ const SYSTEMS: [System; 5] = [
     (
         "sge",
         &[
-            (
-                "qsub",
-                r#"[ "$*" = -terse ] || exit 99; submit 's/^#\$ -t 1-//p' SGE_TASK_ID 1; echo $id"#,
-            ),
+            ("qsub", r#"[ "$*" = -terse ] || exit 99; submit 's/^#\$ -t 1-//p' SGE_TASK_ID 1; echo $id"#),
             (
                 "qstat",
                 r#"show() { [ $3 = run ] || return 0; [ $2 = none ] && set -- $1 '' $3
@@ -119,10 +116,7 @@ const SYSTEMS: [System; 5] = [
                    case $3 in run) echo "$1|$2|RUN|$host|-|-|-";; 0) echo "$1|$2|DONE|$host|-|-|-";; *) echo "$1|$2|EXIT|$host|$3|-|-";; esac; }
                    each"#,
             ),
-            (
-                "bkill",
-                r"e=; case $1 in *'['*) e=${1#*[}; e=${e%]};; esac; end ${1%%[*} $e",
-            ),
+            ("bkill", r"e=; case $1 in *'['*) e=${1#*[}; e=${e%]};; esac; end ${1%%[*} $e"),
         ],
     ),
     (
@@ -132,8 +126,8 @@ const SYSTEMS: [System; 5] = [
                 "condor_submit",
                 // The description becomes a script: its arguments are quoted as for a shell, where no word has a quote in it.
                 r#"[ "$*" = -terse ] || exit 99; sed -n 's/^arguments = "\(.*\)"$/exec \1/p; s/^queue \(.*\)/# queue \1/p; /nowhere/p' |
-                   sed 's/\$(Process)/$P/g' > "$D/made"; [ -s "$D/made" ] || exit 98
-                   submit 's/^# queue //p' P 0 < "$D/made"; echo "$id.0 - $id.$((count - 1))""#,
+                   sed 's/\$(Process)/$P/g' > "$D/made$$"; [ -s "$D/made$$" ] || exit 98
+                   submit 's/^# queue //p' P 0 < "$D/made$$"; echo "$id.0 - $id.$((count - 1))""#,
             ),
             (
                 "condor_q",
@@ -158,20 +152,13 @@ struct Site {
 impl Site {
     fn new(system: System) -> Self {
         let place = Place::new(env!("CARGO_BIN_EXE_remuda"));
-        let site = Self {
-            place,
-            launcher: format!("--launcher={}", system.0),
-        };
+        let site = Self { place, launcher: format!("--launcher={}", system.0) };
         fs::create_dir_all(site.programs()).unwrap();
         fs::create_dir(site.place.folder().join("jobs")).unwrap();
         for (name, script) in system.1 {
             let path = site.programs().join(name);
             let folder = site.place.folder().join("jobs");
-            fs::write(
-                &path,
-                format!("#!/bin/sh\nD={}\n{COMMON}\n{script}\n", folder.display()),
-            )
-            .unwrap();
+            fs::write(&path, format!("#!/bin/sh\nD={}\n{COMMON}\n{script}\n", folder.display())).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
         site
@@ -207,20 +194,13 @@ impl Site {
 
     fn engines(&self) -> Vec<Value> {
         let status: Value = serde_json::from_str(&self.does(&["cluster", "status", "-o", "json"]).stdout).unwrap();
-        status["engines"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter(|engine| engine["state"] == "idle")
-            .cloned()
-            .collect()
+        status["engines"].as_array().unwrap().iter().filter(|engine| engine["state"] == "idle").cloned().collect()
     }
 
     /// How many jobs were submitted.
     fn submitted(&self) -> usize {
         let jobs = fs::read_dir(self.place.folder().join("jobs")).unwrap();
-        jobs.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("job"))
-            .count()
+        jobs.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("job")).count()
     }
 
     fn is_gone(&self) {
@@ -239,11 +219,7 @@ fn a_cluster_in_jobs_of(system: &str) {
     let site = Site::new(SYSTEMS.into_iter().find(|(name, _)| *name == system).unwrap());
     let done = site.start(&["-n", "3", "--queue=nowhere", "--job-option=# nowhere"]);
     assert_eq!(done.code, Some(1), "{system}: {}", done.stderr);
-    assert!(
-        done.stderr.contains("Unknown queue: nowhere"),
-        "{system}: {}",
-        done.stderr
-    );
+    assert!(done.stderr.contains("Unknown queue: nowhere"), "{system}: {}", done.stderr);
     site.is_gone();
 
     let done = site.start(&["-n", "3"]);
@@ -254,17 +230,10 @@ fn a_cluster_in_jobs_of(system: &str) {
     // An element's nanny is killed: the system says that its job failed, and another one is submitted.
     let status: Value = serde_json::from_str(&site.does(&["cluster", "status", "-o", "json"]).stdout).unwrap();
     let unit = &status["units"][2];
-    kill(
-        Pid::from_raw(i32::try_from(unit["pid"].as_i64().unwrap()).unwrap()),
-        Signal::SIGKILL,
-    )
-    .unwrap();
+    kill(Pid::from_raw(i32::try_from(unit["pid"].as_i64().unwrap()).unwrap()), Signal::SIGKILL).unwrap();
     wait_for("another one in its place", || {
         let engines = site.engines();
-        engines.len() == 3
-            && engines
-                .iter()
-                .any(|engine| engine["unit"] == 2 && engine["job"] != unit["job"])
+        engines.len() == 3 && engines.iter().any(|engine| engine["unit"] == 2 && engine["job"] != unit["job"])
     });
     assert_eq!(site.submitted(), 2, "{system}");
     site.does(&["cluster", "engines", "add", "1"]);
@@ -310,11 +279,7 @@ fn a_system_that_is_not_there_is_named() {
     let site = Site::new(("lsf", &[]));
     let done = site.start(&["-n", "1"]);
     assert_eq!(done.code, Some(1), "{}", done.stderr);
-    assert!(
-        done.stderr.contains("cannot run `bsub`: is it installed"),
-        "{}",
-        done.stderr
-    );
+    assert!(done.stderr.contains("cannot run `bsub`: is it installed"), "{}", done.stderr);
     site.is_gone();
     let done = site.run(&["cluster", "start", "--launcher=cron", "-n", "1"]);
     assert_eq!(done.code, Some(2));
@@ -342,10 +307,7 @@ fn options_for_jobs_come_from_the_profile_and_make_the_script() {
     assert!(shown.contains("physics") && shown.contains("-pe one"), "{shown}");
     site.does(&["cluster", "start", "--daemonize"]);
     let script = fs::read_to_string(site.place.folder().join("jobs/job12/script")).unwrap();
-    assert!(
-        script.contains("# queue long account physics time 1:00:00\n# -pe one\n# -l two\n"),
-        "{script}"
-    );
+    assert!(script.contains("# queue long account physics time 1:00:00\n# -pe one\n# -l two\n"), "{script}");
     site.does(&["cluster", "stop"]);
     site.is_gone();
 }
@@ -381,9 +343,7 @@ impl Network {
     /// Cuts all connections. Returns how many there were.
     fn cut(&self) -> usize {
         let connections = std::mem::take(&mut *self.connections.lock().unwrap());
-        connections
-            .iter()
-            .for_each(|connection| drop(connection.shutdown(Shutdown::Both)));
+        connections.iter().for_each(|connection| drop(connection.shutdown(Shutdown::Both)));
         connections.len() / 2
     }
 }
@@ -391,10 +351,7 @@ impl Network {
 /// The port at which a cluster's supervisor is called, as its first job was told.
 fn line_port(script: &PathBuf) -> u16 {
     let script = fs::read_to_string(script).unwrap();
-    let word = script
-        .split_whitespace()
-        .find_map(|word| word.strip_prefix("--line="))
-        .unwrap();
+    let word = script.split_whitespace().find_map(|word| word.strip_prefix("--line=")).unwrap();
     word.parse().unwrap()
 }
 
@@ -442,9 +399,7 @@ fn who_is_no_nanny_is_dropped_with_a_word_and_harms_nobody() {
         let _ = stranger.read_to_end(&mut heard);
         assert!(heard.len() < 100, "{}", String::from_utf8_lossy(&heard));
     }
-    let logs = fs::read_dir(site.place.profile().log())
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
+    let logs = fs::read_dir(site.place.profile().log()).unwrap().map(|entry| entry.unwrap().path());
     let logs = logs.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("ipcluster"));
     let log: String = logs.map(|path| fs::read_to_string(path).unwrap()).collect();
     assert_eq!(log.matches("warning: dropped 127.0.0.1:").count(), 4, "{log}");
