@@ -1,8 +1,8 @@
 //! The line between a cluster's supervisor and nannies that have no pipe to it: those in jobs of a batch system, and ranks of MPI.
 //!
 //! The supervisor listens at a TCP port, and nannies connect to it, again after each cut. Both prove that they have the key of the
-//! connection file, and sign each line with a key made for this connection, direction and line ([`seal`]). What was said and not
-//! heard is said again on the next connection, and nothing is heard twice ([`ledger`]). A [`Call`] is the nanny's end, a [`Desk`] the
+//! connection file, and sign each line with a key made for this connection, direction and line (`line/seal.rs`). What was said and not
+//! heard is said again on the next connection, and nothing is heard twice (`line/ledger.rs`). A `Call` is the nanny's end, a [`Desk`] the
 //! supervisor's: both are told what happens, and say what to do, so that who drives them only moves bytes.
 //!
 //! With an empty key anybody can prove to have it, as with all else of such a cluster.

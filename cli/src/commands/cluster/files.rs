@@ -130,7 +130,8 @@ pub(super) fn list(args: &ListArgs) -> Outcome {
         let name = profile_name(&args.place, profile.dir());
         let id = if profile.cluster_id().is_empty() { "''" } else { profile.cluster_id() };
         let runs = if file.runs() { "True" } else { "False" };
-        writeln!(out, "{name:16} {id:32} {runs:7} {:7} Local", file.engines_running())?;
+        let launcher = file.launcher.as_deref().unwrap_or("Local");
+        writeln!(out, "{name:16} {id:32} {runs:7} {:7} {launcher}", file.engines_running())?;
     }
     Ok(ExitCode::SUCCESS)
 }
