@@ -4,10 +4,12 @@
 //! cluster does what it says, and tells it what the nannies say. Others ask by [`Command`]s.
 
 mod elastic;
+mod resubmit;
 mod roster;
 
 pub use elastic::{Elastic, EngineLoad};
-pub use roster::{EngineEntry, EngineStanding, Growth, Roster, UnitEntry, UnitStanding};
+pub use resubmit::JobPolicy;
+pub use roster::{EngineEntry, EngineStanding, Growth, Roster, UnitEntry, UnitJob, UnitStanding};
 
 use std::collections::BTreeMap;
 
@@ -26,7 +28,7 @@ pub type UnitId = u32;
 pub enum Command {
     /// How everything stands: the answer is a [`Roster`].
     Status,
-    /// Start so many more engines: the answer is the number of their unit.
+    /// Start so many more engines: the answer is the numbers of their units.
     Add {
         /// How many.
         engines: u32,
@@ -54,7 +56,7 @@ pub enum Answer {
     /// To [`Command::Status`].
     Roster(Box<Roster>),
     /// To [`Command::Add`].
-    Unit(UnitId),
+    Units(Vec<UnitId>),
     /// It is done, or will be.
     Done,
     /// It is not done, and nothing of it.
@@ -67,7 +69,7 @@ pub type Asker = u64;
 /// What can happen to a fleet.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The controller runs: start units of so many engines each.
+    /// The controller runs: start units of so many engines each, which may be in several jobs.
     Begin {
         /// How many, by unit.
         units: Vec<u32>,
@@ -78,6 +80,13 @@ pub enum Event {
         unit: UnitId,
         /// What.
         saying: Saying,
+    },
+    /// How the job stands in which a nanny is, or will be.
+    Queued {
+        /// Which.
+        unit: UnitId,
+        /// How.
+        job: UnitJob,
     },
     /// A nanny has ended, or could not be started.
     UnitEnded {
@@ -106,8 +115,6 @@ pub enum Event {
     },
     /// What the controller has to do, now and then. Without it a fleet neither grows nor shrinks.
     Load {
-        /// When.
-        now: Instant,
         /// How many tasks wait for an engine.
         waiting: u64,
         /// The engines that are registered.
@@ -122,7 +129,7 @@ pub enum Event {
 /// What a fleet asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Start a nanny with so many engines.
+    /// Start a nanny with so many engines: again, if there was one of that number.
     StartUnit {
         /// Its number.
         unit: UnitId,
@@ -173,6 +180,11 @@ pub struct Fleet {
     elastic: Option<Elastic>,
     /// The registered engines that have nothing to do.
     idle: BTreeMap<EngineUuid, Idle>,
+    /// How units are jobs of a batch system, if they are.
+    jobs: Option<JobPolicy>,
+    /// Until when it does not grow by itself, since a unit failed before it had an engine; and how often that was in a row.
+    hold: Option<Instant>,
+    failures: u32,
     stopping: bool,
 }
 
@@ -183,30 +195,42 @@ impl Fleet {
         Self { elastic: Some(elastic), roster: Roster { grows, ..Roster::default() }, ..Self::default() }
     }
 
+    /// The same, with units that are jobs.
+    #[must_use]
+    pub fn in_jobs(mut self, policy: JobPolicy) -> Self {
+        self.jobs = Some(policy);
+        self
+    }
+
     /// How everything stands.
     pub fn roster(&self) -> &Roster {
         &self.roster
     }
 
     /// Applies an event, and appends what it calls for.
-    pub fn handle(&mut self, event: Event, out: &mut Vec<Effect>) {
+    pub fn handle(&mut self, now: Instant, event: Event, out: &mut Vec<Effect>) {
         match event {
             Event::Begin { units } => {
                 for engines in units.into_iter().filter(|engines| *engines > 0) {
-                    self.start_unit(engines, out);
+                    self.start_units(now, engines, out);
                 }
             }
             Event::Said { unit, saying } => self.said(unit, saying, out),
-            Event::UnitEnded { unit, end } => self.unit_ended(unit, end, out),
-            Event::Asked { by, command, registered } => self.asked(by, command, &registered, out),
+            Event::Queued { unit, job } => self.queued(unit, job),
+            Event::UnitEnded { unit, end } => self.unit_ended(now, unit, end, out),
+            Event::Asked { by, command, registered } => self.asked(now, by, command, &registered, out),
             Event::Drained { by, uuids, refused } => self.drained(by, &uuids, refused, out),
-            Event::Load { now, waiting, engines } => self.adapt(now, waiting, &engines, out),
+            Event::Load { waiting, engines } => self.adapt(now, waiting, &engines, out),
             Event::Ready => self.roster.ready = true,
             Event::Stop => {
                 self.stopping = true;
-                for (unit, of) in (0..).zip(&self.roster.units) {
-                    if of.standing != UnitStanding::Ended {
-                        out.push(Effect::Tell { unit, word: Word::Stop });
+                for (unit, of) in (0..).zip(&mut self.roster.units) {
+                    match of.standing {
+                        UnitStanding::Ended => {}
+                        UnitStanding::BackingOff => of.standing = UnitStanding::Ended,
+                        UnitStanding::Starting | UnitStanding::Running => {
+                            out.push(Effect::Tell { unit, word: Word::Stop });
+                        }
                     }
                 }
             }
@@ -218,20 +242,35 @@ impl Fleet {
         self.roster.units.iter().filter(|unit| unit.standing != UnitStanding::Ended).count()
     }
 
-    fn start_unit(&mut self, engines: u32, out: &mut Vec<Effect>) -> UnitId {
-        let unit = UnitId::try_from(self.roster.units.len()).unwrap_or(UnitId::MAX);
-        self.roster.units.push(UnitEntry::new(unit, engines));
-        out.push(Effect::StartUnit { unit, engines });
-        unit
+    /// Starts so many engines: in one unit, or in jobs as their shape says.
+    fn start_units(&mut self, now: Instant, engines: u32, out: &mut Vec<Effect>) -> Vec<UnitId> {
+        let sizes = self.jobs.map_or_else(|| vec![engines], |jobs| jobs.units(engines));
+        let start = |engines| {
+            let unit = UnitId::try_from(self.roster.units.len()).unwrap_or(UnitId::MAX);
+            self.roster.units.push(UnitEntry::new(unit, engines, now));
+            out.push(Effect::StartUnit { unit, engines });
+            unit
+        };
+        sizes.into_iter().map(start).collect()
     }
 
     fn said(&mut self, unit: UnitId, saying: Saying, out: &mut Vec<Effect>) {
         let Some(of) = self.roster.units.get_mut(unit as usize) else { return };
         match saying {
             Saying::Ready { host, pid, started } => {
+                // A job may be started again by its system: of the engines that it had nothing was heard.
+                for entry in of.engines.iter_mut().filter(|entry| entry.standing == EngineStanding::Running) {
+                    self.places.remove(&entry.uuid);
+                    entry.standing = EngineStanding::Ended;
+                }
                 (of.host, of.pid, of.started, of.standing) = (host, pid, started, UnitStanding::Running);
+                if let Some(job) = &mut of.job {
+                    job.waits = None;
+                }
+                (self.hold, self.failures) = (None, 0);
                 out.push(Effect::Save);
             }
+            Saying::Signalled { signal } => of.note_signal(signal),
             Saying::Started { place, pid, uuid, log, restarts } => {
                 self.places.insert(uuid.clone(), (unit, place));
                 let standing = EngineStanding::Running;
@@ -251,8 +290,9 @@ impl Fleet {
             Saying::Ended { place, uuid, end, again_in_s, restarts } => {
                 self.places.remove(&uuid);
                 let standing = if again_in_s.is_some() { EngineStanding::BackingOff } else { EngineStanding::Ended };
+                let of_signal = of.signal;
                 let entry = of.engine(place);
-                if !end.ok && !self.stopping && !entry.is_ending {
+                if !end.ok && !self.stopping && !entry.is_ending && of_signal.is_none() {
                     let again = again_in_s.map_or_else(
                         || "it is not started again".to_owned(),
                         |pause| format!("it is started again in {pause} s"),
@@ -273,9 +313,10 @@ impl Fleet {
         }
     }
 
-    fn unit_ended(&mut self, unit: UnitId, end: End, out: &mut Vec<Effect>) {
+    fn unit_ended(&mut self, now: Instant, unit: UnitId, mut end: End, out: &mut Vec<Effect>) {
+        let again = self.resubmission(now, unit, &mut end);
         let Some(of) = self.roster.units.get_mut(unit as usize) else { return };
-        of.standing = UnitStanding::Ended;
+        of.standing = if again.is_some() { UnitStanding::BackingOff } else { UnitStanding::Ended };
         let is_running = |entry: &&EngineEntry| entry.standing == EngineStanding::Running;
         let pids: Vec<i32> = of.engines.iter().filter(is_running).map(|entry| entry.pid).collect();
         let left = pids.len();
@@ -289,16 +330,22 @@ impl Fleet {
                 entry.again_in_s = None;
             }
         }
-        let is_news = left > 0 || of.engines.iter().all(|entry| entry.last_end.is_none());
+        let is_news = left > 0 || of.signal.is_some() || of.engines.iter().all(|entry| entry.last_end.is_none());
         if !end.ok && !self.stopping && is_news {
-            let tail = if end.tail.is_empty() { String::new() } else { format!(":\n{}", end.tail) };
-            out.push(Effect::Complain(format!("the nanny of {} engines {}, and they end{tail}", of.wanted, end.how)));
+            out.push(Effect::Complain(of.complaint(&end, again)));
         }
-        of.end = Some(end);
+        (of.end, of.signal) = (Some(end), None);
         out.push(Effect::Save);
     }
 
-    fn asked(&mut self, by: Asker, command: Command, registered: &[(EngineId, EngineUuid)], out: &mut Vec<Effect>) {
+    fn asked(
+        &mut self,
+        now: Instant,
+        by: Asker,
+        command: Command,
+        registered: &[(EngineId, EngineUuid)],
+        out: &mut Vec<Effect>,
+    ) {
         let answer = |answer| Effect::Answer { to: by, answer };
         if self.stopping && command != Command::Status {
             return out.push(answer(Answer::Refused("the cluster is being stopped".to_owned())));
@@ -307,8 +354,8 @@ impl Fleet {
             Command::Status => out.push(answer(Answer::Roster(Box::new(self.roster.clone())))),
             Command::Add { engines: 0 } => out.push(answer(Answer::Done)),
             Command::Add { engines } => {
-                let unit = self.start_unit(engines, out);
-                out.push(answer(Answer::Unit(unit)));
+                let units = self.start_units(now, engines, out);
+                out.push(answer(Answer::Units(units)));
             }
             Command::Signal { signal } => {
                 for (unit, of) in (0..).zip(&self.roster.units) {

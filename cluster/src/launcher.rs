@@ -329,6 +329,8 @@ impl LocalCluster {
             nannies: Vec::new(),
             supervisor,
             control: None,
+            jobs: Vec::new(),
+            launcher: None,
             reuse: self.reuse,
         }
     }

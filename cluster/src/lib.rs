@@ -9,8 +9,10 @@ mod engines_file;
 pub mod fleet;
 mod in_effect;
 pub mod invitation;
+pub mod jobs;
 pub mod launch;
 mod launcher;
+pub mod line;
 mod nanny;
 mod ports;
 mod process;
@@ -24,7 +26,7 @@ pub use controller::{
     MAX_UNREAD_BYTES, RECONNECT_TIMEOUT, StartError, Stopper, engines_that_fit, files_for,
 };
 pub use launcher::{EngineSet, LaunchError, Launched, LocalCluster, Programs, START_TIMEOUT, STOP_TIMEOUT};
-pub use nanny::{End, NANNY_STOP_TIMEOUT, NannyConfig, NannySettings, Saying, Word, run_nanny};
+pub use nanny::{End, NANNY_STOP_TIMEOUT, NannyConfig, NannySettings, Saying, Speech, Word, run_nanny};
 pub use ports::{Interface, Ports};
 pub use process::{ProcessId, end, end_with_parent};
 pub use remuda_hub::heart::Config as HeartConfig;

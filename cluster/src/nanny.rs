@@ -8,5 +8,5 @@ mod run;
 mod words;
 
 pub use machine::{Config as NannyConfig, STOP_TIMEOUT as NANNY_STOP_TIMEOUT};
-pub use run::{Settings as NannySettings, run as run_nanny};
+pub use run::{Settings as NannySettings, Speech, run as run_nanny};
 pub use words::{End, Saying, Word};

@@ -9,6 +9,7 @@ use remuda_net::Profile;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::launch::batch::Job;
 use crate::process::ProcessId;
 
 /// One process of a cluster.
@@ -54,6 +55,12 @@ pub struct ClusterFile {
     /// The socket at which that command listens.
     #[serde(default)]
     pub control: Option<PathBuf>,
+    /// Jobs of a batch system, in which there are engines.
+    #[serde(default)]
+    pub jobs: Vec<Job>,
+    /// Which system has them, by its name in settings.
+    #[serde(default)]
+    pub launcher: Option<String>,
     /// Whether the connection files are to be used again, and so stay when the cluster ends.
     #[serde(default)]
     pub reuse: bool,
@@ -206,6 +213,8 @@ impl ClusterFile {
             nannies: Vec::new(),
             supervisor: None,
             control: None,
+            jobs: Vec::new(),
+            launcher: None,
             reuse: false,
         })
     }
@@ -254,6 +263,8 @@ mod tests {
             nannies: vec![member("n.log")],
             supervisor: Some(this),
             control: Some("c.sock".into()),
+            jobs: vec![Job { id: "17".to_owned(), elements: 2 }],
+            launcher: Some("slurm".to_owned()),
             reuse: false,
         };
         file.write(&profile).unwrap();

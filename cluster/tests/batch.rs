@@ -154,8 +154,8 @@ fn jobs_are_submitted_watched_and_cancelled_by_the_systems_own_programs() {
         let failed = JobEnd::Failed { code: Some(3), reason: String::new() };
         assert_eq!(ended, &JobState::Ended(failed), "{system:?}");
 
-        batch.cancel(&job).unwrap();
-        batch.cancel(&other).unwrap();
+        batch.cancel(&job, None).unwrap();
+        batch.cancel(&other, None).unwrap();
 
         let error = submit("nowhere").unwrap_err();
         let source = std::error::Error::source(&error).unwrap().to_string();

@@ -66,13 +66,13 @@ fn jobs_of_a_real_slurm_run_fail_and_are_cancelled() {
         "the reason why a job waits",
         || matches!(&states(&batch, &waiting)[..], [JobState::Pending { reason }] if reason == "Resources"),
     );
-    batch.cancel(&array).unwrap();
+    batch.cancel(&array, None).unwrap();
     wait_for("the end of the array", || {
         states(&batch, &array).iter().all(|state| matches!(state, JobState::Ended(JobEnd::Cancelled { .. })))
     });
     wait_for("what they say at their end", || (1..=4).all(|element| said(element).contains("asked to end")));
     wait_for("the end of the one that waited", || states(&batch, &waiting) == [JobState::Ended(JobEnd::Done)]);
-    batch.cancel(&array).unwrap();
+    batch.cancel(&array, None).unwrap();
 
     // One that fails.
     let failing = submit(&batch, &spec(&slurm, 0, "exit 3"));
@@ -92,7 +92,7 @@ fn jobs_of_a_real_slurm_run_fail_and_are_cancelled() {
     let unknown = Job { id: "99999".into(), elements: 0 };
     assert_eq!(states(&batch, &unknown), [JobState::Ended(JobEnd::Forgotten)]);
     assert_eq!(batch.poll(&[unknown.clone(), failing]).unwrap()[0].state, JobState::Ended(JobEnd::Forgotten));
-    batch.cancel(&unknown).unwrap();
+    batch.cancel(&unknown, None).unwrap();
     assert!(start.elapsed() < Duration::from_secs(20));
 }
 

@@ -1,6 +1,10 @@
 //! `remuda cluster`, in the spellings of ipcluster (`cluster/app.py`).
 
+mod jobs;
+
 use std::num::NonZeroU32;
+
+pub(crate) use jobs::{JobArgs, Launcher};
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use remuda_cluster::launch::ssh::HostSpec;
@@ -13,14 +17,14 @@ use super::{ConfigArgs, Format, PlaceArgs, pause, seconds, switch};
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
     /// Start a controller and engines, and stop them on Ctrl-C.
-    Start(StartArgs),
+    Start(Box<StartArgs>),
     /// Show a cluster's engines: which run, what they do, which died and why.
     Status(StatusArgs),
     /// Add engines to a cluster, remove or restart some, or have some finish what they have.
     ///
     /// Without a word after it, as `ipcluster engines`: starts more engines for the controller that runs, and stops them on
     /// Ctrl-C.
-    Engines(EnginesArgs),
+    Engines(Box<EnginesArgs>),
     /// Print a command that starts an engine of a running cluster on another machine.
     ///
     /// Whoever has the command can join the cluster, and has its key.
@@ -41,8 +45,8 @@ pub(crate) struct EngineArgs {
     /// How many engines [default: the cores]
     #[arg(short = 'n', long = "n", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) n: Option<u16>,
-    /// What kind of engines: native (programs), python (Python functions; also `local`), or a command that runs one, with a space
-    /// or a slash in it: `nice -n 10 remuda engine` [default: native; as `ipcluster`: python]
+    /// What kind of engines: native (programs), python (Python functions; also `local`, and the name of a launcher), or a command
+    /// that runs one, with a space or a slash in it: `nice -n 10 remuda engine` [default: native; as `ipcluster`: python]
     #[arg(long, value_name = "KIND", value_parser = engine_kind)]
     pub(crate) engines: Option<EngineKind>,
     /// Python that runs the engines, with `--engines python` [env: `REMUDA_PYTHON`] [default: python3]
@@ -117,6 +121,8 @@ pub(crate) struct StartArgs {
     /// Argument for the controller; again for each further one
     #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
     pub(crate) controller_arg: Vec<String>,
+    #[command(flatten)]
+    pub(crate) jobs: JobArgs,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
     #[command(flatten)]
@@ -233,7 +239,7 @@ pub(crate) struct StatusArgs {
 /// Arguments of `remuda cluster logs`.
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
-    /// An engine, by id, or `controller` [default: all]
+    /// An engine or a job, by id, or `controller` [default: all]
     #[arg(value_name = "ENGINE")]
     pub(crate) of: Option<String>,
     /// Go on with what is printed from now on, until Ctrl-C
@@ -298,9 +304,16 @@ pub(crate) enum EngineKind {
     Python,
     /// What runs when this does: the program and its arguments.
     Command(Vec<String>),
+    /// The same, started by this launcher, as stock names it.
+    PythonBy(Launcher),
 }
 
 impl EngineKind {
+    /// Whether they are ipyparallel's engines.
+    pub(crate) fn is_python(&self) -> bool {
+        matches!(self, Self::Python | Self::PythonBy(_))
+    }
+
     /// As it is written.
     pub(crate) fn text(&self) -> String {
         match self {
@@ -308,7 +321,7 @@ impl EngineKind {
             Self::Command(words) if words.len() == 1 => format!("{} ", engine_command::joined(words)),
             Self::Command(words) => engine_command::joined(words),
             Self::Native => "native".to_owned(),
-            Self::Python => "python".to_owned(),
+            Self::Python | Self::PythonBy(_) => "python".to_owned(),
         }
     }
 }
@@ -318,7 +331,7 @@ impl EngineKind {
 pub(crate) struct ControllerKind;
 
 /// Kinds that stock has for other machines (`ipyparallel.engine_launchers`), all in lower case.
-const ELSEWHERE: [&str; 10] = ["batch", "htcondor", "lsf", "mpi", "pbs", "sge", "ssh", "sshproxy", "slurm", "winhpc"];
+const ELSEWHERE: [&str; 4] = ["batch", "ssh", "sshproxy", "winhpc"];
 
 /// A policy by its name.
 pub(crate) fn restart_policy(text: &str) -> Result<RestartPolicy, String> {
@@ -331,13 +344,16 @@ pub(crate) fn engine_kind(text: &str) -> Result<EngineKind, String> {
         return engine_command::split(text).map(EngineKind::Command);
     }
     let name = text.to_ascii_lowercase();
-    match name.strip_suffix("enginesetlauncher").unwrap_or(&name) {
+    let name = name.strip_suffix("enginesetlauncher").or_else(|| name.strip_suffix("launcher")).unwrap_or(&name);
+    match name {
         "native" | "remuda" => Ok(EngineKind::Native),
         "python" | "local" => Ok(EngineKind::Python),
-        other if ELSEWHERE.contains(&other) => Err(format!(
-            "engines are native or python; other machines are named by `--host` (SSH), and with {other} engines are started by hand, on a controller with `--ip=*`"
-        )),
-        _ => Err("use native or python; a command has a space or a slash in it (`./engine`)".to_owned()),
+        other if ELSEWHERE.contains(&other) => Err(
+            "engines are native or python; other machines are named by `--host` (SSH), and batch systems by `--launcher`".to_owned(),
+        ),
+        other => jobs::named(other).map(EngineKind::PythonBy).ok_or_else(|| {
+            "use native or python; a command has a space or a slash in it (`./engine`)".to_owned()
+        }),
     }
 }
 
@@ -351,6 +367,8 @@ fn controller_kind(text: &str) -> Result<ControllerKind, String> {
 
 #[cfg(test)]
 mod tests {
+    use remuda_cluster::launch::batch::System;
+
     use super::*;
 
     #[test]
@@ -363,7 +381,15 @@ mod tests {
         ] {
             assert_eq!(engine_kind(text), Ok(kind), "{text}");
         }
-        for text in ["mpi", "SlurmEngineSetLauncher", "ssh"] {
+        for (text, launcher) in [
+            ("mpi", Launcher::Mpi),
+            ("SlurmEngineSetLauncher", Launcher::Batch(System::Slurm)),
+            ("PBSEngineSetLauncher", Launcher::Batch(System::Torque)),
+            ("slurm", Launcher::Batch(System::Slurm)),
+        ] {
+            assert_eq!(engine_kind(text), Ok(EngineKind::PythonBy(launcher)), "{text}");
+        }
+        for text in ["ssh", "SSHProxyEngineSetLauncher"] {
             assert!(engine_kind(text).unwrap_err().contains("--host"), "{text}");
         }
         assert!(engine_kind("horse").unwrap_err().contains("native"));

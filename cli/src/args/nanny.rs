@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 
 use clap::Args;
+use remuda_cluster::line::{LineAddress, PATIENCE};
 use remuda_proto::message::restart::RestartPolicy;
 
 use super::cluster::{EngineKind, engine_kind, restart_policy};
@@ -38,9 +39,19 @@ pub(crate) struct NannyArgs {
     /// Read words from stdin and write to stdout what happens, a line of JSON each; the end of stdin ends the engines
     #[arg(long, hide = true)]
     pub(crate) speak: bool,
-    /// The uuids of the engines begin with this, and the number of the engine
-    #[arg(long, value_name = "TEXT", hide = true)]
+    /// Where a cluster's supervisor listens, which is told what happens and says what to do: `[HOST:]PORT`, without a host
+    /// that of the controller
+    #[arg(long, value_name = "ADDRESS", requires = "tag", conflicts_with = "speak")]
+    pub(crate) line: Option<LineAddress>,
+    /// Seconds without a line to the supervisor after which the engines are ended
+    #[arg(long, value_name = "S", default_value_t = PATIENCE.as_secs_f64(), value_parser = seconds)]
+    pub(crate) line_patience: f64,
+    /// The name under which the supervisor expects this nanny; the uuids of the engines begin with it, too
+    #[arg(long, value_name = "NAME")]
     pub(crate) tag: Option<String>,
+    /// The number of this process among those that `mpiexec` started stands behind the tag
+    #[arg(long, hide = true)]
+    pub(crate) rank: bool,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
     #[command(flatten)]

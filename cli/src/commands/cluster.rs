@@ -5,8 +5,12 @@ pub(super) mod door;
 mod engines;
 mod files;
 mod invite;
+mod jobs;
 mod line;
+mod lines;
 mod logs;
+mod placing;
+mod runner;
 mod status;
 mod supervise;
 
@@ -20,13 +24,13 @@ use remuda_cluster::fleet::Elastic;
 use remuda_cluster::launch::ssh::Ssh;
 use remuda_cluster::{ClusterFile, EngineSet, LocalCluster, Programs};
 use remuda_net::Profile;
-use remuda_proto::message::restart::RestartPolicy;
+use remuda_proto::message::restart::Restart;
 use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::mpsc;
 
 use super::say;
 use super::venue::OUTPUT_LIMIT_BYTES;
-use crate::args::cluster::{ClusterCommand, EngineArgs, EngineKind, EnginesArgs, StartArgs};
+use crate::args::cluster::{ClusterCommand, EngineArgs, EngineKind, EnginesArgs, Launcher, StartArgs};
 use crate::args::switch;
 use crate::failure::{Failure, Outcome};
 use crate::{engine_command, logging, python};
@@ -78,7 +82,8 @@ fn start(args: &StartArgs, is_stock: bool) -> Outcome {
     if args.clean_logs {
         let id = profile.cluster_id();
         logging::remove_earlier(&profile, |file| {
-            ["ipcontroller", "ipengine", "ipnanny"].into_iter().any(|name| logging::is_log_of(file, name, id))
+            let is_log = |name| logging::is_log_of(file, name, id);
+            ["ipcontroller", "ipengine", "ipnanny"].into_iter().any(is_log) || placing::is_output_of(file, id)
         });
     }
     let mut controller: Vec<OsString> = vec![this_program()?, "controller".into()];
@@ -93,13 +98,24 @@ fn start(args: &StartArgs, is_stock: bool) -> Outcome {
         || elastic.map_or_else(|| u32::try_from(cores()).unwrap_or(u32::MAX), |elastic| elastic.min),
         u32::from,
     );
+    let is_in_jobs = placing::launcher(args) != Launcher::Local;
+    if is_in_jobs && args.engine.n.is_none() && elastic.is_none() {
+        return Err(
+            Failure::usage("how many engines there are to be in jobs is not said").hint("give `-n`, or `--max`")
+        );
+    }
     let of_hosts: Vec<u32> = args.host.iter().map(|host| host.engines.unwrap_or(1)).collect();
     let units = if of_hosts.is_empty() { vec![engines] } else { of_hosts };
     let kind = args.engine.engines.clone().unwrap_or(if is_stock { EngineKind::Python } else { EngineKind::Native });
+    let restart = placing::restart(args, is_stock)?;
     let plan = supervise::Plan {
         programs: Programs { controller, engine: Vec::new() },
-        nanny: nanny_arguments(&args.engine, &kind, is_stock),
-        place: place(args, &kind, &profile)?,
+        nanny: nanny_arguments(&args.engine, &kind, restart),
+        place: if is_in_jobs {
+            placing::in_jobs(args, &kind, restart, &profile)?
+        } else {
+            place(args, &kind, &profile)?
+        },
         units,
         elastic,
         native: kind == EngineKind::Native,
@@ -124,12 +140,9 @@ fn elastic(args: &StartArgs) -> Result<Option<Elastic>, Failure> {
 }
 
 /// What nannies are told, wherever they are.
-fn nanny_arguments(args: &EngineArgs, kind: &EngineKind, is_stock: bool) -> Vec<String> {
-    // As stock does, `ipcluster` lets the dead be dead.
-    let restart = if is_stock { RestartPolicy::Never } else { RestartPolicy::OnFailure };
-    let mut nanny = vec!["--speak".to_owned(), format!("--engines={}", kind.text())];
-    nanny.push(format!("--restart={}", args.restart.unwrap_or(restart).name()));
-    nanny.extend(args.restart_limit.map(|limit| format!("--restart-limit={limit}")));
+fn nanny_arguments(args: &EngineArgs, kind: &EngineKind, restart: Restart) -> Vec<String> {
+    let mut nanny = vec![format!("--engines={}", kind.text()), format!("--restart={}", restart.policy.name())];
+    nanny.extend(restart.limit.map(|limit| format!("--restart-limit={limit}")));
     nanny.extend(args.engine_arg.iter().map(|arg| format!("--engine-arg={arg}")));
     nanny
 }
@@ -138,7 +151,7 @@ fn nanny_arguments(args: &EngineArgs, kind: &EngineKind, is_stock: bool) -> Vec<
 fn place(args: &StartArgs, kind: &EngineKind, profile: &Profile) -> Result<supervise::Where, Failure> {
     if !args.host.is_empty() {
         let mut arguments = vec![format!("--cluster-id={}", profile.cluster_id())];
-        let python = args.engine.python.as_ref().filter(|_| *kind == EngineKind::Python);
+        let python = args.engine.python.as_ref().filter(|_| kind.is_python());
         arguments.extend(python.map(|python| format!("--python={python}")));
         let program = [OsString::from("ssh")].into_iter().chain(args.ssh_arg.iter().map(OsString::from)).collect();
         let ssh = Ssh { program, remote_program: vec![args.ssh_remuda.clone()], ..Ssh::default() };
@@ -155,7 +168,7 @@ fn place(args: &StartArgs, kind: &EngineKind, profile: &Profile) -> Result<super
     }
     // Whatever the environment invites to.
     program.extend(["--file".into(), profile.engine_file().into()]);
-    if *kind == EngineKind::Python {
+    if kind.is_python() {
         // Looked for here, where it is said at once if there is none.
         program.extend(["--python".into(), python::find(args.engine.python.as_deref())?]);
     }
@@ -183,6 +196,10 @@ fn engine_program(args: &EngineArgs, is_stock: bool) -> Result<Vec<OsString>, Fa
             let what = format!("`{}` cannot be run as engines without a nanny", engine_command::joined(&words));
             let hint = "use `remuda cluster engines add` where `remuda cluster start` began with it, or `remuda nanny`";
             return Err(Failure::usage(what).hint(hint));
+        }
+        EngineKind::PythonBy(_) => {
+            let what = "`remuda cluster engines` starts engines on this machine only";
+            return Err(Failure::usage(what).hint("`remuda cluster engines add` starts more of the cluster's own kind"));
         }
     };
     engine.extend(args.engine_arg.iter().map(OsString::from));
@@ -330,6 +347,12 @@ pub(crate) async fn engines_ready(
             return Err(Failure::new(missing).hint(format!("see the engines' logs in `{}`", logs.display())));
         }
     }
+}
+
+/// What is said of engines that wait in a queue.
+fn queue_text(engines: u32, reason: &str) -> String {
+    let why = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
+    format!("waiting in the queue: {}{why}", engines_text(engines as usize))
 }
 
 /// So many engines.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use remuda_cluster::{NannyConfig, NannySettings, run_nanny};
+use remuda_cluster::{NannyConfig, NannySettings, Speech, run_nanny};
 use remuda_proto::message::restart::Restart;
 
 use super::cluster::{end_with_this, this_program};
@@ -45,13 +45,30 @@ pub(crate) fn run(args: &NannyArgs) -> Outcome {
         },
         program,
         takes_ident: args.is_of_ours(),
-        tag: args.tag.clone(),
+        tag: tag(args)?,
         profile,
         engine_file,
-        speaks: args.speak,
+        speech: match &args.line {
+            Some(at) => Speech::Line { at: at.clone(), patience: Duration::from_secs_f64(args.line_patience) },
+            None if args.speak => Speech::Pipe,
+            None => Speech::People,
+        },
     };
     file.during(|| Ok(ExitCode::from(run_nanny(&settings)?)))
 }
+
+/// The tag, with the rank if it is asked for.
+fn tag(args: &NannyArgs) -> Result<Option<String>, Failure> {
+    let Some(tag) = args.tag.as_ref().filter(|_| args.rank) else { return Ok(args.tag.clone()) };
+    if let Some(rank) = RANKS.iter().find_map(|name| std::env::var(name).ok()) {
+        return Ok(Some(format!("{tag}-{rank}")));
+    }
+    let what = format!("`--rank`: none of {} is in the environment", RANKS.join(", "));
+    Err(Failure::usage(what).hint("have `mpiexec` start it"))
+}
+
+/// Where implementations of MPI say which process this is.
+const RANKS: [&str; 4] = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK"];
 
 /// What is run as an engine, without the user's own arguments for it.
 fn program(args: &NannyArgs, engine_file: &Path) -> Result<Vec<OsString>, Failure> {
@@ -71,6 +88,6 @@ fn program(args: &NannyArgs, engine_file: &Path) -> Result<Vec<OsString>, Failur
             engine.extend(end_with_this());
             Ok(engine)
         }
-        EngineKind::Python => python::engine_command(args.python.as_deref()),
+        EngineKind::Python | EngineKind::PythonBy(_) => python::engine_command(args.python.as_deref()),
     }
 }

@@ -110,7 +110,7 @@ const NO_MONITOR: &str = "the parts of the controller are threads of one process
 const MONGO: &str = "there is no MongoDB store: `--sqlitedb` keeps records in a database";
 const PYTHON_ENGINE: &str = "a native engine runs no Python: give it to `ipengine`";
 const CLUSTER_LOG: &str = "controller and engines write logs into the profile's folder: give it to them";
-const OTHER_LAUNCHER: &str = "only local launchers are there";
+const OTHER_LAUNCHER: &str = "launchers have options of their own here: `remuda cluster start --help` lists them";
 
 /// What all programs have.
 const COMMON: &[Setting] = &[

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use remuda_proto::{EngineId, EngineUuid, Instant};
 
-use super::{Effect, EngineStanding, Fleet, UnitStanding};
+use super::{Effect, EngineStanding, Fleet, UnitEntry, UnitStanding};
 use crate::nanny::Word;
 
 /// How many engines there are to be.
@@ -52,7 +52,9 @@ impl Fleet {
         let missing = elastic.min.saturating_sub(alive).max(wanted.saturating_sub(coming));
         let more = missing.min(elastic.max.saturating_sub(alive));
         if more > 0 {
-            self.start_unit(more, out);
+            if self.hold.is_none_or(|until| until <= now) {
+                self.start_units(now, more, out);
+            }
         } else if waiting == 0 {
             self.let_go(now, elastic, alive, engines, out);
         }
@@ -73,7 +75,9 @@ impl Fleet {
     fn alive(&self, engines: &[EngineLoad]) -> (u32, u32) {
         let there: BTreeSet<&EngineUuid> = engines.iter().map(|engine| &engine.uuid).collect();
         let (mut alive, mut coming) = (0_u32, 0_u32);
-        for unit in self.roster.units.iter().filter(|unit| unit.standing != UnitStanding::Ended) {
+        // Those whose nanny ends are about to end, and are started anew as others.
+        let stays = |unit: &&UnitEntry| unit.standing != UnitStanding::Ended && unit.signal.is_none();
+        for unit in self.roster.units.iter().filter(stays) {
             // Places of which nothing was heard yet are about to have an engine.
             let silent = unit.wanted.saturating_sub(u32::try_from(unit.engines.len()).unwrap_or(u32::MAX));
             alive += silent;

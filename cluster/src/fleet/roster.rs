@@ -1,6 +1,6 @@
 //! How the engines of a cluster stand, as it is told and shown.
 
-use remuda_proto::EngineUuid;
+use remuda_proto::{EngineUuid, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::UnitId;
@@ -35,6 +35,15 @@ impl Roster {
         engines.filter(|engine| engine.standing == EngineStanding::Running)
     }
 
+    /// How many engines are to come in jobs that wait in their queue, and why the first of these does; `None`: no job waits.
+    pub fn waiting(&self) -> Option<(u32, &str)> {
+        let waiting = self.units.iter().filter(|unit| unit.standing == UnitStanding::Starting).filter_map(|unit| {
+            let job = unit.job.as_ref().filter(|job| !job.id.is_empty())?;
+            Some((unit.wanted, job.waits.as_deref()?))
+        });
+        waiting.reduce(|(engines, reason), (more, _)| (engines + more, reason))
+    }
+
     /// The first engine that failed, or the first unit that did before it had any: for people who wait for them.
     pub fn failure(&self) -> Option<String> {
         let with_tail = |what: String, end: &End| {
@@ -48,8 +57,8 @@ impl Roster {
                 let log = if entry.log.is_empty() { String::new() } else { format!(", log `{}`,", entry.log) };
                 with_tail(format!("an engine (process {}{log})", entry.pid), end)
             });
-            let nanny =
-                unit.end.as_ref().filter(failed).map(|end| with_tail("the nanny of the engines".to_owned(), end));
+            let what = if unit.job.is_some() { "the job of the engines" } else { "the nanny of the engines" };
+            let nanny = unit.end.as_ref().filter(failed).map(|end| with_tail(what.to_owned(), end));
             engine.chain(nanny).next()
         })
     }
@@ -74,6 +83,37 @@ pub struct UnitEntry {
     pub end: Option<End>,
     /// Its engines, by place; those that never started are not among them.
     pub engines: Vec<EngineEntry>,
+    /// The job that it is in, if it is in one.
+    #[serde(default)]
+    pub job: Option<UnitJob>,
+    /// How often it was submitted again.
+    #[serde(default)]
+    pub restarts: u32,
+    /// The same, since it last ran well.
+    #[serde(skip)]
+    pub(super) quick: u32,
+    /// When it was started last.
+    #[serde(skip)]
+    pub(super) since: Instant,
+    /// When it is started again, while it is backing off.
+    #[serde(skip)]
+    pub(super) again_at: Option<Instant>,
+    /// The signal that asked the nanny to end, until it has, and how many engines were to stay then.
+    #[serde(skip)]
+    pub(super) signal: Option<(i32, u32)>,
+}
+
+/// The job of a batch system in which a unit is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitJob {
+    /// Its id and that of the array's element, as the system writes them; empty: it has none yet.
+    pub id: String,
+    /// Why it does not run, in the system's words, which may be none; `None`: it runs.
+    pub waits: Option<String>,
+    /// On which host; empty: it is not known.
+    pub host: String,
+    /// The file that it prints to.
+    pub output: String,
 }
 
 /// How a unit stands.
@@ -84,6 +124,8 @@ pub enum UnitStanding {
     Starting,
     /// It runs.
     Running,
+    /// It has ended, and is started again soon.
+    BackingOff,
     /// It has ended, with all its engines.
     Ended,
 }
@@ -125,7 +167,7 @@ pub enum EngineStanding {
 }
 
 impl UnitEntry {
-    pub(super) fn new(unit: UnitId, wanted: u32) -> Self {
+    pub(super) fn new(unit: UnitId, wanted: u32, now: Instant) -> Self {
         Self {
             unit,
             wanted,
@@ -135,6 +177,12 @@ impl UnitEntry {
             standing: UnitStanding::Starting,
             end: None,
             engines: Vec::new(),
+            job: None,
+            restarts: 0,
+            quick: 0,
+            since: now,
+            again_at: None,
+            signal: None,
         }
     }
 

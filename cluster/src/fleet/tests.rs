@@ -6,6 +6,7 @@ use super::*;
 
 struct Story {
     fleet: Fleet,
+    now: Instant,
     registered: Vec<(EngineId, EngineUuid)>,
 }
 
@@ -14,9 +15,13 @@ fn uuid(unit: UnitId, place: u32) -> EngineUuid {
 }
 
 impl Story {
+    fn with(fleet: Fleet) -> Self {
+        Self { fleet, now: Instant::default(), registered: Vec::new() }
+    }
+
     /// A unit whose engines have all started and are registered under the next ids.
     fn of(engines: u32) -> Self {
-        let mut story = Self { fleet: Fleet::default(), registered: Vec::new() };
+        let mut story = Self::with(Fleet::default());
         assert_eq!(story.event(Event::Begin { units: vec![engines] }), [Effect::StartUnit { unit: 0, engines }]);
         story.runs(0, engines);
         story
@@ -24,7 +29,7 @@ impl Story {
 
     fn event(&mut self, event: Event) -> Vec<Effect> {
         let mut out = Vec::new();
-        self.fleet.handle(event, &mut out);
+        self.fleet.handle(self.now, event, &mut out);
         out
     }
 
@@ -87,7 +92,10 @@ fn an_engine_that_dies_is_named_and_stands_so_until_it_is_back() {
 fn engines_are_added_as_a_unit_of_their_own() {
     let mut story = Story::of(1);
     let out = story.ask(Command::Add { engines: 3 });
-    assert_eq!(out, [Effect::StartUnit { unit: 1, engines: 3 }, Effect::Answer { to: 9, answer: Answer::Unit(1) }]);
+    assert_eq!(
+        out,
+        [Effect::StartUnit { unit: 1, engines: 3 }, Effect::Answer { to: 9, answer: Answer::Units(vec![1]) }]
+    );
     story.runs(1, 3);
     assert_eq!(story.standings().len(), 4);
     assert_eq!(story.ask(Command::Add { engines: 0 }), [done()]);
@@ -170,8 +178,7 @@ const IDLE: Duration = Duration::from_secs(10);
 
 /// Elastic between 1 and 4, with one engine that is there.
 fn elastic() -> Story {
-    let mut story =
-        Story { fleet: Fleet::elastic(Elastic { min: 1, max: 4, idle: IDLE }, true), registered: Vec::new() };
+    let mut story = Story::with(Fleet::elastic(Elastic { min: 1, max: 4, idle: IDLE }, true));
     story.event(Event::Begin { units: vec![1, 0] });
     story.runs(0, 1);
     story
@@ -187,9 +194,9 @@ impl Story {
             completed: 0,
             slots: 1,
         });
-        let now = Instant::default() + Duration::from_secs(at_s);
         let engines = engines.collect();
-        self.event(Event::Load { now, waiting, engines })
+        self.now = Instant::default() + Duration::from_secs(at_s);
+        self.event(Event::Load { waiting, engines })
     }
 }
 
@@ -239,7 +246,7 @@ fn an_engine_that_did_something_in_between_was_not_idle() {
     story.load(0, 1, &[0]);
     story.runs(1, 1);
     story.load(1, 0, &[]);
-    let now = Instant::default() + Duration::from_secs(12);
+    story.now = Instant::default() + Duration::from_secs(12);
     let of = |id: u32, uuid: EngineUuid, completed| EngineLoad {
         id: EngineId(id),
         uuid,
@@ -248,7 +255,7 @@ fn an_engine_that_did_something_in_between_was_not_idle() {
         slots: 1,
     };
     let engines = vec![of(0, uuid(0, 0), 0), of(1, uuid(1, 0), 5)];
-    let out = story.event(Event::Load { now, waiting: 0, engines });
+    let out = story.event(Event::Load { waiting: 0, engines });
     assert!(matches!(&out[..], [Effect::Tell { unit: 0, .. }, Effect::Drain { .. }]), "{out:?}");
 }
 
@@ -256,11 +263,130 @@ fn an_engine_that_did_something_in_between_was_not_idle() {
 fn engines_with_several_slots_take_as_many_tasks_and_the_least_is_kept_up() {
     let mut story = elastic();
     let engines = vec![EngineLoad { id: EngineId(0), uuid: uuid(0, 0), outstanding: 4, completed: 0, slots: 4 }];
-    let out = story.event(Event::Load { now: Instant::default(), waiting: 5, engines });
+    let out = story.event(Event::Load { waiting: 5, engines });
     assert_eq!(out, [Effect::StartUnit { unit: 1, engines: 2 }]);
 
     let mut story = elastic();
     story.ends(0, 0, false, None);
     story.registered.clear();
     assert_eq!(story.load(1, 0, &[]), [Effect::StartUnit { unit: 1, engines: 1 }]);
+}
+
+use remuda_proto::message::restart::{Restart, RestartPolicy};
+
+use crate::launch::batch::Shape;
+
+/// Three units of an engine each, in jobs.
+fn in_jobs(policy: RestartPolicy, limit: Option<u32>) -> Story {
+    let shape = Shape { engines_per_job: None, array: true };
+    let restart = Restart { limit, ..Restart::new(policy) };
+    let mut story = Story::with(Fleet::default().in_jobs(JobPolicy { shape, restart }));
+    let out = story.event(Event::Begin { units: vec![3] });
+    assert_eq!(out, [0, 1, 2].map(|unit| Effect::StartUnit { unit, engines: 1 }));
+    for unit in 0..3 {
+        story.accepted(unit);
+        story.runs(unit, 1);
+    }
+    story
+}
+
+impl Story {
+    fn accepted(&mut self, unit: UnitId) {
+        let job = UnitJob { id: format!("17_{unit}"), waits: Some(String::new()), ..UnitJob::default() };
+        assert_eq!(self.event(Event::Queued { unit, job }), []);
+    }
+
+    fn job_ends(&mut self, unit: UnitId, ok: bool, how: &str) -> Vec<Effect> {
+        let end = End { ok, how: how.to_owned(), tail: String::new() };
+        self.event(Event::UnitEnded { unit, end })
+    }
+
+    fn pass(&mut self, seconds: u64) -> Vec<Effect> {
+        self.now = self.now + Duration::from_secs(seconds);
+        let mut out = Vec::new();
+        self.fleet.look(self.now, &mut out);
+        out
+    }
+}
+
+fn complaint(out: &[Effect]) -> &str {
+    let text = out.iter().find_map(|effect| match effect {
+        Effect::Complain(text) => Some(text),
+        _ => None,
+    });
+    text.unwrap_or_else(|| panic!("{out:?}"))
+}
+
+#[test]
+fn jobs_that_end_are_submitted_again_after_a_pause_those_together_that_are_due_together() {
+    let mut story = in_jobs(RestartPolicy::OnFailure, None);
+    let out = story.job_ends(1, false, "failed (TIMEOUT)");
+    let text = complaint(&out);
+    assert!(text.contains("job 17_1") && text.contains("TIMEOUT") && text.contains("again in 1 s"), "{text}");
+    story.job_ends(2, false, "failed (NODE_FAIL)");
+    assert_eq!(story.fleet.roster().units[1].standing, UnitStanding::BackingOff);
+    assert_eq!(story.pass(0), []);
+    assert_eq!(story.pass(1), [1, 2].map(|unit| Effect::StartUnit { unit, engines: 1 }));
+    assert_eq!(story.pass(9), [], "once");
+    story.accepted(1);
+    assert!(complaint(&story.job_ends(1, false, "failed")).contains("again in 2 s"), "twice as long");
+    assert_eq!(story.event(Event::Stop).len(), 2, "nothing is told to one that is not there");
+    assert_eq!(story.pass(60), []);
+    assert_eq!(story.fleet.units_left(), 2);
+}
+
+#[test]
+fn whether_a_job_is_submitted_again_is_a_matter_of_the_policy_and_its_limit() {
+    let mut story = in_jobs(RestartPolicy::Never, None);
+    assert!(complaint(&story.job_ends(0, false, "failed")).contains("not submitted again"));
+    let mut story = in_jobs(RestartPolicy::OnFailure, Some(1));
+    assert_eq!(story.job_ends(0, true, "exited with 0").len(), 2, "all well");
+    assert_eq!(story.pass(60), []);
+    story.job_ends(1, false, "failed");
+    assert_eq!(story.pass(60).len(), 1);
+    story.accepted(1);
+    assert!(complaint(&story.job_ends(1, false, "failed")).contains("not submitted again"));
+}
+
+#[test]
+fn a_job_that_its_system_ends_by_a_signal_has_not_ended_well_and_its_engines_are_missed() {
+    let mut story = in_jobs(RestartPolicy::OnFailure, None);
+    assert_eq!(story.said(0, Saying::Signalled { signal: 15 }), []);
+    assert_eq!(story.ends(0, 0, false, None), [Effect::Save], "that is told of the job");
+    let out = story.job_ends(0, true, "exited with 0");
+    assert!(complaint(&out).contains("signal 15"), "{out:?}");
+    assert_eq!(story.pass(1), [Effect::StartUnit { unit: 0, engines: 1 }]);
+
+    // One whose engines all were to end is not missed.
+    let mut story = in_jobs(RestartPolicy::Always, None);
+    story.ask(Command::End { ids: vec![EngineId(0)], again: false, now: true });
+    story.ends(0, 0, true, None);
+    story.job_ends(0, true, "exited with 0");
+    assert_eq!(story.pass(60), []);
+}
+
+#[test]
+fn what_was_never_accepted_is_not_submitted_again() {
+    let mut story = in_jobs(RestartPolicy::Always, None);
+    let out = story.ask(Command::Add { engines: 2 });
+    assert_eq!(out[2], Effect::Answer { to: 9, answer: Answer::Units(vec![3, 4]) });
+    story.job_ends(3, false, "was not accepted: no");
+    assert_eq!(story.pass(60), []);
+    assert!(story.fleet.roster().failure().unwrap().contains("not accepted: no"));
+}
+
+#[test]
+fn a_fleet_that_grows_by_itself_does_not_insist_where_nothing_starts() {
+    let mut story = elastic();
+    let starts = |story: &mut Story, at| story.load(at, 9, &[0]).len();
+    assert_eq!(starts(&mut story, 1), 1);
+    story.job_ends(1, false, "was not accepted");
+    assert_eq!(starts(&mut story, 1), 0);
+    assert_eq!(starts(&mut story, 2), 1);
+    story.job_ends(2, false, "was not accepted");
+    assert_eq!(starts(&mut story, 3), 0, "twice as long");
+    assert_eq!(starts(&mut story, 4), 1);
+    story.runs(3, 3);
+    story.job_ends(3, false, "failed");
+    assert_eq!(starts(&mut story, 4), 1, "it had begun");
 }

@@ -165,12 +165,14 @@ impl Batch {
         Ok(statuses(jobs, first, seen))
     }
 
-    /// Ends a job, with all elements of its array, whether it waits or runs. One that has ended is none to complain of.
+    /// Ends a job, with all elements of its array or one of them, whether it waits or runs. One that has ended is none to complain of.
     ///
     /// # Errors
     /// When the system refuses that, or cannot be asked.
-    pub fn cancel(&self, job: &Job) -> Result<(), BatchError> {
-        let ran = self.run(Doing::Cancel, &self.commands.cancel, &[&job.id], "")?;
+    pub fn cancel(&self, job: &Job, element: Option<u32>) -> Result<(), BatchError> {
+        let words = self.system.cancel_arguments(job, element);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let ran = self.run(Doing::Cancel, &self.commands.cancel, &words, "")?;
         if self.system.gone().iter().any(|words| ran.said(words)) {
             return Ok(());
         }

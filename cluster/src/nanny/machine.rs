@@ -58,6 +58,13 @@ pub(super) enum Event {
     Word(Word),
     /// All engines are to end, and so is the nanny.
     Stop,
+    /// The same, by a signal.
+    Signalled {
+        /// By number.
+        signal: i32,
+    },
+    /// The same, since there was no line to who started the nanny for too long.
+    LineLost,
 }
 
 /// What a nanny asks for.
@@ -136,7 +143,7 @@ pub(super) struct Nanny {
     /// When the controller was last heard. Before that, when the nanny began.
     heard: Instant,
     stopping: bool,
-    /// Whether the controller was silent for too long.
+    /// Whether the controller was silent, or there was no line, for too long.
     lost: bool,
 }
 
@@ -294,6 +301,16 @@ impl Machine for Nanny {
             Event::Ping => self.heard = now,
             Event::Word(word) => self.obey(now, word, out),
             Event::Stop => self.stop(now, out),
+            Event::Signalled { signal } => {
+                if !self.stopping {
+                    out.push(Effect::Say(Saying::Signalled { signal }));
+                }
+                self.stop(now, out);
+            }
+            Event::LineLost => {
+                self.lost = true;
+                self.stop(now, out);
+            }
         }
     }
 
@@ -481,6 +498,19 @@ mod tests {
         assert_eq!(story.event(end("0", true, false)), [Effect::Start { place: 0 }]);
         assert_eq!(story.event(end("1", false, false)), []);
         assert_eq!(story.pass(Duration::from_secs(3600)), []);
+    }
+
+    #[test]
+    fn an_end_by_a_signal_is_told_once_and_one_without_a_line_is_a_failure() {
+        let mut story = Story::of(1, RestartPolicy::OnFailure);
+        let out = story.event(Event::Signalled { signal: 15 });
+        assert_eq!(out, [Effect::Say(Saying::Signalled { signal: 15 }), Effect::End { place: 0, kill: false }]);
+        assert_eq!(story.event(Event::Signalled { signal: 15 }), []);
+        assert_eq!(story.ends(0, true), (None, vec![Effect::Exit(0)]));
+
+        let mut story = Story::of(1, RestartPolicy::OnFailure);
+        assert_eq!(story.event(Event::LineLost), [Effect::End { place: 0, kill: false }]);
+        assert_eq!(story.ends(0, true), (None, vec![Effect::Exit(1)]));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -22,12 +22,15 @@ use signal_hook::iterator::Signals;
 use super::machine::{Config, Effect, Event, Nanny};
 use super::words::{Saying, Word};
 use crate::launcher::Launched;
+use crate::line::{LineAddress, LineMail, LineNews, Tale, dial};
 use crate::process::ProcessId;
 
 /// How often it is looked whether there is a connection file, or another one, while the controller is not heard.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long word of an engine's end may take to leave.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long the last words on a line may take.
+const FAREWELL: Duration = Duration::from_secs(10);
 /// How long a nanny sleeps that waits for nothing but events.
 const IDLE: Duration = Duration::from_secs(3600);
 /// What stands in a program's arguments for the uuid that the engine is to have.
@@ -50,8 +53,24 @@ pub struct Settings {
     pub profile: Profile,
     /// The engines' connection file.
     pub engine_file: PathBuf,
-    /// Whether [`Word`]s are read from stdin and [`Saying`]s written to stdout. The end of stdin ends the engines then.
-    pub speaks: bool,
+    /// With whom it talks.
+    pub speech: Speech,
+}
+
+/// With whom a nanny talks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Speech {
+    /// With people, who read its log.
+    People,
+    /// [`Word`]s are read from stdin and [`Saying`]s written to stdout. The end of stdin ends the engines.
+    Pipe,
+    /// With a supervisor over a [line](crate::line), under the name that is the tag.
+    Line {
+        /// Where it listens.
+        at: LineAddress,
+        /// How long there may be no line before all engines are ended.
+        patience: Duration,
+    },
 }
 
 /// Runs engines until all have ended that are not to be started again. Returns the status to exit with.
@@ -62,21 +81,24 @@ pub fn run(settings: &Settings) -> io::Result<u8> {
     let (events, mail) = mpsc::channel();
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     spawn("signals", events.clone(), move |events| {
-        for _ in signals.forever() {
-            if events.send(Event::Stop).is_err() {
+        for signal in signals.forever() {
+            if events.send(Event::Signalled { signal }).is_err() {
                 break;
             }
         }
     })?;
-    if settings.speaks {
-        spawn("stdin", events.clone(), listen)?;
+    let mut line = None;
+    match &settings.speech {
+        Speech::People => {}
+        Speech::Pipe => drop(spawn("stdin", events.clone(), listen)?),
+        Speech::Line { at, patience } => line = Some(LineEnd::new(settings, at.clone(), *patience, &events)?),
     }
     if settings.config.patience.is_some() {
         let file = settings.engine_file.clone();
         spawn("heart", events.clone(), move |events| hear(&file, &events))?;
     }
     let mut nanny = Nanny::new(settings.config);
-    let mut outside = Outside { settings, events: events.clone(), running: BTreeMap::new(), file: None };
+    let mut outside = Outside { settings, events: events.clone(), running: BTreeMap::new(), file: None, line };
     let host = address::host_name().unwrap_or_default();
     let ProcessId { pid, started } = ProcessId::this();
     outside.say(&Saying::Ready { host, pid, started });
@@ -86,6 +108,9 @@ pub fn run(settings: &Settings) -> io::Result<u8> {
     loop {
         for effect in std::mem::take(&mut out) {
             if let Some(status) = outside.perform(effect) {
+                if let Some(line) = outside.line {
+                    line.finish(status);
+                }
                 return Ok(status);
             }
         }
@@ -106,6 +131,37 @@ fn spawn(
     body: impl FnOnce(Sender<Event>) + Send + 'static,
 ) -> io::Result<thread::JoinHandle<()>> {
     thread::Builder::new().name(name.to_owned()).spawn(move || body(events))
+}
+
+/// The thread that keeps a line.
+struct LineEnd {
+    mail: Sender<LineMail>,
+    /// Something comes when all was said.
+    done: Receiver<()>,
+}
+
+impl LineEnd {
+    fn new(settings: &Settings, at: LineAddress, patience: Duration, events: &Sender<Event>) -> io::Result<Self> {
+        let (mail, of_line) = mpsc::channel();
+        let (is_done, done) = mpsc::channel();
+        let (file, name) = (settings.engine_file.clone(), settings.tag.clone().unwrap_or_default());
+        let to_self = mail.clone();
+        spawn("line", events.clone(), move |events| {
+            dial(&at, &file, name, patience, &to_self, &of_line, |news| match news {
+                LineNews::Word(word) => drop(events.send(Event::Word(word))),
+                LineNews::Lost => drop(events.send(Event::LineLost)),
+                LineNews::Done => drop(is_done.send(())),
+            });
+        })?;
+        Ok(Self { mail, done })
+    }
+
+    /// Says that the nanny ends, and waits until that is heard, or it takes too long.
+    fn finish(&self, status: u8) {
+        if self.mail.send(LineMail::Tell(Tale::Bye { status })).is_ok() {
+            let _ = self.done.recv_timeout(FAREWELL);
+        }
+    }
 }
 
 /// Reads what the nanny is told.
@@ -175,6 +231,7 @@ struct Outside<'a> {
     running: BTreeMap<u32, ProcessId>,
     /// The connection file as it was when the last engine started: that of the controller which may know it.
     file: Option<EngineConnection>,
+    line: Option<LineEnd>,
 }
 
 impl Outside<'_> {
@@ -268,7 +325,10 @@ impl Outside<'_> {
 
     /// To who started the nanny, or to people.
     fn say(&self, saying: &Saying) {
-        if self.settings.speaks {
+        if let Some(line) = &self.line {
+            let _ = line.mail.send(LineMail::Tell(Tale::Said(saying.clone())));
+        }
+        if self.settings.speech == Speech::Pipe {
             let line = serde_json::to_string(saying).expect("plain data can be written");
             // Who does not listen any more has ended, and with it stdin.
             let _ = writeln!(io::stdout().lock(), "{line}");
@@ -276,6 +336,7 @@ impl Outside<'_> {
         }
         match saying {
             Saying::Ready { .. } => {}
+            Saying::Signalled { signal } => tracing::info!("a signal ({signal}) asks for the end"),
             Saying::Started { place, pid, log, .. } => {
                 tracing::info!("engine {place} started: process {pid}, log `{log}`");
             }

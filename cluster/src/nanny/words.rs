@@ -76,6 +76,11 @@ pub enum Saying {
         /// How often one was started again in this place.
         restarts: u32,
     },
+    /// A signal asked the nanny to end, as a batch system does: all engines end.
+    Signalled {
+        /// By number.
+        signal: i32,
+    },
     /// The controller was silent for so long that all engines end.
     ControllerLost {
         /// How long, in seconds.
@@ -111,6 +116,15 @@ impl End {
             (None, None) => status.to_string(),
         };
         Self { ok, how, tail: if ok { String::new() } else { tail(log).unwrap_or_default() } }
+    }
+
+    /// With the last lines of a log, if it failed and there is one.
+    #[must_use]
+    pub fn with_log(mut self, log: &Path) -> Self {
+        if !self.ok && self.tail.is_empty() {
+            self.tail = tail(log).unwrap_or_default();
+        }
+        self
     }
 
     /// That of something that could not even be started.

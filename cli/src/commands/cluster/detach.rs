@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use remuda_cluster::fleet::{self, Answer};
 use remuda_net::Profile;
@@ -15,6 +15,9 @@ use crate::failure::{Failure, Outcome};
 
 /// How often the supervisor is asked whether all is there.
 const POLL: Duration = Duration::from_millis(50);
+
+/// How long engines may wait in a queue until it is said that they do.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Starts this very command once more, in the background.
 pub(super) fn start(args: &StartArgs, profile: &Profile) -> Outcome {
@@ -35,6 +38,7 @@ pub(super) fn start(args: &StartArgs, profile: &Profile) -> Outcome {
         .process_group(0)
         .spawn()?;
     let options = args.place.options();
+    let (begin, mut is_told) = (Instant::now(), false);
     loop {
         if let Some(status) = child.try_wait()? {
             // It said what is wrong, in its log.
@@ -42,10 +46,15 @@ pub(super) fn start(args: &StartArgs, profile: &Profile) -> Outcome {
             let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
             return Ok(ExitCode::from(code));
         }
-        if let Ok(Answer::Roster(roster)) = door::ask(profile, &options, &fleet::Command::Status)
-            && roster.ready
-        {
-            break;
+        if let Ok(Answer::Roster(roster)) = door::ask(profile, &options, &fleet::Command::Status) {
+            if roster.ready {
+                break;
+            }
+            if let Some((engines, reason)) = roster.waiting().filter(|_| !is_told && begin.elapsed() > PATIENCE) {
+                is_told = true;
+                let text = super::queue_text(engines, reason);
+                say(&format!("{text}; Ctrl-C ends the waiting here, `remuda cluster stop{options}` the cluster"));
+            }
         }
         thread::sleep(POLL);
     }

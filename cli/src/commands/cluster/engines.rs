@@ -8,7 +8,7 @@ use remuda_client::Client;
 use remuda_cluster::fleet::{Answer, Command, Roster, UnitId};
 use remuda_proto::{EngineId, EngineUuid};
 
-use super::{WATCH, door, engines_text, say};
+use super::{WATCH, door, engines_text, queue_text, say};
 use crate::args::cluster::{AddArgs, DrainArgs, EndArgs, EnginesAction};
 use crate::commands::connect;
 use crate::failure::{Failure, Outcome};
@@ -35,17 +35,24 @@ fn registered(client: &Client) -> BTreeSet<EngineUuid> {
 async fn add(args: &AddArgs) -> Outcome {
     let client = connect(&args.place, CONNECT_S).await?;
     let command = Command::Add { engines: args.n };
-    let Answer::Unit(unit) = door::ask(&args.place.profile(), &args.place.options(), &command)? else {
+    let Answer::Units(units) = door::ask(&args.place.profile(), &args.place.options(), &command)? else {
         return Err(Failure::new(anyhow::anyhow!("the supervisor does not say which engines it starts")));
     };
-    let start = Instant::now();
+    let (mut start, mut is_told) = (Instant::now(), false);
     loop {
-        let roster = door::roster(&args.place)?;
-        if let Some(reason) = failure_of(&roster, unit) {
+        let roster = only(&door::roster(&args.place)?, &units);
+        if let Some(reason) = roster.failure() {
             return Err(Failure::new(anyhow::anyhow!(reason)));
         }
+        // What waits in a queue is not late.
+        if let Some((engines, reason)) = roster.waiting() {
+            start = Instant::now();
+            if !std::mem::replace(&mut is_told, true) {
+                say(&format!("{} (Ctrl-C ends the waiting here)", queue_text(engines, reason)));
+            }
+        }
         let there = registered(&client);
-        let engines = roster.units.iter().filter(|of| of.unit == unit).flat_map(|of| &of.engines);
+        let engines = roster.units.iter().flat_map(|of| &of.engines);
         let ready = engines.filter(|engine| there.contains(&engine.uuid)).count();
         if ready >= args.n as usize {
             break;
@@ -60,11 +67,10 @@ async fn add(args: &AddArgs) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Why the engines of a unit will not all be there.
-fn failure_of(roster: &Roster, unit: UnitId) -> Option<String> {
-    let only =
-        Roster { units: roster.units.iter().filter(|of| of.unit == unit).cloned().collect(), ..Roster::default() };
-    only.failure()
+/// What there is to say of these units.
+fn only(roster: &Roster, units: &[UnitId]) -> Roster {
+    let meant = roster.units.iter().filter(|of| units.contains(&of.unit)).cloned();
+    Roster { units: meant.collect(), ..Roster::default() }
 }
 
 async fn end(args: &EndArgs, again: bool) -> Outcome {

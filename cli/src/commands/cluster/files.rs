@@ -10,13 +10,14 @@ use remuda_cluster::ClusterFile;
 use remuda_net::profile::{self, variable};
 use remuda_net::{Profile, address, connection_file};
 
-use super::say;
+use super::{runner, say};
 use crate::args::PlaceArgs;
 use crate::args::cluster::{CleanArgs, ListArgs, ListFormat, StopArgs};
 use crate::failure::{Failure, Outcome};
 
 /// How long a cluster may take to end by itself before its processes are killed.
-const STOP_TIMEOUT: Duration = Duration::from_secs(25);
+/// The programs of a batch system may be slow.
+const STOP_TIMEOUT: Duration = Duration::from_secs(70);
 /// How long a controller may take to let itself be connected to.
 const PROBE: Duration = Duration::from_millis(500);
 /// Exit code of `ipcluster stop` where there is no cluster (`cluster/app.py: ALREADY_STOPPED`).
@@ -52,7 +53,21 @@ fn stop_one(profile: &Profile, is_stock: bool) -> Result<(), Failure> {
         ended += remuda_cluster::end(&[supervisor], STOP_TIMEOUT);
     }
     ended += remuda_cluster::end(&file.processes(), remuda_cluster::STOP_TIMEOUT);
+    // A supervisor that ended by itself has removed the file, and ended all jobs.
+    if let Some(launcher) = file.launcher.as_ref().filter(|_| ClusterFile::path(profile).exists()) {
+        match runner::cancel_all(launcher, &file.jobs) {
+            Ok(jobs) => ended += jobs,
+            Err(reason) => {
+                let ids: Vec<&str> = file.jobs.iter().map(|job| &*job.id).collect();
+                say(&format!("warning: {reason}; see that these jobs end: {}", ids.join(", ")));
+            }
+        }
+    }
     ClusterFile::remove(profile);
+    if let Some(door) = &file.control {
+        // Left over where the supervisor was killed.
+        let _ = fs::remove_file(door);
+    }
     if !file.reuse {
         for path in [profile.client_file(), profile.engine_file()] {
             // Left over where the controller was killed.
@@ -115,7 +130,8 @@ pub(super) fn list(args: &ListArgs) -> Outcome {
         let name = profile_name(&args.place, profile.dir());
         let id = if profile.cluster_id().is_empty() { "''" } else { profile.cluster_id() };
         let runs = if file.runs() { "True" } else { "False" };
-        writeln!(out, "{name:16} {id:32} {runs:7} {:7} Local", file.engines_running())?;
+        let launcher = file.launcher.as_deref().unwrap_or("Local");
+        writeln!(out, "{name:16} {id:32} {runs:7} {:7} {launcher}", file.engines_running())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use remuda_cluster::ClusterFile;
 
-use super::door;
+use super::{door, say};
 use crate::args::cluster::LogsArgs;
 use crate::commands::{connect, unless_nobody_reads};
 use crate::failure::{Failure, Outcome};
@@ -96,16 +96,35 @@ fn chosen(args: &LogsArgs) -> Result<Vec<(String, PathBuf)>, Failure> {
         };
         logs.push((name, PathBuf::from(&entry.log)));
     }
-    let Some(of) = &args.of else { return Ok(logs) };
-    let wanted = if of == "controller" { of.clone() } else { format!("engine {of}") };
-    let names: Vec<String> = logs.iter().map(|(name, _)| name.trim_start_matches("engine ").to_owned()).collect();
-    logs.retain(|(name, _)| *name == wanted);
+    for job in roster.units.iter().filter_map(|unit| unit.job.as_ref()) {
+        // One that waits has printed nothing, and on some systems it comes when the job has ended.
+        let (name, path) = (format!("job {}", job.id), PathBuf::from(&job.output));
+        if path.exists() && logs.iter().all(|(_, other)| *other != path) {
+            logs.push((name, path));
+        }
+    }
+    let Some(of) = &args.of else {
+        // Logs of other machines are not here.
+        let (here, elsewhere): (Vec<_>, Vec<_>) = logs.into_iter().partition(|(_, path)| path.exists());
+        for (name, path) in elsewhere {
+            say(&format!("warning: the log `{}` of {name} is not on this machine", path.display()));
+        }
+        return Ok(here);
+    };
+    let names: Vec<String> = logs.iter().map(|(name, _)| short(name).to_owned()).collect();
+    logs.retain(|(name, _)| short(name) == of);
     if logs.is_empty() {
         let what =
             anyhow::anyhow!("nothing here has the name `{of}`, or it was not started by this cluster's supervisor");
         return Err(Failure::new(what).code(2).hint(format!("use one of: {}", names.join(", "))));
     }
     Ok(logs)
+}
+
+/// How an engine or a job is named by who asks for its log.
+fn short(name: &str) -> &str {
+    let engine = name.strip_prefix("engine ");
+    engine.or_else(|| name.strip_prefix("job ")).unwrap_or(name)
 }
 
 /// The last lines of a text; all of it for none.

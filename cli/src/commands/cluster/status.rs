@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use remuda_client::Client;
 use remuda_cluster::ClusterFile;
-use remuda_cluster::fleet::{EngineEntry, EngineStanding, Roster, UnitStanding};
+use remuda_cluster::fleet::{EngineEntry, EngineStanding, Roster, UnitEntry, UnitStanding};
 use serde_json::{Value, json};
 
 use super::{door, engines_text};
@@ -57,7 +57,15 @@ async fn status(client: &Client, roster: &Roster, file: Option<&ClusterFile>) ->
                 "id": id, "unit": unit.unit, "place": entry.place, "host": unit.host, "pid": entry.pid,
                 "state": state, "tasks": queue.map(|queue| queue.queue + queue.tasks),
                 "completed": queue.map(|queue| queue.completed), "restarts": entry.restarts,
-                "last_end": last_end(entry), "again_in_s": entry.again_in_s, "log": entry.log,
+                "last_end": last_end(entry), "again_in_s": entry.again_in_s, "log": entry.log, "job": job_id(unit),
+            }));
+        }
+        if let Some(state) = without_engines(unit) {
+            let host = unit.job.as_ref().map_or(&unit.host, |job| &job.host);
+            engines.push(json!({
+                "id": null, "unit": unit.unit, "place": null, "host": host, "pid": null, "state": state, "tasks": null,
+                "completed": null, "restarts": unit.restarts, "last_end": unit.end.as_ref().map(|end| &end.how),
+                "again_in_s": null, "log": unit.job.as_ref().map(|job| &job.output), "job": job_id(unit),
             }));
         }
     }
@@ -69,7 +77,7 @@ async fn status(client: &Client, roster: &Roster, file: Option<&ClusterFile>) ->
             "id": id, "unit": null, "place": null, "host": told.map(|engine| &engine.host),
             "pid": told.map(|engine| engine.pid), "state": told.map_or("registered", |engine| &*engine.state),
             "tasks": queue.map(|queue| queue.queue + queue.tasks), "completed": queue.map(|queue| queue.completed),
-            "restarts": null, "last_end": null, "again_in_s": null, "log": null,
+            "restarts": null, "last_end": null, "again_in_s": null, "log": null, "job": null,
         }));
     }
     engines.sort_by_key(|engine| {
@@ -82,14 +90,35 @@ async fn status(client: &Client, roster: &Roster, file: Option<&ClusterFile>) ->
             let standing = match unit.standing {
                 UnitStanding::Starting => "starting",
                 UnitStanding::Running => "running",
+                UnitStanding::BackingOff => "backing off",
                 UnitStanding::Ended => "ended",
             };
             json!({"unit": unit.unit, "engines": unit.wanted, "host": unit.host, "pid": unit.pid, "state": standing,
-                   "end": unit.end.as_ref().map(|end| &end.how)})
+                   "end": unit.end.as_ref().map(|end| &end.how), "restarts": unit.restarts, "job": job_id(unit),
+                   "waits": unit.job.as_ref().and_then(|job| job.waits.as_ref())})
         })
         .collect();
     let controller = file.map(|file| json!({"pid": file.controller.process.pid, "log": file.controller.log}));
     Ok(json!({"controller": controller, "ready": roster.ready, "units": units, "engines": engines}))
+}
+
+/// The job that a unit is in, if it is in one.
+fn job_id(unit: &UnitEntry) -> Option<&str> {
+    unit.job.as_ref().map(|job| &*job.id).filter(|id| !id.is_empty())
+}
+
+/// How a unit stands that has a job, and no engine yet or any more.
+fn without_engines(unit: &UnitEntry) -> Option<String> {
+    let job = unit.job.as_ref()?;
+    let state = match (unit.standing, &job.waits) {
+        (UnitStanding::BackingOff, _) => "backing off".to_owned(),
+        _ if !unit.engines.is_empty() => return None,
+        (UnitStanding::Ended, _) => "ended".to_owned(),
+        (UnitStanding::Starting, Some(why)) if why.is_empty() => "pending".to_owned(),
+        (UnitStanding::Starting, Some(why)) => format!("pending: {why}"),
+        (UnitStanding::Starting | UnitStanding::Running, _) => "starting".to_owned(),
+    };
+    Some(state)
 }
 
 fn last_end(entry: &EngineEntry) -> Option<&str> {
@@ -102,8 +131,12 @@ fn print(out: &mut impl Write, status: &Value) -> std::io::Result<()> {
         Value::String(_) | Value::Null => "-".to_owned(),
         other => other.to_string(),
     };
-    let columns = ["id", "unit", "host", "pid", "state", "tasks", "completed", "restarts", "last_end"];
-    let header = ["ID", "UNIT", "HOST", "PID", "STATE", "TASKS", "DONE", "RESTARTS", "LAST END"];
+    let mut columns = vec!["id", "unit", "host", "pid", "state", "tasks", "completed", "restarts", "last_end"];
+    let mut header = vec!["ID", "UNIT", "HOST", "PID", "STATE", "TASKS", "DONE", "RESTARTS", "LAST END"];
+    if status["units"].as_array().into_iter().flatten().any(|unit| unit["job"].is_string()) {
+        columns.insert(2, "job");
+        header.insert(2, "JOB");
+    }
     let engines = status["engines"].as_array().into_iter().flatten();
     let rows: Vec<Vec<String>> =
         engines.map(|engine| columns.iter().map(|column| text(&engine[*column])).collect()).collect();

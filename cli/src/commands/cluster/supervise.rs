@@ -12,8 +12,9 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use remuda_client::{Client, ConnectOptions};
 use remuda_cluster::fleet::{
-    Answer, Asker, Effect, Elastic, EngineEntry, EngineLoad, EngineStanding, Event, Fleet, UnitId,
+    Answer, Asker, Effect, Elastic, EngineEntry, EngineLoad, EngineStanding, Event, Fleet, JobPolicy, UnitId,
 };
+use remuda_cluster::jobs;
 use remuda_cluster::launch::ssh::{HostSpec, Ssh};
 use remuda_cluster::{
     ClusterFile, Elsewhere, End, LocalCluster, Member, NANNY_STOP_TIMEOUT, ProcessId, Programs, Word,
@@ -23,6 +24,7 @@ use remuda_proto::{EngineId, EngineUuid};
 use tokio::sync::{mpsc, oneshot};
 
 use super::door::{Door, Question};
+use super::jobs::{JobDriver, JobMail, JobPlan};
 use super::line::Line;
 use super::{Signals, WATCH, say};
 use crate::args::cluster::StartArgs;
@@ -31,6 +33,10 @@ use crate::failure::{Failure, Outcome};
 
 /// How often a cluster that grows and shrinks looks what there is to do.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long jobs may wait in their queue until it is said that they do.
+const QUEUED: Duration = Duration::from_secs(2);
+/// Longer than anybody waits.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// How long nannies may take beyond the time that they give their engines.
 const SLACK: Duration = Duration::from_secs(3);
 
@@ -48,6 +54,16 @@ pub(super) struct Plan {
     /// Whether they run programs.
     pub(super) native: bool,
     pub(super) reuse: bool,
+}
+
+impl Plan {
+    fn fleet(&self) -> Fleet {
+        let fleet = self.elastic.map_or_else(Fleet::default, |elastic| Fleet::elastic(elastic, self.native));
+        match self.place {
+            Where::Jobs(_, policy) => fleet.in_jobs(policy),
+            Where::Here { .. } | Where::Hosts { .. } => fleet,
+        }
+    }
 }
 
 /// Where a cluster's engines are.
@@ -68,6 +84,8 @@ pub(super) enum Where {
         /// What nannies are told besides.
         arguments: Vec<String>,
     },
+    /// In jobs of a batch system, or ranks of MPI.
+    Jobs(Box<JobPlan>, JobPolicy),
 }
 
 /// Runs a cluster until somebody ends it.
@@ -79,14 +97,23 @@ pub(super) async fn run(args: &StartArgs, profile: &Profile, plan: Plan) -> Outc
     let options = ConnectOptions::file(profile.client_file()).timeout(timeout).output_limit_bytes(OUTPUT_LIMIT_BYTES);
     let client = Client::connect(options).await?;
     let (events, mut mail) = mpsc::unbounded_channel();
+    let (jobs, mut job_mail) = match &plan.place {
+        Where::Jobs(jobs, _) => {
+            let (driver, mail) = JobDriver::open((**jobs).clone(), profile).await?;
+            (Some(driver), mail)
+        }
+        Where::Here { .. } | Where::Hosts { .. } => (None, JobMail::none()),
+    };
     let mut supervisor = Supervisor {
         profile,
         plan: &plan,
         controller,
         door,
         client,
-        fleet: plan.elastic.map_or_else(Fleet::default, |elastic| Fleet::elastic(elastic, plan.native)),
+        fleet: plan.fleet(),
         units: BTreeMap::new(),
+        jobs,
+        clock: Clock::new(),
         events,
         asked: BTreeMap::new(),
         next: 0,
@@ -99,7 +126,7 @@ pub(super) async fn run(args: &StartArgs, profile: &Profile, plan: Plan) -> Outc
     if plan.elastic.is_some() {
         tokio::spawn(look(supervisor.client.clone(), supervisor.events.clone()));
     }
-    let (start, mut ready) = (Instant::now(), false);
+    let (mut start, mut ready, mut queued) = (Instant::now(), false, None);
     let ended = loop {
         tokio::select! {
             _ = signals.ends.next() => break Ok(()),
@@ -108,9 +135,12 @@ pub(super) async fn run(args: &StartArgs, profile: &Profile, plan: Plan) -> Outc
                 supervisor.signal(signal);
             }
             Some(event) = mail.recv() => supervisor.handle(event),
+            Some(event) = job_mail.events.recv() => supervisor.of_jobs(|jobs, now| jobs.handle(now, event)),
+            Some(line) = job_mail.lines.recv() => supervisor.of_jobs(|jobs, now| jobs.hear(now, line)),
             Some(question) = questions.recv() => supervisor.asked(question),
             () = tokio::time::sleep(WATCH) => {}
         }
+        supervisor.look();
         supervisor.save_if_due();
         if let Some(status) = supervisor.controller.controller_ended() {
             if status.success() {
@@ -122,6 +152,17 @@ pub(super) async fn run(args: &StartArgs, profile: &Profile, plan: Plan) -> Outc
         }
         if ready {
             continue;
+        }
+        if let Some(why) = supervisor.jobs.as_ref().and_then(JobDriver::out_of_reach) {
+            break Err(Failure::new(anyhow::anyhow!("{why}")).hint("start the cluster with `--ip='*'`"));
+        }
+        // What waits in a queue is not late.
+        if let Some((engines, reason)) = supervisor.fleet.roster().waiting() {
+            start = Instant::now();
+            if queued.get_or_insert(start).elapsed() > QUEUED {
+                queued = Some(start + FOREVER);
+                say(&super::queue_text(engines, reason));
+            }
         }
         let there = supervisor.registered();
         if there >= wanted as usize {
@@ -143,7 +184,7 @@ pub(super) async fn run(args: &StartArgs, profile: &Profile, plan: Plan) -> Outc
             break Err(Failure::new(anyhow::anyhow!(what)).hint(hint));
         }
     };
-    supervisor.stop(&mut mail).await;
+    supervisor.stop(&mut mail, &mut job_mail).await;
     ended?;
     say("the cluster is stopped");
     Ok(ExitCode::SUCCESS)
@@ -168,7 +209,11 @@ struct Supervisor<'a> {
     door: Door,
     client: Client,
     fleet: Fleet,
+    /// Those that are processes of ours, or have an ssh that is.
     units: BTreeMap<UnitId, Unit>,
+    /// The others, if units are jobs.
+    jobs: Option<JobDriver>,
+    clock: Clock,
     events: mpsc::UnboundedSender<Event>,
     /// Who waits for an answer.
     asked: BTreeMap<Asker, oneshot::Sender<Answer>>,
@@ -180,7 +225,6 @@ struct Supervisor<'a> {
 
 /// Tells what the controller has to do, again and again.
 async fn look(client: Client, events: mpsc::UnboundedSender<Event>) {
-    let clock = Clock::new();
     loop {
         tokio::time::sleep(LOOK).await;
         let Ok(status) = client.status().await else { continue };
@@ -190,7 +234,7 @@ async fn look(client: Client, events: mpsc::UnboundedSender<Event>) {
             let id = EngineId(id.parse().ok()?);
             Some(EngineLoad { id, uuid: engine.uuid, outstanding, completed: engine.completed, slots: engine.slots })
         });
-        let event = Event::Load { now: clock.now().instant, waiting: remuda.waiting, engines: engines.collect() };
+        let event = Event::Load { waiting: remuda.waiting, engines: engines.collect() };
         if events.send(event).is_err() {
             break;
         }
@@ -200,9 +244,41 @@ async fn look(client: Client, events: mpsc::UnboundedSender<Event>) {
 impl Supervisor<'_> {
     fn handle(&mut self, event: Event) {
         let mut out = Vec::new();
-        self.fleet.handle(event, &mut out);
-        for effect in out {
-            self.perform(effect);
+        self.fleet.handle(self.clock.now().instant, event, &mut out);
+        self.perform_all(out);
+    }
+
+    /// What is due.
+    fn look(&mut self) {
+        let mut out = Vec::new();
+        self.fleet.look(self.clock.now().instant, &mut out);
+        self.perform_all(out);
+        self.of_jobs(JobDriver::look);
+    }
+
+    /// Has the jobs do something, if there are any, and acts on what comes of it.
+    fn of_jobs(&mut self, what: impl FnOnce(&mut JobDriver, remuda_proto::Instant) -> Vec<Event>) {
+        let now = self.clock.now().instant;
+        if let Some(jobs) = &mut self.jobs {
+            for event in what(jobs, now) {
+                self.is_changed = true;
+                self.handle(event);
+            }
+        }
+    }
+
+    fn perform_all(&mut self, effects: Vec<Effect>) {
+        // Units that begin together may be one job.
+        let mut together = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::StartUnit { unit, engines } if self.jobs.is_some() => together.push((unit, engines)),
+                effect => self.perform(effect),
+            }
+        }
+        if !together.is_empty() {
+            self.is_changed = true;
+            self.of_jobs(|jobs, now| jobs.handle(now, jobs::Event::Start { units: together }));
         }
     }
 
@@ -222,8 +298,13 @@ impl Supervisor<'_> {
     }
 
     fn signal(&mut self, signal: Signal) {
+        let word = Word::Signal { signal: signal as i32 };
         for unit in self.units.values() {
-            let _ = unit.words.send(Word::Signal { signal: signal as i32 });
+            let _ = unit.words.send(word.clone());
+        }
+        let (now, units) = (self.clock.now().instant, &self.fleet.roster().units);
+        if let Some(jobs) = &mut self.jobs {
+            units.iter().for_each(|unit| jobs.tell(now, unit.unit, word.clone()));
         }
     }
 
@@ -236,7 +317,9 @@ impl Supervisor<'_> {
                 }
             }
             Effect::Tell { unit, word } => {
-                if let Some(unit) = self.units.get(&unit) {
+                if let Some(jobs) = &mut self.jobs {
+                    jobs.tell(self.clock.now().instant, unit, word);
+                } else if let Some(unit) = self.units.get(&unit) {
                     let _ = unit.words.send(word);
                 }
             }
@@ -270,8 +353,8 @@ impl Supervisor<'_> {
         let (words, to_say) = mpsc::unbounded_channel::<Word>();
         let process = Arc::default();
         let line = Line { unit, to_say, events: self.events.clone(), process: Arc::clone(&process), log: log.clone() };
-        let mut arguments = self.plan.nanny.clone();
-        arguments.extend(["-n".to_owned(), engines.to_string()]);
+        let mut arguments = vec!["--speak".to_owned(), "-n".to_owned(), engines.to_string()];
+        arguments.extend(self.plan.nanny.iter().cloned());
         let is_here = match &self.plan.place {
             Where::Here { program } => {
                 let mut nanny = std::process::Command::new(&program[0]);
@@ -287,6 +370,7 @@ impl Supervisor<'_> {
                 tokio::spawn(line.reach(ssh.clone(), host, file, *tunnel, arguments));
                 false
             }
+            Where::Jobs(..) => return Ok(()),
         };
         self.units.insert(unit, Unit { words, process, log, is_here });
         Ok(())
@@ -320,33 +404,44 @@ impl Supervisor<'_> {
         });
         let this = Member { process: ProcessId::this(), log: PathBuf::new() };
         let elsewhere = self.fleet.roster().units.iter().filter_map(|of| {
-            let unit = self.units.get(&of.unit).filter(|unit| !unit.is_here)?;
-            let process = unit.process.get().copied();
-            let through = process.map_or_else(|| this.clone(), |process| Member { process, log: unit.log.clone() });
+            let unit = self.units.get(&of.unit);
+            if unit.is_some_and(|unit| unit.is_here) {
+                return None;
+            }
+            let ssh = unit.and_then(|unit| Some(Member { process: *unit.process.get()?, log: unit.log.clone() }));
+            let through = ssh.unwrap_or_else(|| this.clone());
             let running = of.engines.iter().filter(|engine| engine.standing == EngineStanding::Running);
             Some(Elsewhere { through, engines: running.count() })
         });
-        let file = ClusterFile {
+        let mut file = ClusterFile {
             engines: engines.collect(),
             elsewhere: elsewhere.collect(),
             nannies: nannies.filter(|nanny| nanny.process.runs()).collect(),
             control: Some(self.door.path().to_owned()),
             ..self.controller.file(Some(ProcessId::this()))
         };
+        if let Some(jobs) = &self.jobs {
+            jobs.note(&mut file);
+        }
         if let Err(error) = file.write(self.profile) {
             say(&format!("warning: {error}"));
         }
     }
 
     /// Ends the engines, then the controller.
-    async fn stop(mut self, mail: &mut mpsc::UnboundedReceiver<Event>) {
+    async fn stop(mut self, mail: &mut mpsc::UnboundedReceiver<Event>, job_mail: &mut JobMail) {
         self.handle(Event::Stop);
+        self.of_jobs(|jobs, now| jobs.handle(now, jobs::Event::Stop));
         let patience = tokio::time::sleep(NANNY_STOP_TIMEOUT + SLACK);
         tokio::pin!(patience);
-        while self.fleet.units_left() > 0 {
+        // Jobs give up by themselves what does not end.
+        while self.jobs.as_ref().map_or_else(|| self.fleet.units_left() > 0, |jobs| !jobs.is_empty()) {
             tokio::select! {
                 Some(event) = mail.recv() => self.handle(event),
-                () = &mut patience => break,
+                Some(event) = job_mail.events.recv() => self.of_jobs(|jobs, now| jobs.handle(now, event)),
+                Some(line) = job_mail.lines.recv() => self.of_jobs(|jobs, now| jobs.hear(now, line)),
+                () = tokio::time::sleep(WATCH), if self.jobs.is_some() => self.look(),
+                () = &mut patience, if self.jobs.is_none() => break,
             }
         }
         for engine in self.engines_here() {

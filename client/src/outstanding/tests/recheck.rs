@@ -17,7 +17,7 @@ impl World {
 
     /// The questions of this type that were sent and not yet looked at: their ids, and what they ask.
     fn asked(&mut self, msg_type: &str) -> Vec<(String, Value)> {
-        let sent = std::mem::take(&mut self.sent).into_iter().map(|(_, frames)| (World::header(&frames), frames));
+        let sent = std::mem::take(&mut self.sent).into_iter().map(|(_, frames)| (Self::header(&frames), frames));
         let asked = sent.filter(|(header, _)| header.msg_type.as_str() == msg_type);
         asked
             .map(|(header, frames)| (header.msg_id.to_string(), serde_json::from_slice(frames.body.content()).unwrap()))

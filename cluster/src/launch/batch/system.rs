@@ -167,6 +167,29 @@ impl System {
         .into()
     }
 
+    /// A job's id, or that of an element of its array, as the system writes it.
+    pub fn element_id(self, job: &Job, element: Option<u32>) -> String {
+        let Some(element) = element else { return job.id.clone() };
+        match self {
+            Self::Slurm => format!("{}_{element}", job.id),
+            // `17[].server`
+            Self::OpenPbs | Self::Torque => match job.id.split_once("[]") {
+                Some((number, server)) => format!("{number}[{element}]{server}"),
+                None => format!("{}[{element}]", job.id),
+            },
+            Self::Lsf => format!("{}[{element}]", job.id),
+            Self::Sge | Self::HtCondor => format!("{}.{element}", job.id),
+        }
+    }
+
+    /// What is given to the program that ends jobs.
+    pub(super) fn cancel_arguments(self, job: &Job, element: Option<u32>) -> Vec<String> {
+        match (self, element) {
+            (Self::Sge, Some(element)) => vec![job.id.clone(), "-t".to_owned(), element.to_string()],
+            _ => vec![self.element_id(job, element)],
+        }
+    }
+
     /// What the program that ends jobs says of one that has ended.
     pub(super) fn gone(self) -> &'static [&'static str] {
         match self {
@@ -196,6 +219,23 @@ mod tests {
         }
         assert_eq!(System::named("pbs"), Some(System::Torque));
         assert_eq!(System::named("cron"), None);
+    }
+
+    #[test]
+    fn elements_are_named_and_ended_as_each_system_has_it() {
+        for (system, id, name, words) in [
+            (System::Slurm, "12", "12_3", "12_3"),
+            (System::OpenPbs, "12[].server", "12[3].server", "12[3].server"),
+            (System::Torque, "12[].server", "12[3].server", "12[3].server"),
+            (System::Sge, "12", "12.3", "12 -t 3"),
+            (System::Lsf, "12", "12[3]", "12[3]"),
+            (System::HtCondor, "12", "12.3", "12.3"),
+        ] {
+            let job = Job { id: id.into(), elements: 4 };
+            assert_eq!(system.element_id(&job, Some(3)), name);
+            assert_eq!(system.cancel_arguments(&job, Some(3)).join(" "), words);
+            assert_eq!(system.cancel_arguments(&job, None), [id]);
+        }
     }
 
     #[test]
