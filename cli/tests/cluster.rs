@@ -62,6 +62,20 @@ impl Cluster {
         Pid::from_raw(i32::try_from(engine["pid"].as_i64().unwrap()).unwrap())
     }
 
+    /// The processes of the engines that have nothing to do.
+    fn pids(&self) -> Vec<u64> {
+        let status = self.status();
+        let idle = status.iter().filter(|engine| engine["state"] == "idle");
+        idle.filter_map(|engine| engine["pid"].as_u64()).collect()
+    }
+
+    fn kill_nanny(&self, unit: usize) {
+        let done = self.does(&["cluster", "status", "-o", "json"]);
+        let status: Value = serde_json::from_str(&done.stdout).unwrap();
+        let nanny = status["units"][unit]["pid"].as_i64().unwrap();
+        kill(Pid::from_raw(i32::try_from(nanny).unwrap()), Signal::SIGKILL).unwrap();
+    }
+
     /// A program that runs on some engine until a file is there. Returns once it runs.
     fn begin(&self, file: &Path) -> std::process::Child {
         let script = format!("touch {0}.begun; until [ -e {0} ]; do sleep 0.02; done; echo finished", file.display());
@@ -174,16 +188,28 @@ fn a_start_that_cannot_work_shows_what_the_engine_says_and_leaves_nothing() {
 
 #[test]
 fn engines_whose_nanny_is_killed_end_and_the_others_go_on() {
-    let cluster = Cluster::start(&["-n", "2"]);
+    let cluster = Cluster::start(&["-n", "2", "--restart=never"]);
     cluster.does(&["cluster", "engines", "add", "1"]);
-    let done = cluster.does(&["cluster", "status", "-o", "json"]);
-    let status: Value = serde_json::from_str(&done.stdout).unwrap();
-    let nanny = i32::try_from(status["units"][0]["pid"].as_i64().unwrap()).unwrap();
-    kill(Pid::from_raw(nanny), Signal::SIGKILL).unwrap();
+    cluster.kill_nanny(0);
     wait_for("the end of its engines", || cluster.ids("ended").len() == 2);
     let is_alone = || cluster.does(&["status"]).stdout.lines().filter(|line| line.contains("native")).count() == 1;
     wait_for("word of it", is_alone);
     assert_eq!(cluster.does(&["run", "--", "echo", "on"]).stdout, "on\n");
+}
+
+#[test]
+fn a_nanny_that_is_killed_is_started_again_with_its_engines() {
+    let cluster = Cluster::start(&["-n", "2"]);
+    cluster.does(&["cluster", "engines", "add", "1"]);
+    let before = cluster.pids();
+    cluster.kill_nanny(0);
+    wait_for("three engines, of which one is the same", || {
+        let now = cluster.pids();
+        now.len() == 3 && now.iter().filter(|pid| before.contains(pid)).count() == 1
+    });
+    assert_eq!(cluster.does(&["run", "--", "echo", "on"]).stdout, "on\n");
+    cluster.does(&["cluster", "stop"]);
+    cluster.is_gone();
 }
 
 #[test]

@@ -4,19 +4,21 @@
 //! cluster does what it says, and tells it what the nannies say. Others ask by [`Command`]s.
 
 mod elastic;
+mod given_up;
 mod resubmit;
 mod roster;
 
 pub use elastic::{Elastic, EngineLoad};
-pub use resubmit::JobPolicy;
 pub use roster::{EngineEntry, EngineStanding, Growth, Roster, UnitEntry, UnitJob, UnitStanding};
 
 use std::collections::BTreeMap;
 
+use remuda_proto::message::restart::Restart;
 use remuda_proto::{EngineId, EngineUuid, Instant};
 use serde::{Deserialize, Serialize};
 
 use self::elastic::Idle;
+use crate::launch::batch::Shape;
 use crate::nanny::{End, Saying, Word};
 
 /// A unit, by the order in which they were started.
@@ -180,8 +182,12 @@ pub struct Fleet {
     elastic: Option<Elastic>,
     /// The registered engines that have nothing to do.
     idle: BTreeMap<EngineUuid, Idle>,
-    /// How units are jobs of a batch system, if they are.
-    jobs: Option<JobPolicy>,
+    /// How engines are put in units that are jobs of a batch system, if they are.
+    shape: Option<Shape>,
+    /// Whether and when a unit that has ended is started again; `None`: never.
+    restart: Option<Restart>,
+    /// Engines that run and were registered once: since when they are not, if so. Of those of a supervisor that tells.
+    missing: BTreeMap<EngineUuid, Option<Instant>>,
     /// Until when it does not grow by itself, since a unit failed before it had an engine; and how often that was in a row.
     hold: Option<Instant>,
     failures: u32,
@@ -195,10 +201,18 @@ impl Fleet {
         Self { elastic: Some(elastic), roster: Roster { grows, ..Roster::default() }, ..Self::default() }
     }
 
-    /// The same, with units that are jobs.
+    /// The same, with units that are jobs of this shape.
     #[must_use]
-    pub fn in_jobs(mut self, policy: JobPolicy) -> Self {
-        self.jobs = Some(policy);
+    pub fn in_jobs(mut self, shape: Shape) -> Self {
+        self.shape = Some(shape);
+        self
+    }
+
+    /// The same, with units that are started again when they end as this says: a nanny that was killed, a host that was
+    /// away, a job whose time was over. Not one that never came so far.
+    #[must_use]
+    pub fn restarting(mut self, restart: Restart) -> Self {
+        self.restart = Some(restart);
         self
     }
 
@@ -244,7 +258,7 @@ impl Fleet {
 
     /// Starts so many engines: in one unit, or in jobs as their shape says.
     fn start_units(&mut self, now: Instant, engines: u32, out: &mut Vec<Effect>) -> Vec<UnitId> {
-        let sizes = self.jobs.map_or_else(|| vec![engines], |jobs| jobs.units(engines));
+        let sizes = self.shape.map_or_else(|| vec![engines], |shape| resubmit::units(shape, engines));
         let start = |engines| {
             let unit = UnitId::try_from(self.roster.units.len()).unwrap_or(UnitId::MAX);
             self.roster.units.push(UnitEntry::new(unit, engines, now));
@@ -314,7 +328,7 @@ impl Fleet {
     }
 
     fn unit_ended(&mut self, now: Instant, unit: UnitId, mut end: End, out: &mut Vec<Effect>) {
-        let again = self.resubmission(now, unit, &mut end);
+        let again = self.again(now, unit, &mut end);
         let Some(of) = self.roster.units.get_mut(unit as usize) else { return };
         of.standing = if again.is_some() { UnitStanding::BackingOff } else { UnitStanding::Ended };
         let is_running = |entry: &&EngineEntry| entry.standing == EngineStanding::Running;

@@ -116,9 +116,11 @@ fn start(args: &StartArgs, is_stock: bool) -> Outcome {
         } else {
             place(args, &kind, &profile)?
         },
+        restart,
         units,
         elastic,
         native: kind == EngineKind::Native,
+        is_python: kind.is_python(),
         reuse,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -1,4 +1,5 @@
-//! Units that are jobs of a batch system: how many there are, how they stand, and when one that has ended is submitted again.
+//! Units that have ended: when one is started again. And those that are jobs of a batch system: how many there are, and how they
+//! stand.
 
 use std::time::Duration;
 
@@ -9,21 +10,10 @@ use super::{Effect, EngineStanding, Fleet, UnitEntry, UnitId, UnitJob, UnitStand
 use crate::launch::batch::Shape;
 use crate::nanny::End;
 
-/// How units are jobs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct JobPolicy {
-    /// How engines are put in jobs.
-    pub shape: Shape,
-    /// Whether and when a job that has ended is submitted again.
-    pub restart: Restart,
-}
-
-impl JobPolicy {
-    /// The engines of each unit.
-    pub(super) fn units(&self, engines: u32) -> Vec<u32> {
-        let jobs = self.shape.jobs(engines).into_iter();
-        jobs.flat_map(|(each, elements)| std::iter::repeat_n(each, elements.max(1) as usize)).collect()
-    }
+/// The engines of each unit, in jobs of this shape.
+pub(super) fn units(shape: Shape, engines: u32) -> Vec<u32> {
+    let jobs = shape.jobs(engines).into_iter();
+    jobs.flat_map(|(each, elements)| std::iter::repeat_n(each, elements.max(1) as usize)).collect()
 }
 
 impl UnitEntry {
@@ -43,15 +33,14 @@ impl UnitEntry {
     /// What is said of an end that nobody asked for.
     pub(super) fn complaint(&self, end: &End, again: Option<Duration>) -> String {
         let tail = if end.tail.is_empty() { String::new() } else { format!(":\n{}", end.tail) };
-        let Some(job) = &self.job else {
-            return format!("the nanny of {} engines {}, and they end{tail}", self.wanted, end.how);
-        };
-        let then = match again {
-            Some(pause) => format!("it is submitted again in {} s", pause.as_secs_f64()),
-            None => "it is not submitted again".to_owned(),
-        };
-        let id = if job.id.is_empty() { String::new() } else { format!(" {}", job.id) };
         let wanted = if self.wanted == 1 { "an engine".to_owned() } else { format!("{} engines", self.wanted) };
+        let when = again.map_or_else(String::new, |pause| format!(" in {} s", pause.as_secs_f64()));
+        let is_not = if again.is_some() { "" } else { "not " };
+        let Some(job) = &self.job else {
+            return format!("the nanny of {wanted} {}: it is {is_not}started again{when}{tail}", end.how);
+        };
+        let then = format!("it is {is_not}submitted again{when}");
+        let id = if job.id.is_empty() { String::new() } else { format!(" {}", job.id) };
         format!("job{id} of {wanted} {}: {then}{tail}", end.how)
     }
 }
@@ -79,7 +68,7 @@ impl Fleet {
 
     /// Whether a unit that has ended like this is started again: in how long. What is left of it is only what stays. Makes clear of
     /// an end by a signal that it was one.
-    pub(super) fn resubmission(&mut self, now: Instant, unit: UnitId, end: &mut End) -> Option<Duration> {
+    pub(super) fn again(&mut self, now: Instant, unit: UnitId, end: &mut End) -> Option<Duration> {
         let of = self.roster.units.get_mut(unit as usize)?;
         if let Some((signal, _)) = of.signal.filter(|_| end.ok) {
             *end = End::failed(format!("was asked to end by signal {signal}, not from here"));
@@ -88,9 +77,10 @@ impl Fleet {
             let pause = Restart::new(RestartPolicy::Always).backoff(self.failures);
             (self.hold, self.failures) = (Some(now + pause), self.failures + 1);
         }
-        let policy = self.jobs.filter(|_| self.elastic.is_none() && !self.stopping)?.restart;
-        // What was never accepted is not given to the system again: whoever asked for it hears why.
-        let was_accepted = of.restarts > 0 || of.job.as_ref().is_some_and(|job| !job.id.is_empty());
+        let policy = self.restart.filter(|_| self.elastic.is_none() && !self.stopping)?;
+        // What was never accepted by the system, or never began, is not tried again: whoever asked for it hears why.
+        let is_job = of.job.as_ref().is_some_and(|job| !job.id.is_empty());
+        let was_accepted = of.restarts > 0 || is_job || of.standing == UnitStanding::Running;
         let stay = of.signal.map_or_else(|| of.staying(), |(_, stay)| stay);
         if stay == 0 || !was_accepted || !policy.applies(end.ok) || of.restarts >= policy.most() {
             return None;

@@ -1,5 +1,6 @@
 //! The rules of a fleet, as short stories.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
@@ -280,7 +281,7 @@ use crate::launch::batch::Shape;
 fn in_jobs(policy: RestartPolicy, limit: Option<u32>) -> Story {
     let shape = Shape { engines_per_job: None, array: true };
     let restart = Restart { limit, ..Restart::new(policy) };
-    let mut story = Story::with(Fleet::default().in_jobs(JobPolicy { shape, restart }));
+    let mut story = Story::with(Fleet::default().in_jobs(shape).restarting(restart));
     let out = story.event(Event::Begin { units: vec![3] });
     assert_eq!(out, [0, 1, 2].map(|unit| Effect::StartUnit { unit, engines: 1 }));
     for unit in 0..3 {
@@ -389,4 +390,54 @@ fn a_fleet_that_grows_by_itself_does_not_insist_where_nothing_starts() {
     story.runs(3, 3);
     story.job_ends(3, false, "failed");
     assert_eq!(starts(&mut story, 4), 1, "it had begun");
+}
+
+#[test]
+fn a_nanny_that_was_killed_is_started_again_and_one_that_never_ran_is_not() {
+    let restart = Restart { limit: Some(1), ..Restart::new(RestartPolicy::OnFailure) };
+    let mut story = Story::with(Fleet::default().restarting(restart));
+    story.event(Event::Begin { units: vec![2, 2] });
+    story.runs(0, 2);
+    let out = story.job_ends(0, false, "was ended by SIGKILL");
+    assert!(matches!(&out[0], Effect::Kill { unit: 0, pids } if pids.len() == 2), "{out:?}");
+    assert_eq!(
+        out[1],
+        Effect::Complain("the nanny of 2 engines was ended by SIGKILL: it is started again in 1 s".to_owned())
+    );
+    story.now = story.now + Duration::from_secs(1);
+    let mut out = Vec::new();
+    story.fleet.look(story.now, &mut out);
+    assert_eq!(out, [Effect::StartUnit { unit: 0, engines: 2 }]);
+    story.runs(0, 2);
+    let out = story.job_ends(0, false, "was ended by SIGKILL");
+    assert!(matches!(&out[1], Effect::Complain(text) if text.ends_with("it is not started again")), "{out:?}");
+    let out = story.job_ends(1, false, "cannot be started");
+    assert!(matches!(&out[0], Effect::Complain(text) if text.ends_with("it is not started again")), "{out:?}");
+    assert_eq!(story.fleet.units_left(), 0);
+}
+
+#[test]
+fn an_engine_that_the_controller_gave_up_is_started_again_unless_it_is_back_in_time() {
+    let mut story = Story::of(2);
+    let mut told = |seconds: u64, there: &[u32]| {
+        story.now = Instant(seconds * 1_000_000_000);
+        let (mut out, there) = (Vec::new(), there.iter().map(|place| uuid(0, *place)).collect());
+        story.fleet.registered(story.now, &there, &mut out);
+        out
+    };
+    assert_eq!(told(0, &[]), [], "they were never registered: they are about to be");
+    assert_eq!(told(100, &[0, 1]), []);
+    assert_eq!(told(101, &[0]), []);
+    assert_eq!(told(120, &[]), []);
+    assert_eq!(told(130, &[0]), []);
+    let out = told(131, &[0]);
+    assert!(matches!(&out[0], Effect::Complain(text) if text.contains("gave up an engine (process 100)")), "{out:?}");
+    let word = Word::End { uuids: vec![uuid(0, 1)], again: true, now: true };
+    assert_eq!(out[1..], [Effect::Tell { unit: 0, word }]);
+    assert_eq!(told(200, &[0]), [], "once");
+    story.event(Event::Stop);
+    let mut out = Vec::new();
+    story.fleet.registered(Instant(900_000_000_000), &BTreeSet::new(), &mut out);
+    story.fleet.registered(Instant(990_000_000_000), &BTreeSet::new(), &mut out);
+    assert_eq!(out, [], "all is to end");
 }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::sync::Arc;
 
-use remuda_cluster::fleet::JobPolicy;
 use remuda_cluster::launch::batch::{Batch, JobSpec, Shape};
 use remuda_net::Profile;
 use remuda_proto::message::restart::{Restart, RestartPolicy};
@@ -108,7 +107,7 @@ pub(super) fn in_jobs(
     };
     runner.check(&JobSpec { tag: "tag".to_owned(), engines: 1, ..spec.clone() }).map_err(Failure::usage)?;
     let plan = JobPlan { runner, shape, spec, line_port: jobs.line_port };
-    Ok(supervise::Where::Jobs(Box::new(plan), JobPolicy { shape, restart }))
+    Ok(supervise::Where::Jobs(Box::new(plan), shape))
 }
 
 #[cfg(test)]

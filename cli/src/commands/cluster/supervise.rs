@@ -12,14 +12,16 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use remuda_client::{Client, ConnectOptions};
 use remuda_cluster::fleet::{
-    Answer, Asker, Effect, Elastic, EngineEntry, EngineLoad, EngineStanding, Event, Fleet, JobPolicy, UnitId,
+    Answer, Asker, Effect, Elastic, EngineEntry, EngineLoad, EngineStanding, Event, Fleet, UnitId,
 };
 use remuda_cluster::jobs;
+use remuda_cluster::launch::batch::Shape;
 use remuda_cluster::launch::ssh::{HostSpec, Ssh};
 use remuda_cluster::{
     ClusterFile, Elsewhere, End, LocalCluster, Member, NANNY_STOP_TIMEOUT, ProcessId, Programs, Word,
 };
 use remuda_net::{Clock, Profile, connection_file};
+use remuda_proto::message::restart::Restart;
 use remuda_proto::{EngineId, EngineUuid};
 use tokio::sync::{mpsc, oneshot};
 
@@ -37,6 +39,8 @@ const LOOK: Duration = Duration::from_millis(250);
 const QUEUED: Duration = Duration::from_secs(2);
 /// Longer than anybody waits.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// How often it is looked whether the controller still has engines that run.
+const COMPARE: Duration = Duration::from_secs(1);
 /// How long nannies may take beyond the time that they give their engines.
 const SLACK: Duration = Duration::from_secs(3);
 
@@ -47,20 +51,25 @@ pub(super) struct Plan {
     pub(super) nanny: Vec<String>,
     /// Where they are.
     pub(super) place: Where,
+    /// When engines that have ended are started again, and nannies.
+    pub(super) restart: Restart,
     /// How many engines to begin with, by unit.
     pub(super) units: Vec<u32>,
     /// Between how many there are to be, if that follows the work.
     pub(super) elastic: Option<Elastic>,
     /// Whether they run programs.
     pub(super) native: bool,
+    /// Whether they are ipyparallel's, which do not come back by themselves.
+    pub(super) is_python: bool,
     pub(super) reuse: bool,
 }
 
 impl Plan {
     fn fleet(&self) -> Fleet {
         let fleet = self.elastic.map_or_else(Fleet::default, |elastic| Fleet::elastic(elastic, self.native));
+        let fleet = fleet.restarting(self.restart);
         match self.place {
-            Where::Jobs(_, policy) => fleet.in_jobs(policy),
+            Where::Jobs(_, shape) => fleet.in_jobs(shape),
             Where::Here { .. } | Where::Hosts { .. } => fleet,
         }
     }
@@ -85,7 +94,7 @@ pub(super) enum Where {
         arguments: Vec<String>,
     },
     /// In jobs of a batch system, or ranks of MPI.
-    Jobs(Box<JobPlan>, JobPolicy),
+    Jobs(Box<JobPlan>, Shape),
 }
 
 /// Runs a cluster until somebody ends it.
@@ -114,6 +123,7 @@ pub(super) async fn run(args: &StartArgs, profile: &Profile, plan: Plan) -> Outc
         units: BTreeMap::new(),
         jobs,
         clock: Clock::new(),
+        compared: remuda_proto::Instant::default(),
         events,
         asked: BTreeMap::new(),
         next: 0,
@@ -214,6 +224,8 @@ struct Supervisor<'a> {
     /// The others, if units are jobs.
     jobs: Option<JobDriver>,
     clock: Clock,
+    /// When it was looked last which engines are registered.
+    compared: remuda_proto::Instant,
     events: mpsc::UnboundedSender<Event>,
     /// Who waits for an answer.
     asked: BTreeMap<Asker, oneshot::Sender<Answer>>,
@@ -250,8 +262,13 @@ impl Supervisor<'_> {
 
     /// What is due.
     fn look(&mut self) {
-        let mut out = Vec::new();
-        self.fleet.look(self.clock.now().instant, &mut out);
+        let (mut out, now) = (Vec::new(), self.clock.now().instant);
+        self.fleet.look(now, &mut out);
+        if self.plan.is_python && now.since(self.compared) >= COMPARE {
+            self.compared = now;
+            let registered = self.client.engines().into_iter().map(|engine| engine.uuid).collect();
+            self.fleet.registered(now, &registered, &mut out);
+        }
         self.perform_all(out);
         self.of_jobs(JobDriver::look);
     }
