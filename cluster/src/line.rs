@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::nanny::Saying;
 
 /// How long a nanny keeps its engines without a line, unless it is told otherwise.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 /// How often each end says that it is there when it has nothing else to say.
 pub const BEAT: Duration = Duration::from_secs(5);
 /// How long an end may be silent before the connection is given up: it may be one of which nobody has heard that it is cut.

@@ -421,15 +421,20 @@ impl Hub {
     }
 
     /// Time in which the hub itself did not run is no time that others took: a process that was stopped, or a machine that
-    /// was suspended, must not give up engines whose hearts it could not hear.
-    fn look(&mut self, now: Instant) {
-        if let Some(looked_at) = self.looked_at {
-            let since = now.since(looked_at);
-            if since > self.look_every() * 2 {
-                self.registry.postpone(since);
-                self.departed.iter_mut().for_each(|departed| departed.give_up_at = departed.give_up_at + since);
-            }
+    /// was suspended, must not give up engines whose hearts it could not hear. Called first of all.
+    #[inline]
+    fn catch_up(&mut self, now: Instant) {
+        let Some(looked_at) = self.looked_at else { return };
+        let since = now.since(looked_at);
+        if since > self.look_every() * 2 {
+            self.registry.postpone(since);
+            self.departed.iter_mut().for_each(|departed| departed.give_up_at = departed.give_up_at + since);
         }
+    }
+
+    /// Notes that the hub ran, if it waits for anything. Called last of all.
+    #[inline]
+    fn note_run(&mut self, now: Instant) {
         let waits = self.registry.deadline().is_some() || !self.departed.is_empty();
         self.looked_at = waits.then_some(now);
     }
@@ -457,7 +462,7 @@ impl Machine for Hub {
     type Effect = Effect;
 
     fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
-        self.look(now.instant);
+        self.catch_up(now.instant);
         match event {
             Event::Query { from, body } => query::answer(self, now, from, body, out),
             Event::Monitor(seen) => self.monitor(now, seen, out),
@@ -478,7 +483,7 @@ impl Machine for Hub {
             Event::StoreRefused { changes } => self.store_errors += changes,
             Event::Stop => self.exit(out),
         }
-        self.look(now.instant);
+        self.note_run(now.instant);
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -489,7 +494,7 @@ impl Machine for Hub {
     }
 
     fn on_deadline(&mut self, now: Now, out: &mut Vec<Effect>) {
-        self.look(now.instant);
+        self.catch_up(now.instant);
         self.registry.purge_stalled(now.instant);
         let registry = &self.registry;
         self.draining.retain(|id, _| registry.knows(*id));
@@ -497,7 +502,7 @@ impl Machine for Hub {
         while let Some(question) = self.questions.overdue(now.instant) {
             query::answer_question(self, question, out);
         }
-        self.look(now.instant);
+        self.note_run(now.instant);
         if self.save_at.is_some_and(|at| at <= now.instant) {
             self.save_engines(out);
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 use remuda_cluster::launch::batch::System;
+use remuda_cluster::line::PATIENCE;
 
 use crate::args::{seconds, switch};
 
@@ -58,7 +59,7 @@ pub(crate) struct JobArgs {
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) line_port: Option<u16>,
     /// Seconds for which a job may be cut off from this command before it ends its engines
-    #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = seconds)]
+    #[arg(long, value_name = "S", default_value_t = PATIENCE.as_secs_f64(), value_parser = seconds)]
     pub(crate) line_patience: f64,
     /// What `mpiexec` is called, with `--launcher mpi`
     #[arg(long, value_name = "PROGRAM", default_value = "mpiexec")]
