@@ -128,6 +128,8 @@ fn a_cluster_grows_shrinks_mends_itself_and_ends_without_a_trace() {
     assert_eq!(cluster.ids("idle"), [5, 6, 7, 8], "one comes back under an id of its own");
     cluster.does(&["cluster", "engines", "drain", "5"]);
     assert_eq!((cluster.ids("draining"), cluster.ids("idle")), (vec![5], vec![6, 7, 8]));
+    let table = cluster.does(&["status"]).stdout;
+    assert_eq!(table.lines().filter(|line| line.contains("draining")).count(), 1, "{table}");
     cluster.does(&["cluster", "engines", "drain", "5", "--undo"]);
     assert_eq!(cluster.ids("idle"), [5, 6, 7, 8]);
     assert_eq!(cluster.does(&["run", "--", "echo", "it works"]).stdout, "it works\n");

@@ -39,7 +39,7 @@ async fn ask(args: &StatusArgs) -> Result<Value, Failure> {
             "kind": more.map(|engine| if engine.native { "native" } else { "python" }),
             "host": more.map(|engine| &engine.host), "pid": more.map(|engine| engine.pid),
             "queue": queue.queue, "tasks": queue.tasks, "completed": queue.completed,
-            "state": if queue.queue + queue.tasks > 0 { "busy" } else { "idle" },
+            "state": more.map_or(if queue.queue + queue.tasks > 0 { "busy" } else { "idle" }, |engine| &*engine.state),
         }));
     }
     let outstanding: u64 = status.queues.engines.values().map(|queue| queue.queue + queue.tasks).sum();
