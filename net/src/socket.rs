@@ -345,6 +345,27 @@ impl Socket {
 mod tests {
     use super::*;
 
+    #[test]
+    fn who_connects_by_the_name_of_another_takes_its_place() {
+        let context = Context::new();
+        let router = Socket::builder(&context, Kind::Router).unwrap().bounded().unwrap();
+        let mut router = router.bind("tcp://127.0.0.1:0").unwrap();
+        let url = format!("tcp://127.0.0.1:{}", router.port().unwrap());
+        let peer = || Socket::builder(&context, Kind::Dealer).unwrap().identity(b"e").unwrap().connect([&url]).unwrap();
+        // The first one stays open, as a connection does that died on one side only.
+        let mut peers = Vec::new();
+        for word in [&b"first"[..], b"second"] {
+            let mut peer = peer();
+            assert!(peer.send_raw(&[word]));
+            assert!(router.wait(Duration::from_secs(60)));
+            assert_eq!(router.receive_raw().unwrap()[1], word);
+            assert!(router.send_raw(&[b"e", word]));
+            assert!(peer.wait(Duration::from_secs(60)));
+            assert_eq!(peer.receive_raw().unwrap(), [word]);
+            peers.push(peer);
+        }
+    }
+
     fn pair() -> (Socket, Socket) {
         let context = Context::new();
         let router = Socket::builder(&context, Kind::Router).unwrap().bind("tcp://127.0.0.1:0").unwrap();
