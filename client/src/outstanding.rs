@@ -72,8 +72,6 @@ pub struct Outstanding {
     engines: Engines,
     /// When the list of engines is asked for again; `None` until it was received once, and while it is being asked for.
     refresh: Option<Instant>,
-    /// The request of our own that asks for it, while it is outstanding. In `own`.
-    refreshing: Option<MsgId>,
     /// The requests of our own. In `requests`, and never resolved outside.
     own: Map<MsgId, Own>,
     /// What is to be asked because another controller answers than before.
@@ -123,7 +121,6 @@ impl Outstanding {
             timers: BTreeSet::new(),
             engines: Engines::default(),
             refresh: None,
-            refreshing: None,
             own: Map::default(),
             recheck: Recheck::default(),
             answering: true,
@@ -297,7 +294,7 @@ impl Outstanding {
             self.engine_joined(now, id, uuid, out);
         }
         // While a request of our own is under way, its end says when the next is due.
-        if self.refreshing.is_none() {
+        if !self.is_refreshing() {
             let wait = if self.refresh.is_none() { FIRST_REFRESH } else { REFRESH_EVERY };
             self.refresh = Some(now.instant + wait);
         }
@@ -381,9 +378,13 @@ impl Outstanding {
         }
     }
 
+    /// Whether a request of our own for the list of engines is under way.
+    fn is_refreshing(&self) -> bool {
+        self.own.values().any(|own| *own == Own::Engines)
+    }
+
     /// The list of engines came, or did not.
     fn refreshed(&mut self, now: Now, outcome: &Outcome, out: &mut Vec<Effect>) {
-        self.refreshing = None;
         let answering = matches!(outcome, Outcome::Reply(_));
         if answering != self.answering {
             self.answering = answering;
@@ -479,7 +480,7 @@ impl Machine for Outstanding {
             self.refresh = None;
             // With the key, the controller says who it is.
             let content = json!({"remuda": {}});
-            self.refreshing = Some(self.ask_own(now, Own::Engines, MsgType::ConnectionRequest, &content, out));
+            self.ask_own(now, Own::Engines, MsgType::ConnectionRequest, &content, out);
         }
     }
 
@@ -506,10 +507,7 @@ impl Machine for Outstanding {
         for msg_id in self.own.keys() {
             assert!(self.requests.contains_key(msg_id), "`{msg_id}` is not outstanding");
         }
-        if let Some(msg_id) = &self.refreshing {
-            assert_eq!(self.own.get(msg_id), Some(&Own::Engines));
-            assert!(self.refresh.is_none(), "the list of engines would be asked for twice");
-        }
+        assert!(!self.is_refreshing() || self.refresh.is_none(), "the list of engines would be asked for twice");
         self.engines.check();
     }
 }

@@ -113,18 +113,10 @@ impl Outstanding {
     }
 
     /// Asks something that nobody outside hears of.
-    pub(super) fn ask_own(
-        &mut self,
-        now: Now,
-        own: Own,
-        msg_type: MsgType,
-        content: &Value,
-        out: &mut Vec<Effect>,
-    ) -> MsgId {
+    pub(super) fn ask_own(&mut self, now: Now, own: Own, msg_type: MsgType, content: &Value, out: &mut Vec<Effect>) {
         let msg_id = self.session.header(now.date, msg_type.clone()).msg_id;
         self.own.insert(msg_id.clone(), own);
-        self.query(now, msg_id.clone(), msg_type, content, Some(REFRESH_EVERY), out);
-        msg_id
+        self.query(now, msg_id, msg_type, content, Some(REFRESH_EVERY), out);
     }
 
     /// How some tasks stand has been told, or has not.
