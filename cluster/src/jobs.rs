@@ -172,8 +172,13 @@ struct Lot {
 
 impl Lot {
     fn name(&self, member: &Member) -> String {
-        member.element.map_or_else(|| self.tag.clone(), |element| format!("{}-{element}", self.tag))
+        name_of(&self.tag, member.element)
     }
+}
+
+/// The name of the nanny in a job, or in an element of one.
+fn name_of(tag: &str, element: Option<u32>) -> String {
+    element.map_or_else(|| tag.to_owned(), |element| format!("{tag}-{element}"))
 }
 
 /// How jobs are made of units.
@@ -223,15 +228,6 @@ impl Jobs {
     /// Whether there is no job of which anything is awaited.
     pub fn is_empty(&self) -> bool {
         self.lots.is_empty()
-    }
-
-    /// Whether there is a unit whose job waits in its queue, and why the first of them does.
-    pub fn waiting(&self) -> Option<&str> {
-        let members = self.lots.values().filter(|lot| lot.job.is_some()).flat_map(|lot| &lot.members);
-        members.filter(|member| !member.joined).find_map(|member| match &member.phase {
-            Phase::Listed(JobState::Pending { reason }) => Some(&**reason),
-            _ => None,
-        })
     }
 
     /// The jobs that the system has, or may have.
@@ -397,7 +393,7 @@ impl Jobs {
                 for mut member in self.lots.remove(&ticket).into_iter().flat_map(|lot| lot.members) {
                     let (unit, element) = (member.unit, member.element);
                     member.told = true;
-                    out.push(Effect::Forget { name: element.map_or_else(|| tag.clone(), |it| format!("{tag}-{it}")) });
+                    out.push(Effect::Forget { name: name_of(&tag, element) });
                     let end = End::failed(format!("was not accepted: {reason}"));
                     out.push(Effect::Ended { unit, ticket, job: None, element, end });
                 }
@@ -521,8 +517,7 @@ fn end(member: &mut Member, job: Option<Job>, tag: &str, how: &JobEnd, out: &mut
         }
         (how, _) => how.end(),
     };
-    let name = member.element.map_or_else(|| tag.to_owned(), |element| format!("{tag}-{element}"));
-    out.push(Effect::Forget { name });
+    out.push(Effect::Forget { name: name_of(tag, member.element) });
     out.push(Effect::Ended { unit: member.unit, ticket: member.ticket, job, element: member.element, end });
 }
 

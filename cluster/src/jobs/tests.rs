@@ -118,10 +118,8 @@ fn a_job_that_waits_is_said_to_with_the_reason_and_each_change_once() {
         host: host.to_owned(),
     };
     assert_eq!(out, [stands(0, 1, None, "node1"), stands(1, 2, Some("Resources"), "")]);
-    assert_eq!(story.jobs.waiting(), Some("Resources"));
     assert_eq!(story.poll(vec![status(Some(1), running()), status(Some(2), pending("Resources"))]), []);
     assert_eq!(story.poll(vec![status(Some(1), running()), status(Some(2), running())]), [stands(1, 2, None, "node1")]);
-    assert_eq!(story.jobs.waiting(), None);
 }
 
 #[test]
