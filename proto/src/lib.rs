@@ -7,6 +7,7 @@
 pub mod connection;
 pub mod dependency;
 mod frames;
+pub mod function;
 mod id;
 pub mod machine;
 pub mod message;
@@ -18,10 +19,12 @@ mod remote_error;
 mod scan;
 mod session;
 pub mod time;
+pub mod value;
 
 pub use connection::{ClientConnection, EngineConnection};
 pub use dependency::Dependency;
 pub use frames::{Body, BodyBuilder, DELIMITER, FrameError, Frames, FramesBuilder, Idents, LARGE_FRAME_BYTES};
+pub use function::{Function, Named};
 pub use id::{EngineId, EngineUuid, Identity, MsgId, SessionId, new_session_id};
 pub use machine::Machine;
 pub use message::{Envelope, Header, MsgType, Status};
@@ -30,6 +33,7 @@ pub use refusal::Refusal;
 pub use remote_error::{EngineInfo, RemoteError};
 pub use session::{Key, KeyError, SEEN_SIGNATURES, SeenSignatures, Session, VerifyError};
 pub use time::{Date, Instant, Now};
+pub use value::{Array, Buffer};
 
 /// A map with a defined order of iteration (that of insertion), and a hash that is the same in every run.
 pub type Map<K, V> = indexmap::IndexMap<K, V, rustc_hash::FxBuildHasher>;
