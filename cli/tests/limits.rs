@@ -3,47 +3,33 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::future::Future;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use remuda_client::{AsyncResult, Client, ConnectOptions, EngineId, ProcessTask};
-use remuda_engine::{Engine, StopHandle, read_engine};
+use remuda_engine::Engine;
 use remuda_net::{Context, Kind, Received, Socket, connection_file};
 use remuda_proto::message::native::{ApplyContent, NativeTask};
 use remuda_proto::{ClientConnection, Date, Frames, Key, MsgType, Session};
-use remuda_tests::{DEADLINE, Place, Running, finish, wait_for};
+use remuda_tests::{DEADLINE, EngineThread, Place, Running, finish, wait_for};
+
+remuda_client::functions! {
+    fn echo(number: u64) -> u64;
+    fn length(text: String) -> usize;
+    fn blob(size: usize) -> String;
+}
 
 fn place() -> Place {
     Place::new(env!("CARGO_BIN_EXE_remuda"))
 }
 
 /// An engine in this process, with functions that cost nothing.
-struct InProcess {
-    stop: StopHandle,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl InProcess {
-    fn start(place: &Place) -> Self {
-        let connection = read_engine(&place.profile().engine_file()).unwrap();
-        let engine = Engine::builder()
-            .function("echo", |number: u64| Ok::<_, String>(number))
-            .function("length", |text: String| Ok::<_, String>(text.len()))
-            .function("blob", |size: usize| Ok::<_, String>("x".repeat(size)))
-            .build()
-            .unwrap();
-        let stop = engine.stop_handle();
-        let thread = std::thread::spawn(move || drop(engine.run(&connection)));
-        Self { stop, thread: Some(thread) }
-    }
-}
-
-impl Drop for InProcess {
-    fn drop(&mut self) {
-        self.stop.stop();
-        let _ = self.thread.take().map(JoinHandle::join);
-    }
+fn engine(place: &Place) -> EngineThread {
+    let builder = Engine::builder()
+        .register(echo, |number| number)
+        .register(length, |text| text.len())
+        .register(blob, |size| "x".repeat(size));
+    EngineThread::start(place, builder)
 }
 
 /// Runs a client's part of a test.
@@ -115,18 +101,18 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
 fn a_controller_that_is_stopped_for_many_heartbeats_under_load_loses_no_task_and_no_engine() {
     let place = place();
     let controller = place.controller(&["--ping=200", "--max-heart-misses=5", "--hwm=4"]);
-    let engines: Vec<_> = (0..4).map(|_| InProcess::start(&place)).collect();
+    let engines: Vec<_> = (0..4).map(|_| engine(&place)).collect();
     with_client(&place, engines.len(), async |client| {
         let before = client.engine_ids();
         let view = client.load_balanced_view();
-        let calls: Vec<_> = (0..3000_u64).map(|number| view.call("echo", &number).unwrap()).collect();
+        let calls: Vec<_> = (0..3000_u64).map(|number| view.call(echo, number).unwrap()).collect();
         soon(calls[100].get()).await.unwrap();
         controller.signal(Signal::SIGSTOP);
         // Three times as long as an engine may be silent.
         let_pass(Duration::from_secs(3));
         controller.signal(Signal::SIGCONT);
         assert!(echo_all(calls).await);
-        assert!(echo_all((0..100).map(|number| view.call("echo", &number).unwrap()).collect()).await);
+        assert!(echo_all((0..100).map(|number| view.call(echo, number).unwrap()).collect()).await);
         assert_eq!(client.engine_ids(), before);
     });
 }
@@ -135,13 +121,13 @@ fn a_controller_that_is_stopped_for_many_heartbeats_under_load_loses_no_task_and
 fn a_client_that_never_reads_costs_bounded_memory_and_another_is_served() {
     let place = place();
     let mut controller = place.controller(&["--max-unread-bytes=20000000", "--record-limit=10", "--hwm=4"]);
-    let _engines: Vec<_> = (0..2).map(|_| InProcess::start(&place)).collect();
+    let _engines: Vec<_> = (0..2).map(|_| engine(&place)).collect();
     with_client(&place, 2, async |client| {
         // 360 MB of results, of which its own socket takes in 150; the rest would be too much for the controller.
         let _mute = mute_client(&place, "blob", &MSGPACK_150000, 2400);
         let view = client.load_balanced_view();
-        assert!(echo_all((0..1000).map(|number| view.call("echo", &number).unwrap()).collect()).await);
-        assert_eq!(soon(view.call::<_, String>("blob", &1_000_000).unwrap().get()).await.unwrap().len(), 1_000_000);
+        assert!(echo_all((0..1000).map(|number| view.call(echo, number).unwrap()).collect()).await);
+        assert_eq!(soon(view.call(blob, 1_000_000).unwrap().get()).await.unwrap().len(), 1_000_000);
         // Those that were not read are done like the others.
         let deadline = Instant::now() + DEADLINE;
         let mut done = client.status().await.unwrap().remuda.unwrap().done;
@@ -170,18 +156,18 @@ fn requests_for_an_engine_that_never_reads_fail_beyond_the_limit_and_another_eng
     with_client(&place, 1, async |client| {
         let ids: Vec<EngineId> = client.engine_ids();
         stopped.signal(Signal::SIGSTOP);
-        let _working = InProcess::start(&place);
+        let _working = engine(&place);
         client.wait_for_engines(2, DEADLINE).await.unwrap();
         let direct = client.direct_view(ids);
         let text = "x".repeat(1_000_000);
         // 300 MB of requests.
-        let calls: Vec<_> = (0..300).map(|_| direct.call::<_, usize>("length", &text).unwrap()).collect();
+        let calls: Vec<_> = (0..300).map(|_| direct.call(length, text.clone()).unwrap()).collect();
         let view = client.load_balanced_view();
-        assert!(echo_all((0..500).map(|number| view.call("echo", &number).unwrap()).collect()).await);
-        let failed = calls.last().unwrap().results()[0].as_ref().unwrap();
+        assert!(echo_all((0..500).map(|number| view.call(echo, number).unwrap()).collect()).await);
+        let failed = calls.last().unwrap().results().next().unwrap().unwrap();
         let error = format!("{:?}", soon(failed.get()).await.unwrap_err());
         assert!(error.contains("--max-unread-bytes"), "{error}");
-        let first = calls[0].results()[0].as_ref().unwrap();
+        let first = calls[0].results().next().unwrap().unwrap();
         assert!(!first.is_ready(), "what waits may still be read");
     });
     assert!(memory(&controller) < 300_000_000, "{} bytes", memory(&controller));
@@ -199,7 +185,7 @@ fn replies_for_a_client_that_is_away_wait_until_it_is_back() {
             assert!(Instant::now() < deadline, "the tasks do not come");
         }
         drop(away);
-        let _engine = InProcess::start(&place);
+        let _engine = engine(&place);
         while state(&client).await.done.ok < 20 {
             assert!(Instant::now() < deadline, "the tasks are not done");
         }
@@ -235,7 +221,7 @@ fn tasks_of_an_engine_that_stands_still_are_done_by_another_and_the_rest_do_not_
 fn one_engine_too_many_is_told_the_limit_and_what_to_do() {
     let place = place();
     let _controller = place.controller(&["--max-engines=1"]);
-    let _first = InProcess::start(&place);
+    let _first = engine(&place);
     with_client(&place, 1, async |_| ());
     let second = finish(place.command(&["engine", &place.profile_option()]));
     assert_eq!(second.code, Some(1));
@@ -248,7 +234,7 @@ fn at_the_limit_on_pending_tasks_clients_wait_and_status_and_log_say_so_once() {
     let controller = place.controller(&["--max-pending-tasks=100"]);
     with_client(&place, 0, async |client| {
         let view = client.load_balanced_view();
-        let calls: Vec<_> = (0..20_000_u64).map(|number| view.call("echo", &number).unwrap()).collect();
+        let calls: Vec<_> = (0..20_000_u64).map(|number| view.call(echo, number).unwrap()).collect();
         let mut status = String::new();
         let says = |status: &str| status.contains("--max-pending-tasks is reached");
         wait_for("a pause", || {
@@ -258,7 +244,7 @@ fn at_the_limit_on_pending_tasks_clients_wait_and_status_and_log_say_so_once() {
         assert!(status.contains(" of 100)"), "{status}");
         let pending = client.status().await.unwrap().remuda.unwrap().waiting;
         assert!((100..1000).contains(&pending), "{pending} tasks were read");
-        let _engines: Vec<_> = (0..2).map(|_| InProcess::start(&place)).collect();
+        let _engines: Vec<_> = (0..2).map(|_| engine(&place)).collect();
         assert!(echo_all(calls).await);
         let status = finish(place.command(&["status", &place.profile_option()])).stdout;
         assert!(!says(&status), "{status}");
@@ -271,20 +257,20 @@ fn at_the_limit_on_pending_tasks_clients_wait_and_status_and_log_say_so_once() {
 fn a_message_beyond_the_limit_is_answered_with_an_error_that_names_it_and_the_next_one_passes() {
     let place = place();
     let _controller = place.controller(&["--max-message-bytes=100000"]);
-    let _engine = InProcess::start(&place);
+    let _engine = engine(&place);
     with_client(&place, 1, async |client| {
         let (view, direct) = (client.load_balanced_view(), client.direct_view(client.engine_ids()));
         let (large, small) = ("x".repeat(200_000), "x".repeat(50_000));
         let errors = [
-            format!("{:?}", soon(view.call::<_, usize>("length", &large).unwrap().get()).await.unwrap_err()),
-            format!("{:?}", soon(direct.call::<_, usize>("length", &large).unwrap().get()).await.unwrap_err()),
-            format!("{:?}", soon(view.call::<_, String>("blob", &200_000).unwrap().get()).await.unwrap_err()),
-            format!("{:?}", soon(direct.call::<_, String>("blob", &200_000).unwrap().get()).await.unwrap_err()),
+            format!("{:?}", soon(view.call(length, large.clone()).unwrap().get()).await.unwrap_err()),
+            format!("{:?}", soon(direct.call(length, large.clone()).unwrap().get()).await.unwrap_err()),
+            format!("{:?}", soon(view.call(blob, 200_000).unwrap().get()).await.unwrap_err()),
+            format!("{:?}", soon(direct.call(blob, 200_000).unwrap().get()).await.unwrap_err()),
         ];
         for error in errors {
             assert!(error.contains("--max-message-bytes is 100000"), "{error}");
         }
-        assert_eq!(soon(view.call::<_, usize>("length", &small).unwrap().get()).await.unwrap(), 50_000);
-        assert_eq!(soon(direct.call::<_, usize>("length", &small).unwrap().get()).await.unwrap(), [50_000]);
+        assert_eq!(soon(view.call(length, small.clone()).unwrap().get()).await.unwrap(), 50_000);
+        assert_eq!(soon(direct.call(length, small.clone()).unwrap().get()).await.unwrap(), [50_000]);
     });
 }

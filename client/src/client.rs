@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::Stream;
 use futures::future::join_all;
 use remuda_net::Sender;
 use remuda_proto::message::content::{AbortOptions, AbortRequest, ControllerInfo, DrainRequest, Shutdown};
@@ -15,12 +16,13 @@ use serde_json::{Value, json};
 
 use bytes::Bytes;
 
+use crate::engine_changes::{EngineChange, engine_changes};
 use crate::error::{QueryError, SubmitError, TooFewEngines};
 use crate::outstanding::{Engine, Event, Names, Outcome, Route, Work};
 use crate::pickle;
 use crate::query::{self, ControllerStatus, Purge, QueueStatus, ResultStatus};
 use crate::records::{self, Find, Record};
-use crate::result::Task;
+use crate::result::TaskHandle;
 use crate::run::{EngineList, Shared};
 use crate::slot::{End, Slot};
 use crate::view::{DirectView, LoadBalancedView};
@@ -100,6 +102,12 @@ impl Client {
     pub fn engines(&self) -> Vec<Engine> {
         let list = self.engine_list();
         list.iter().map(|(id, uuid)| Engine { id: Some(*id), uuid: uuid.clone() }).collect()
+    }
+
+    /// How the list of engines changes: first all that are there as joined, then who joins and leaves, for as long as the client
+    /// is connected. Who comes and goes between two looks at the stream may be left out.
+    pub fn engine_changes(&self) -> impl Stream<Item = EngineChange> + Send + use<> {
+        engine_changes(self.inner.shared.engines())
     }
 
     /// Waits until `wanted` engines are registered, and gives the ids of all that are.
@@ -360,26 +368,33 @@ impl Client {
     }
 
     /// Submits a task.
-    pub(crate) fn submit(&self, route: Route, work: Work) -> Result<Task, SubmitError> {
+    pub(crate) fn submit(&self, route: Route, work: Work) -> Result<TaskHandle, SubmitError> {
         let engine = match &route {
             Route::Direct { engine, .. } => Some(engine.clone()),
             Route::Balanced(_) => None,
         };
         let sent = self.send(true, |msg_id| Event::Submit { msg_id, route, work });
         let (msg_id, slot) = sent.ok_or(SubmitError::Disconnected)?;
-        Ok(Task { client: self.clone(), msg_id, slot, engine })
+        Ok(TaskHandle { client: self.clone(), msg_id, slot, engine })
     }
 
-    /// A native task with its argument, as it is sent.
-    pub(crate) fn native_work(&self, task: NativeTask, argument: Option<Bytes>) -> Work {
+    /// A native task with its argument and what stands beside that, as it is sent.
+    pub(crate) fn native_work(&self, task: NativeTask, beside: Vec<Bytes>, argument: Option<Bytes>) -> Work {
+        let content = ApplyContent { remuda: Some(task) };
         // A stock scheduler knows nothing of native engines, and may send the task to a Python one first. The first buffer
         // makes that one pass it on; our own scheduler needs no such help. A native engine reads the last.
-        let buffers = if self.inner.controller.is_none() {
-            vec![Bytes::from_static(pickle::NOT_FOR_PYTHON), argument.unwrap_or_default()]
+        let buffers = if self.first_buffer() == 1 {
+            let pass_on = Bytes::from_static(pickle::NOT_FOR_PYTHON);
+            [pass_on].into_iter().chain(beside).chain([argument.unwrap_or_default()]).collect()
         } else {
-            argument.into_iter().collect()
+            beside.into_iter().chain(argument).collect()
         };
-        Work::Apply { content: ApplyContent { remuda: Some(task) }, buffers }
+        Work::Apply { content, buffers }
+    }
+
+    /// The number of the first buffer of a native task that can stand beside its argument.
+    pub(crate) fn first_buffer(&self) -> usize {
+        usize::from(self.inner.controller.is_none())
     }
 
     pub(crate) fn engine_list(&self) -> EngineList {
@@ -401,7 +416,7 @@ impl Client {
     }
 
     /// Tells the engine of a direct task, or every engine that may get a balanced one, not to run it.
-    pub(crate) async fn abort_task(&self, task: &Task, stop: bool) -> Result<(), QueryError> {
+    pub(crate) async fn abort_task(&self, task: &TaskHandle, stop: bool) -> Result<(), QueryError> {
         let content =
             json!(AbortRequest { msg_ids: vec![task.msg_id.clone()], remuda: stop.then_some(AbortOptions { stop }) });
         match &task.engine {

@@ -2,15 +2,16 @@
 
 #[cfg(feature = "io")]
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use remuda_proto::{EngineUuid, MsgId, MsgType, PackError, RemoteError};
 
+use crate::map_error::MapError;
 use crate::pickle::PickleError;
-use crate::reply::MapError;
 
 /// Why a task gave no result.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TaskError {
     /// It ran and failed, or could not be run at all: what its engine says.
@@ -59,11 +60,11 @@ pub enum TaskError {
         /// The task.
         msg_id: MsgId,
         /// Why.
-        source: DecodeError,
+        source: Arc<DecodeError>,
     },
     /// It was never sent: what it was to run could not be written, or there is nowhere to run it.
     #[error("the task was not submitted")]
-    NotSubmitted(#[source] SubmitError),
+    NotSubmitted(#[source] Arc<SubmitError>),
     /// The controller was shut down by a client.
     #[error("the controller was shut down before task `{msg_id}` was answered")]
     Shutdown {
@@ -153,6 +154,9 @@ pub enum SubmitError {
         /// Its id.
         id: u32,
     },
+    /// The view means all engines, and there are none.
+    #[error("no engine is registered: start some with `remuda engine`")]
+    NoEngines,
     /// The controller's scheme is `pure`, in which there is nobody to see to options.
     #[error("the controller's scheme `pure` knows no options of tasks but `label`")]
     PureScheme,
@@ -305,6 +309,6 @@ pub enum ConnectError {
 impl<T> From<MapError<T>> for TaskError {
     /// The first failure.
     fn from(error: MapError<T>) -> Self {
-        *error.source
+        error.into_first()
     }
 }

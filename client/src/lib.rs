@@ -15,9 +15,10 @@
 //! client.wait_for_engines(1, Duration::from_secs(30)).await?;
 //! let view = client.load_balanced_view();
 //!
-//! // A function that a native engine has registered; a map of it; a program.
-//! let product = view.call::<_, i64>("mul", &(6, 7))?.await?;
-//! let squares = view.retries(2).map::<_, i64>("mul", (0..9).map(|n| (n, n))).await?;
+//! // A function that native engines have; a map of it; a program.
+//! remuda_client::functions! { fn mul(a: i64, b: i64) -> i64; }
+//! let product = view.call(mul, (6, 7))?.await?;
+//! let squares = view.retries(2).map(mul, (0..9).map(|n| (n, n))).await?;
 //! let listing = view.process(ProcessTask { argv: vec!["ls".into()], ..ProcessTask::default() }, None)?;
 //! println!("{product} {squares:?} {}", listing.await?.checked()?.stdout_text());
 //! # Ok(())
@@ -28,6 +29,7 @@
 //! the machine behind it, [`Outstanding`](outstanding::Outstanding).
 
 pub mod error;
+mod map_error;
 pub mod outstanding;
 pub mod pickle;
 pub mod plain;
@@ -36,11 +38,15 @@ pub mod records;
 pub mod reply;
 
 #[cfg(feature = "io")]
+pub mod blocking;
+#[cfg(feature = "io")]
 mod client;
 #[cfg(feature = "io")]
 mod connect;
 #[cfg(feature = "io")]
 pub mod definitions;
+#[cfg(feature = "io")]
+mod engine_changes;
 #[cfg(feature = "io")]
 mod program_output;
 #[cfg(feature = "io")]
@@ -59,20 +65,25 @@ pub use connect::ConnectOptions;
 #[cfg(feature = "io")]
 pub use definitions::{DefinitionError, Definitions};
 #[cfg(feature = "io")]
+pub use engine_changes::EngineChange;
+#[cfg(feature = "io")]
 pub use error::ConnectError;
 pub use error::{DecodeError, QueryError, SubmitError, TaskError, TooFewEngines};
+pub use map_error::{MapError, MapFailure};
 pub use outstanding::{Engine, Piece, PieceKind};
 #[cfg(feature = "io")]
 pub use program_output::OutputPart;
+pub use remuda_proto::function::{Function, Named};
 pub use remuda_proto::message::content::ProgramStream;
 pub use remuda_proto::message::native::{Limits, ProcessOutcome, ProcessTask, ProgramInput, ProgramOutput, StopReason};
 pub use remuda_proto::message::needs::{Amount, Needs, NeedsError};
 pub use remuda_proto::message::restart::{Restart, RestartPolicy};
-pub use remuda_proto::{Dependency, EngineId, EngineUuid, MsgId, RemoteError};
-pub use reply::{ExecuteResult, MapError, Metadata, ProcessFailed, ProcessResult};
+pub use remuda_proto::value::{Array, ArrayError, Buffer, Element};
+pub use remuda_proto::{Dependency, EngineId, EngineUuid, MsgId, RemoteError, functions};
+pub use reply::{ExecuteResult, Metadata, ProcessFailed, ProcessResult};
 #[cfg(feature = "io")]
-pub use result::{AsyncMapResult, AsyncResult, OutputStream};
+pub use result::{AsyncMapResult, AsyncResult, OutputStream, Progress, TaskHandle};
 #[cfg(feature = "io")]
 pub use slot::Output;
 #[cfg(feature = "io")]
-pub use view::{DirectView, LoadBalancedView, TaskOptions};
+pub use view::{DirectView, Imap, LoadBalancedView, TaskOptions};

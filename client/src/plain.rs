@@ -1,8 +1,11 @@
 //! Results as JSON, as far as JSON can say what they are.
 
-use serde_json::{Map, Number, Value};
 use std::fmt::Write;
 
+use bytes::Bytes;
+use remuda_proto::value::{self, BufferVisitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
 use serde_pickle::{HashableValue, Value as Python};
 
 use crate::error::DecodeError;
@@ -19,12 +22,81 @@ pub fn from_pickle(bytes: &[u8]) -> Result<Value, DecodeError> {
     Ok(json(pickle::read_value(bytes)?))
 }
 
-/// A value in MessagePack, as native engines give it; in the same way.
+/// A value in MessagePack, as native engines give it; in the same way. What stands beside it is looked up in `buffers`, which
+/// are those of the message.
 ///
 /// # Errors
 /// For what is no MessagePack, or has something of its own in it that is not one of the above.
-pub fn from_messagepack(bytes: &[u8]) -> Result<Value, DecodeError> {
-    Ok(json(rmp_serde::from_slice(bytes)?))
+pub fn from_messagepack(bytes: &[u8], buffers: &[Bytes]) -> Result<Value, DecodeError> {
+    Ok(value::read::<Plain>(bytes, buffers)?.0)
+}
+
+/// A value as JSON.
+struct Plain(Value);
+
+impl<'de> Deserialize<'de> for Plain {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PlainVisitor).map(Self)
+    }
+}
+
+struct PlainVisitor;
+
+impl<'de> Visitor<'de> for PlainVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a plain value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Value, E> {
+        Ok(flag.into())
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+        Ok(float(number))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(text.into())
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Value, E> {
+        Ok(of_bytes(bytes))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Plain(item)) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some((Plain(key), Plain(item))) = items.next_entry()? {
+            map.insert(key_text(key), item);
+        }
+        Ok(Value::Object(map))
+    }
+
+    /// An extension value: a buffer.
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, extension: D) -> Result<Value, D::Error> {
+        Ok(of_bytes(&BufferVisitor.visit_newtype_struct(extension)?))
+    }
 }
 
 fn json(value: Python) -> Value {
@@ -100,7 +172,7 @@ mod tests {
         assert_eq!(from_pickle(b"\x80\x04K\x01K\x02\x8c\x01x\x86\x86.").unwrap(), json!([1, [2, "x"]]));
         // {"k": [true, -1, "é"], 7: bin}
         let messagepack = b"\x82\xa1k\x93\xc3\xff\xa2\xc3\xa9\x07\xc4\x01\xff";
-        assert_eq!(from_messagepack(messagepack).unwrap(), json!({"k": [true, -1, "é"], "7": {"hex": "ff"}}));
+        assert_eq!(from_messagepack(messagepack, &[]).unwrap(), json!({"k": [true, -1, "é"], "7": {"hex": "ff"}}));
     }
 
     #[test]
@@ -109,7 +181,16 @@ mod tests {
         // 2 ** 70
         let long = b"\x80\x04\x8a\x09\x00\x00\x00\x00\x00\x00\x00\x00\x40.";
         assert_eq!(from_pickle(long).unwrap(), json!("1180591620717411303424"));
-        assert_eq!(from_messagepack(b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff").unwrap(), json!(u64::MAX));
+        assert_eq!(from_messagepack(b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff", &[]).unwrap(), json!(u64::MAX));
+    }
+
+    #[test]
+    fn a_buffer_beside_a_value_is_looked_up() {
+        let array = remuda_proto::Array::from(vec![7_u8; 5000]);
+        let (bytes, buffers) = value::write(&array, 0).unwrap();
+        let json = from_messagepack(&bytes, &buffers).unwrap();
+        assert_eq!((&json["dtype"], json["data"].as_str().unwrap().len()), (&json!("|u1"), 5000));
+        assert!(from_messagepack(&bytes, &[]).is_err());
     }
 
     #[test]
@@ -118,6 +199,6 @@ mod tests {
         let error = from_pickle(object).unwrap_err();
         let chain = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         assert!(chain.contains("builtins.object"), "{error}: {chain}");
-        assert!(from_messagepack(b"\xc1").is_err() && from_messagepack(b"").is_err());
+        assert!(from_messagepack(b"\xc1", &[]).is_err() && from_messagepack(b"", &[]).is_err());
     }
 }

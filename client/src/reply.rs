@@ -1,9 +1,11 @@
 //! What a reply says: results, and the errors that come in their place.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use remuda_proto::message::Header;
 use remuda_proto::message::native::{ApplyReplyContent, NativeReply, ProcessOutcome, StopReason};
-use remuda_proto::{Date, EngineId, EngineUuid, Map, MsgId, Packer, RemoteError, Status};
+use remuda_proto::{Date, EngineId, EngineUuid, Map, MsgId, Packer, RemoteError, Status, value};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -91,43 +93,6 @@ pub struct ExecuteResult {
     pub user_expressions: Map<String, Value>,
 }
 
-/// Some of the tasks of a map failed. What the others gave is kept.
-#[derive(Debug, thiserror::Error)]
-#[error("{failed} of {total} tasks failed, the first of them number {index}")]
-pub struct MapError<T> {
-    /// The first task that failed, in the order of the items, from 0.
-    pub index: usize,
-    /// Why.
-    pub source: Box<TaskError>,
-    /// The results of the tasks that succeeded, each with the number of its item, in order.
-    pub succeeded: Vec<(usize, T)>,
-    /// The other failures, each with the number of its item, in order.
-    pub others: Vec<(usize, TaskError)>,
-    /// How many tasks failed.
-    pub failed: usize,
-    /// How many tasks there were.
-    pub total: usize,
-}
-
-/// Puts the results of a map together: all of them, in order, or an error that keeps what succeeded.
-pub fn gather<T>(results: impl IntoIterator<Item = Result<T, TaskError>>) -> Result<Vec<T>, MapError<T>> {
-    let (mut succeeded, mut failures) = (Vec::new(), Vec::new());
-    for (index, result) in results.into_iter().enumerate() {
-        match result {
-            Ok(value) => succeeded.push((index, value)),
-            Err(error) => failures.push((index, error)),
-        }
-    }
-    let (failed, total) = (failures.len(), failures.len() + succeeded.len());
-    let mut failures = failures.into_iter();
-    match failures.next() {
-        None => Ok(succeeded.into_iter().map(|(_, value)| value).collect()),
-        Some((index, first)) => {
-            Err(MapError { index, source: Box::new(first), succeeded, others: failures.collect(), failed, total })
-        }
-    }
-}
-
 /// What is known of a task that was answered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metadata {
@@ -194,24 +159,24 @@ pub fn result<T>(packer: Packer, msg_id: &MsgId, outcome: &Outcome, decode: Deco
         Outcome::Shutdown => return Err(TaskError::Shutdown { msg_id }),
         Outcome::NoAnswer { waited } => return Err(TaskError::Pending { msg_id, waited: *waited }),
         Outcome::Unreadable { reason } => {
-            let source = DecodeError::Unreadable(format!("the reply is not understood: {reason}"));
+            let source = Arc::new(DecodeError::Unreadable(format!("the reply is not understood: {reason}")));
             return Err(TaskError::Decode { msg_id, source });
         }
     };
-    // A program that exits with another code than 0 has failed for schedulers and for stock clients; here it has a
-    // result, which says so.
+    // A program that exits with another code than 0 has failed for schedulers and for stock clients, and so has a list of calls
+    // of which some failed; here they have results, which say so.
     match reply.status {
         Status::Aborted => return Err(TaskError::Aborted { msg_id }),
-        Status::Error if !is_program(packer, reply) => return Err(failure(packer, msg_id, reply)),
+        Status::Error if !says_itself(packer, reply) => return Err(failure(packer, msg_id, reply)),
         Status::Error | Status::Ok => {}
     }
-    decode(packer, reply).map_err(|source| TaskError::Decode { msg_id, source })
+    decode(packer, reply).map_err(|source| TaskError::Decode { msg_id, source: Arc::new(source) })
 }
 
 fn failure(packer: Packer, msg_id: MsgId, reply: &Reply) -> TaskError {
     let error: Box<RemoteError> = match packer.unpack(reply.body.content()) {
         Ok(error) => error,
-        Err(error) => return TaskError::Decode { msg_id, source: error.into() },
+        Err(error) => return TaskError::Decode { msg_id, source: Arc::new(error.into()) },
     };
     if error.engine_info.is_some() {
         return TaskError::Remote(error);
@@ -227,8 +192,9 @@ fn failure(packer: Packer, msg_id: MsgId, reply: &Reply) -> TaskError {
     }
 }
 
-fn is_program(packer: Packer, reply: &Reply) -> bool {
-    matches!(native(packer, reply), Ok(Some(NativeReply::Process(_))))
+/// Whether a reply that says the task has failed holds a result all the same.
+fn says_itself(packer: Packer, reply: &Reply) -> bool {
+    matches!(native(packer, reply), Ok(Some(NativeReply::Process(_) | NativeReply::Map(_))))
 }
 
 fn native(packer: Packer, reply: &Reply) -> Result<Option<NativeReply>, DecodeError> {
@@ -239,13 +205,41 @@ fn buffer(reply: &Reply, index: usize) -> Result<Bytes, DecodeError> {
     reply.body.buffer(index).ok_or(DecodeError::NoBuffer { index })
 }
 
+/// The last buffer, which is a native engine's result, and all of them if something stands beside it.
+fn value_buffers(reply: &Reply) -> Result<(Bytes, Vec<Bytes>), DecodeError> {
+    /// A pickle, and the value.
+    const ALONE: usize = 2;
+    let count = reply.body.buffer_count();
+    let all = if count > ALONE { (0..count).map_while(|index| reply.body.buffer(index)).collect() } else { Vec::new() };
+    Ok((buffer(reply, count.max(ALONE) - 1)?, all))
+}
+
 /// The result of a function: as MessagePack from a native engine, else pickled.
 pub fn function<T: DeserializeOwned>(packer: Packer, reply: &Reply) -> Result<T, DecodeError> {
     match native(packer, reply)? {
-        Some(NativeReply::Function) => Ok(rmp_serde::from_slice(&buffer(reply, 1)?)?),
-        Some(NativeReply::Process(_)) => Err(DecodeError::OtherKind { expected: "function" }),
+        Some(NativeReply::Function) => {
+            let (value, buffers) = value_buffers(reply)?;
+            Ok(value::read(&value, &buffers)?)
+        }
+        Some(NativeReply::Process(_) | NativeReply::Map(_)) => Err(DecodeError::OtherKind { expected: "function" }),
         None => pickled(packer, reply),
     }
+}
+
+/// What came of each call of a list.
+pub type Calls<T> = Vec<Result<T, Box<RemoteError>>>;
+
+/// The results of a function that was called for each argument of a list.
+pub fn calls<T: DeserializeOwned>(packer: Packer, reply: &Reply) -> Result<Calls<T>, DecodeError> {
+    let Some(NativeReply::Map(_)) = native(packer, reply)? else {
+        return Err(DecodeError::OtherKind { expected: "map" });
+    };
+    let (entries, buffers) = value_buffers(reply)?;
+    let one = |entry: &[u8]| match entry {
+        [0x91, result @ ..] => Ok(Ok(value::read(result, &buffers)?)),
+        error => Ok(Err(value::read(error, &[])?)),
+    };
+    value::split(&entries)?.into_iter().map(one).collect()
 }
 
 /// A pickled result, as every engine gives: a stock engine nothing else, a native one beside its own form.
@@ -299,10 +293,12 @@ mod tests {
         assert_eq!(read::<i64>(&native, pickled).unwrap(), 1);
         let stock = reply(Status::Ok, &json!({"status": "ok"}), &[b"\x80\x04K\x06."]);
         assert_eq!(read::<i64>(&stock, function).unwrap(), 6);
-        assert!(matches!(
-            read::<String>(&native, function),
-            Err(TaskError::Decode { source: DecodeError::Function(_), .. })
-        ));
+        let decode = |error: TaskError| {
+            let TaskError::Decode { source, .. } = error else { panic!("{error:?}") };
+            source
+        };
+        let text = read::<String>(&native, function).unwrap_err();
+        assert!(matches!(*decode(text), DecodeError::Function(_)));
     }
 
     #[test]
@@ -337,14 +333,13 @@ mod tests {
     #[test]
     fn a_reply_of_another_kind_or_without_buffers_is_told() {
         let ok = json!({"status": "ok"});
-        assert!(matches!(
-            read(&reply(Status::Ok, &ok, &[]), process),
-            Err(TaskError::Decode { source: DecodeError::OtherKind { .. }, .. })
-        ));
-        assert!(matches!(
-            read::<i64>(&reply(Status::Ok, &ok, &[]), function),
-            Err(TaskError::Decode { source: DecodeError::NoBuffer { index: 0 }, .. })
-        ));
+        let source = |error: TaskError| match error {
+            TaskError::Decode { source, .. } => source.to_string(),
+            other => panic!("{other:?}"),
+        };
+        let none = || reply(Status::Ok, &ok, &[]);
+        assert_eq!(source(read(&none(), process).unwrap_err()), "the reply is not that of a program");
+        assert_eq!(source(read::<i64>(&none(), function).unwrap_err()), "the reply has no buffer 0");
         assert!(matches!(read(&reply(Status::Aborted, &ok, &[]), process), Err(TaskError::Aborted { .. })));
     }
 
@@ -359,11 +354,17 @@ mod tests {
     }
 
     #[test]
-    fn a_map_gives_all_in_order_or_keeps_what_succeeded() {
-        assert_eq!(gather([Ok(1), Ok(2)]).unwrap(), [1, 2]);
-        let error = gather([Ok(1), Err(TaskError::Disconnected), Ok(3), Err(TaskError::Disconnected)]).unwrap_err();
-        assert_eq!((error.index, error.failed, error.total), (1, 2, 4));
-        assert_eq!(error.succeeded, [(0, 1), (2, 3)]);
-        assert_eq!(error.to_string(), "2 of 4 tasks failed, the first of them number 1");
+    fn each_call_of_a_list_has_its_own_end() {
+        let content = json!({"status": "error", "ename": "ValueError", "evalue": "", "traceback": [],
+            "engine_info": {}, "remuda": {"map": {"calls": 2, "failed": 1}}});
+        let error = RemoteError::new("ValueError", "no");
+        let mut writer = value::Writer::new(1);
+        writer.begin_list(2);
+        writer.write_entry(&5).unwrap();
+        writer.write(&error).unwrap();
+        let (entries, _) = writer.finish();
+        let entries: &'static [u8] = Box::leak(entries.to_vec().into_boxed_slice());
+        let calls = read(&reply(Status::Error, &content, &[b"N.", entries]), calls::<i64>).unwrap();
+        assert_eq!(calls, [Ok(5), Err(Box::new(error))]);
     }
 }

@@ -1,13 +1,16 @@
 //! How tasks are submitted: by name of the engine, or wherever there is room.
 
 mod direct;
+mod imap;
 mod load_balanced;
 
 use bytes::Bytes;
 use remuda_proto::message::native::{NativeTask, ProcessTask, ProgramInput};
+use remuda_proto::{Function, value};
 use serde::Serialize;
 
 pub use direct::DirectView;
+pub use imap::Imap;
 pub use load_balanced::{LoadBalancedView, TaskOptions};
 
 use crate::client::Client;
@@ -16,11 +19,24 @@ use crate::outstanding::Work;
 use crate::pickle;
 use remuda_proto::message::native::ApplyContent;
 
-/// A call of a function that native engines have registered under this name.
-fn function<A: Serialize + ?Sized>(client: &Client, name: &str, argument: &A) -> Result<Work, SubmitError> {
-    let written = rmp_serde::to_vec_named(argument);
-    let argument = written.map_err(|source| SubmitError::Argument { function: name.to_owned(), source })?;
-    Ok(client.native_work(NativeTask::Function(name.to_owned()), Some(argument.into())))
+/// A call of a function that native engines have.
+fn call<F: Function>(client: &Client, function: &F, args: &F::Args) -> Result<Work, SubmitError> {
+    let written = value::write(args, client.first_buffer());
+    let (argument, buffers) =
+        written.map_err(|source| SubmitError::Argument { function: function.name().to_owned(), source })?;
+    Ok(client.native_work(NativeTask::Function(function.name().to_owned()), buffers, Some(argument)))
+}
+
+/// Calls of a function that native engines have, as one task.
+fn calls<F: Function>(client: &Client, function: &F, items: &[F::Args]) -> Result<Work, SubmitError> {
+    let mut writer = value::Writer::new(client.first_buffer());
+    writer.begin_list(items.len());
+    for item in items {
+        let written = writer.write(item);
+        written.map_err(|source| SubmitError::Argument { function: function.name().to_owned(), source })?;
+    }
+    let (arguments, buffers) = writer.finish();
+    Ok(client.native_work(NativeTask::Map(function.name().to_owned()), buffers, Some(arguments)))
 }
 
 /// A program.
@@ -33,7 +49,7 @@ fn process(client: &Client, mut task: ProcessTask, input: Option<Bytes>) -> Resu
     }
     let takes = !matches!(task.input, None | Some(ProgramInput::HostFile(_)));
     let input = takes.then(|| input.unwrap_or_default());
-    Ok(client.native_work(NativeTask::Process(task), input))
+    Ok(client.native_work(NativeTask::Process(task), Vec::new(), input))
 }
 
 /// A call of a Python function that engines can import.

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use remuda_client::{
-    Client, ConnectError, ConnectOptions, EngineId, PieceKind, ProcessTask, QueryError, SubmitError, Targets, TaskError,
+    Client, ConnectError, ConnectOptions, EngineId, Named, PieceKind, ProcessTask, QueryError, SubmitError, Targets,
+    TaskError,
 };
 use remuda_net::{Context, Kind, Received, Socket};
 use remuda_proto::{Date, Envelope, Frames, Header, Identity, Key, MsgId, MsgType, Packer, Session};
@@ -202,7 +203,7 @@ async fn a_function_is_called_by_name_and_gives_a_typed_result() {
     let view = client.load_balanced_view().retries(2).targets(ids(&[3]));
     let view =
         view.timeout(Duration::from_millis(1500)).after(remuda_client::Dependency::all_succeed([MsgId::from("x")]));
-    let result = view.call::<_, i64>("mul", &(6, 7)).unwrap();
+    let result = view.call(Named::<_, i64>::new("mul"), (6, 7)).unwrap();
     assert_eq!(result.timeout(DEADLINE).await.unwrap(), 42);
     assert_eq!((&result).await.unwrap(), 42, "it can be asked for again");
     assert_eq!(result.value().await.unwrap(), serde_pickle::Value::I64(42));
@@ -218,7 +219,10 @@ async fn a_function_is_called_by_name_and_gives_a_typed_result() {
     assert_eq!(live.next().await, None);
     assert_eq!(live.next().await, None, "it may be asked for more than there is");
     assert_eq!(client.outstanding(), 0);
-    assert!(matches!(view.targets(ids(&[9])).call::<_, i64>("mul", &1), Err(SubmitError::NoSuchEngine { id: 9 })));
+    assert!(matches!(
+        view.targets(ids(&[9])).call(Named::<_, i64>::new("mul"), 1),
+        Err(SubmitError::NoSuchEngine { id: 9 })
+    ));
 }
 
 #[tokio::test]
@@ -240,10 +244,10 @@ async fn a_map_is_in_order_however_the_replies_come_and_keeps_what_succeeded() {
         }
     })
     .await;
-    let error = client.load_balanced_view().map::<_, u8>("same", 0..4_u8).await.unwrap_err();
-    assert_eq!((error.index, error.total), (2, 4));
+    let error = client.load_balanced_view().map(Named::<_, u8>::new("same"), 0..4_u8).await.unwrap_err();
+    assert_eq!((error.first().items.clone(), error.total), (2..3, 4));
     assert_eq!(error.succeeded, [(0, 0), (1, 1), (3, 3)]);
-    assert!(matches!(&*error.source, TaskError::Remote(remote) if remote.evalue == "two"));
+    assert!(matches!(error.into_first(), TaskError::Remote(remote) if remote.evalue == "two"));
     thread.join().unwrap();
 }
 
@@ -279,10 +283,14 @@ async fn a_direct_task_fails_with_its_engine() {
     .await;
     let result = client.direct_view(ids(&[3])).execute("while True: pass");
     let error = tokio::time::timeout(DEADLINE, result.get()).await.unwrap().unwrap_err();
-    assert!(matches!(*error.source, TaskError::EngineLost { engine: Some(engine), .. } if engine.as_str() == "e3"));
+    assert!(
+        matches!(error.into_first(), TaskError::EngineLost { engine: Some(engine), .. } if engine.as_str() == "e3")
+    );
     assert_eq!(client.engine_ids(), ids(&[0]));
     let gone = client.direct_view(ids(&[3])).execute("1").await.unwrap_err();
-    assert!(matches!(*gone.source, TaskError::NotSubmitted(SubmitError::NoSuchEngine { id: 3 })));
+    assert!(
+        matches!(gone.into_first(), TaskError::NotSubmitted(error) if matches!(*error, SubmitError::NoSuchEngine { id: 3 }))
+    );
     thread.join().unwrap();
 }
 
@@ -307,7 +315,7 @@ async fn an_abort_goes_to_every_engine_that_may_get_the_task() {
         assert!(controller.task.send_frames(&reply));
     })
     .await;
-    let result = client.load_balanced_view().call::<_, ()>("sleep", &100).unwrap();
+    let result = client.load_balanced_view().call(Named::<_, ()>::new("sleep"), 100).unwrap();
     result.stop().await.unwrap();
     assert!(matches!(result.timeout(DEADLINE).await, Err(TaskError::Aborted { .. })));
     thread.join().unwrap();
@@ -349,13 +357,13 @@ async fn a_shutdown_disconnects_and_leaves_nobody_waiting() {
         controller.publish("", "shutdown_notification", None, &json!({}), &ok());
     })
     .await;
-    let result = client.load_balanced_view().call::<_, ()>("sleep", &100).unwrap();
+    let result = client.load_balanced_view().call(Named::<_, ()>::new("sleep"), 100).unwrap();
     client.shutdown(Targets::All, true).await.unwrap();
     assert!(matches!(result.timeout(DEADLINE).await, Err(TaskError::Shutdown { .. })));
     // The thread goes with the controller, and says so to whoever comes later.
     result.output().await;
     assert!(matches!(client.queue_status().await, Err(QueryError::Disconnected)));
-    let later = client.load_balanced_view().call::<_, ()>("sleep", &100);
+    let later = client.load_balanced_view().call(Named::<_, ()>::new("sleep"), 100);
     assert!(matches!(later, Err(SubmitError::Disconnected)));
     thread.join().unwrap();
 }
@@ -427,7 +435,7 @@ async fn the_last_handle_that_goes_ends_the_connection() {
     let _controller = thread.join().unwrap();
     let (mut stream, _) = listener.accept().unwrap();
     let (clone, view) = (client.clone(), client.load_balanced_view());
-    let result = view.call::<_, ()>("sleep", &100).unwrap();
+    let result = view.call(Named::<_, ()>::new("sleep"), 100).unwrap();
     drop((client, clone, view));
     // The greeting comes; then nothing, for the result still waits.
     stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();

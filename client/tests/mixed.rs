@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use remuda_client::{Client, ConnectOptions, PieceKind, ProcessTask, TaskError};
+use remuda_client::{Client, ConnectOptions, Named, PieceKind, ProcessTask, TaskError};
 
 /// How long anything may take before it counts as hung.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -51,7 +51,7 @@ async fn programs_run_on_native_engines_whatever_the_controller() {
     let python = client.controller().is_none() && client.engine_ids().len() > 1;
     if !python {
         // What has an argument cannot tell a stock scheduler that a Python engine is not meant.
-        assert_eq!(view.call::<_, i64>("mul", &(6, 7)).unwrap().timeout(DEADLINE).await.unwrap(), 42);
+        assert_eq!(view.call(Named::<_, i64>::new("mul"), (6, 7)).unwrap().timeout(DEADLINE).await.unwrap(), 42);
         let cat = view.process(shell("cat"), Bytes::from_static(b"in")).unwrap();
         assert_eq!(&*cat.timeout(DEADLINE).await.unwrap().stdout, b"in");
     }

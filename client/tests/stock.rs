@@ -45,7 +45,7 @@ async fn a_stock_cluster_serves_this_client() {
         assert_eq!(metadata.label, Some(json!("l")));
     }
     let failed = client.direct_view([ids[0]]).execute("1 / 0").await.unwrap_err();
-    let TaskError::Remote(error) = *failed.source else { panic!("{failed:?}") };
+    let TaskError::Remote(error) = failed.first().error.clone() else { panic!("{failed:?}") };
     assert_eq!(error.ename, "ZeroDivisionError");
 
     // Python functions by name, balanced and direct, with plain values of all kinds.
@@ -70,7 +70,7 @@ async fn a_stock_cluster_serves_this_client() {
     let error = view.timeout(Duration::from_secs(1)).process(task.clone(), None).unwrap().await.unwrap_err();
     assert!(matches!(error, TaskError::TimedOut { .. }), "{error:?}");
     let error = client.direct_view([ids[0]]).process(task, None).unwrap().await.unwrap_err();
-    assert!(matches!(*error.source, TaskError::Remote(remote) if remote.ename == "UnmetDependency"));
+    assert!(matches!(error.into_first(), TaskError::Remote(remote) if remote.ename == "UnmetDependency"));
 
     // An abort comes in time for what is queued behind something else.
     let one = client.direct_view([ids[0]]);
@@ -78,12 +78,12 @@ async fn a_stock_cluster_serves_this_client() {
     let queued = one.execute("print('never')");
     queued.abort().await.unwrap();
     let error = queued.await.unwrap_err();
-    assert!(matches!(*error.source, TaskError::Aborted { .. }), "{error:?}");
+    assert!(matches!(error.first().error, TaskError::Aborted { .. }), "{error:?}");
     long.await.unwrap();
 
     // What runs is interrupted by a signal.
     let endless = one.execute("print('on', flush=True)\nwhile True: pass");
-    let handle = endless.results()[0].as_ref().unwrap().clone();
+    let handle = endless.results().next().unwrap().unwrap().clone();
     handle.live_output().next().await.expect("it runs");
     client.signal(2, [ids[0]]).await.unwrap();
     assert!(
@@ -107,7 +107,7 @@ async fn a_stock_cluster_serves_this_client() {
     let lost =
         client.direct_view([ids[1]]).execute("import os, time; print('on', flush=True); time.sleep(1); os._exit(1)");
     let error = lost.await.unwrap_err();
-    assert!(matches!(*error.source, TaskError::EngineLost { .. }), "{error:?}");
+    assert!(matches!(error.first().error, TaskError::EngineLost { .. }), "{error:?}");
     assert_eq!(client.engine_ids(), [ids[0]]);
 
     // And at the end all of it.

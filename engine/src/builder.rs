@@ -2,15 +2,17 @@
 
 use std::fmt::Display;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use remuda_proto::message::native::Announcement;
 use remuda_proto::message::needs::{Amount, NeedsError, Resources, check_name};
-use remuda_proto::{EngineConnection, EngineId, EngineUuid};
+use remuda_proto::{EngineConnection, EngineId, EngineUuid, Function, RemoteError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::function::Functions;
+use crate::asynchronous::Runtime;
+use crate::function::{Functions, Returned};
 use crate::machine::Ending;
 use crate::process::KEPT_BYTES;
 use crate::run::{self, RunError};
@@ -92,6 +94,7 @@ impl Engine {
                 slots: 1,
                 resources: Resources::new(),
             },
+            runtime: Arc::default(),
             same_name: None,
             wrong_resource: None,
         }
@@ -134,6 +137,8 @@ impl Engine {
 /// Puts an [`Engine`] together.
 pub struct EngineBuilder {
     settings: Settings,
+    /// For async functions.
+    runtime: Arc<Runtime>,
     /// The first name that was given twice.
     same_name: Option<String>,
     /// The first resource that cannot be named so.
@@ -141,7 +146,77 @@ pub struct EngineBuilder {
 }
 
 impl EngineBuilder {
-    /// Registers a function. Its argument is read from MessagePack: a tuple for several, `()` for none. Its result goes
+    /// Registers a function that both sides know, from [`functions!`](crate::functions): what `call` takes and gives is what the
+    /// definition says, or the program does not compile. `call` gives the result itself, or a `Result`, whose error's text is
+    /// that of the error that the client sees. A panic is an error too, and the engine lives on (unless panics abort the
+    /// process).
+    ///
+    /// ```
+    /// remuda_engine::functions! {
+    ///     pub fn mul(a: i64, b: i64) -> i64;
+    ///     pub fn greet(name: String) -> String;
+    /// }
+    ///
+    /// let builder = remuda_engine::Engine::builder()
+    ///     .register(mul, |(a, b)| a.checked_mul(b).ok_or("the product is too large"))
+    ///     .register(greet, |name| format!("hello, {name}"));
+    /// ```
+    ///
+    /// What it prints with [`Task::print`](crate::Task::print) the client can read as it comes; what several functions share is a
+    /// [`State`](crate::State).
+    #[must_use]
+    pub fn register<F, O>(mut self, function: F, call: impl Fn(F::Args) -> O + Send + Sync + 'static) -> Self
+    where
+        F: Function,
+        O: Returned<F::Output>,
+    {
+        self.add(function.name(), function.signature(), move |args| call(args).into_result());
+        self
+    }
+
+    /// The same for an async function. It has a slot of the engine's for as long as it takes ([`Self::slots`]), and is driven by
+    /// a tokio runtime of the engine's own. It can be stopped: then it is dropped where it waits.
+    ///
+    /// ```
+    /// # remuda_engine::functions! { pub fn nap(ms: u64) -> u64; }
+    /// use std::time::Duration;
+    ///
+    /// let builder = remuda_engine::Engine::builder().slots(100).register_async(nap, |ms| async move {
+    ///     tokio::time::sleep(Duration::from_millis(ms)).await;
+    ///     ms
+    /// });
+    /// ```
+    #[must_use]
+    pub fn register_async<F, O, Fut>(
+        mut self,
+        function: F,
+        call: impl Fn(F::Args) -> Fut + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Function,
+        O: Returned<F::Output>,
+        Fut: Future<Output = O>,
+    {
+        let runtime = Arc::clone(&self.runtime);
+        self.add(function.name(), function.signature(), move |args| runtime.run(call(args))?.into_result());
+        self
+    }
+
+    fn add<A, R>(
+        &mut self,
+        name: &str,
+        signature: Option<&str>,
+        call: impl Fn(A) -> Result<R, RemoteError> + Send + Sync + 'static,
+    ) where
+        A: DeserializeOwned,
+        R: Serialize,
+    {
+        if !self.settings.functions.add(name, signature, call) {
+            self.same_name.get_or_insert_with(|| name.to_owned());
+        }
+    }
+
+    /// Registers a function by its name alone. Its argument is read from MessagePack: a tuple for several, `()` for none. Its result goes
     /// back as MessagePack, and as a pickle that stock clients read. What its error displays is the text of the error that
     /// the client sees; a panic is an error too, and the engine lives on (unless panics abort the process).
     #[must_use]
@@ -152,9 +227,7 @@ impl EngineBuilder {
         E: Display,
         F: Fn(A) -> Result<R, E> + Send + Sync + 'static,
     {
-        if !self.settings.functions.add(name, function) {
-            self.same_name.get_or_insert_with(|| name.to_owned());
-        }
+        self.add(name, None, move |argument| Returned::<R>::into_result(function(argument)));
         self
     }
 

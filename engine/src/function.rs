@@ -7,38 +7,68 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Once};
 
 use bytes::Bytes;
-use remuda_proto::RemoteError;
+use remuda_proto::message::native::MapReply;
+use remuda_proto::{RemoteError, value};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::pickle;
 use crate::work::Outcome;
 
-type Call = Arc<dyn Fn(&[u8]) -> Outcome + Send + Sync>;
+/// Reads an argument from MessagePack and the buffers beside it, and writes the result.
+type Call = Arc<dyn Fn(&[u8], &[Bytes], &mut Results) -> Result<(), RemoteError> + Send + Sync>;
 
 /// The functions, each made to take and give bytes.
 #[derive(Clone, Default)]
 pub(crate) struct Functions(BTreeMap<String, Call>);
 
+/// Where results go.
+struct Results {
+    /// For native clients. Buffer 0 is the pickle.
+    writer: value::Writer,
+    /// For stock clients.
+    pickle: pickle::Writer,
+}
+
+/// What a function may return for a result of type `R`: that, or a `Result` with an error that can be displayed.
+pub trait Returned<R>: sealed::Sealed<R> {
+    #[doc(hidden)]
+    fn into_result(self) -> Result<R, RemoteError>;
+}
+
+mod sealed {
+    /// These two forms, and no others.
+    pub trait Sealed<R> {}
+    impl<R> Sealed<R> for R {}
+    impl<R, E: std::fmt::Display> Sealed<R> for Result<R, E> {}
+}
+
+impl<R> Returned<R> for R {
+    fn into_result(self) -> Result<R, RemoteError> {
+        Ok(self)
+    }
+}
+
+impl<R, E: Display> Returned<R> for Result<R, E> {
+    fn into_result(self) -> Result<R, RemoteError> {
+        self.map_err(|error| RemoteError::new("FunctionError", error.to_string()))
+    }
+}
+
 impl Functions {
-    /// Adds a function. Returns whether the name was free.
-    pub(crate) fn add<A, R, E, F>(&mut self, name: &str, function: F) -> bool
+    /// Adds a function; `signature` is how it is written, for messages. Returns whether the name was free.
+    pub(crate) fn add<A, R, F>(&mut self, name: &str, signature: Option<&str>, function: F) -> bool
     where
         A: DeserializeOwned,
         R: Serialize,
-        E: Display,
-        F: Fn(A) -> Result<R, E> + Send + Sync + 'static,
+        F: Fn(A) -> Result<R, RemoteError> + Send + Sync + 'static,
     {
-        let own_name = name.to_owned();
-        let call = move |argument: &[u8]| match rmp_serde::from_slice(argument) {
-            Ok(argument) => match function(argument) {
-                Ok(result) => encode(&own_name, &result),
-                Err(error) => Outcome::Failed(RemoteError::new("FunctionError", error.to_string())),
-            },
-            Err(error) => {
-                let reason = format!("`{own_name}` cannot read its argument: {error}");
-                Outcome::Failed(RemoteError::new("TypeError", reason))
-            }
+        let own_name = signature.unwrap_or(name).to_owned();
+        let call = move |argument: &[u8], buffers: &[Bytes], results: &mut Results| {
+            let argument = value::read(argument, buffers).map_err(|error| {
+                RemoteError::new("TypeError", format!("`{own_name}` cannot read its argument: {error}"))
+            })?;
+            results.write(&own_name, &function(argument)?)
         };
         self.0.insert(name.to_owned(), Arc::new(call)).is_none()
     }
@@ -49,27 +79,91 @@ impl Functions {
     }
 
     /// Calls one. A panic in it is an error of the task.
-    pub(crate) fn call(&self, name: &str, argument: &[u8]) -> Outcome {
-        let Some(call) = self.0.get(name) else {
-            return Outcome::Failed(RemoteError::new("UnmetDependency", format!("there is no function `{name}`")));
+    pub(crate) fn call(&self, name: &str, argument: &[u8], buffers: &[Bytes]) -> Outcome {
+        let mut results = Results { writer: value::Writer::new(1), pickle: pickle::Writer::value() };
+        match self.call_once(name, argument, buffers, &mut results) {
+            Ok(()) => {
+                let (msgpack, buffers) = results.writer.finish();
+                Outcome::Value { pickle: results.pickle.finish(), msgpack, buffers }
+            }
+            Err(error) => Outcome::Failed(error),
+        }
+    }
+
+    /// Calls one for each argument of a list. What fails is an entry of its own, and the others are called all the same;
+    /// once `is_stopped` says so, no more are.
+    pub(crate) fn map(
+        &self,
+        name: &str,
+        arguments: &[u8],
+        buffers: &[Bytes],
+        is_stopped: &dyn Fn() -> bool,
+    ) -> Outcome {
+        let arguments = match value::split(arguments) {
+            Ok(arguments) => arguments,
+            Err(error) => {
+                let reason = format!("the arguments for `{name}` cannot be read: {error}");
+                return Outcome::Failed(RemoteError::new("TypeError", reason));
+            }
         };
-        catch(|| call(argument)).unwrap_or_else(|panicked| {
+        let mut results = Results { writer: value::Writer::new(1), pickle: pickle::Writer::list() };
+        results.writer.begin_list(arguments.len());
+        let (mut failed, mut first) = (0, None);
+        for (number, argument) in arguments.iter().enumerate() {
+            let called = if is_stopped() {
+                Err(RemoteError::new("TaskStopped", "it was stopped before this call"))
+            } else {
+                self.call_once(name, argument, buffers, &mut results)
+            };
+            if let Err(error) = called {
+                let written = results.writer.write(&error);
+                written.expect("an error is made of texts");
+                failed += 1;
+                first.get_or_insert((number, error));
+            }
+        }
+        let calls = MapReply { calls: arguments.len() as u64, failed };
+        let error = first.map(|(number, mut error)| {
+            let all = arguments.len();
+            error.evalue =
+                format!("{failed} of {all} calls of `{name}` failed; the first, number {number}: {}", error.evalue);
+            error
+        });
+        let (msgpack, buffers) = results.writer.finish();
+        Outcome::Mapped { pickle: results.pickle.finish(), msgpack, buffers, calls, error }
+    }
+
+    fn call_once(
+        &self,
+        name: &str,
+        argument: &[u8],
+        buffers: &[Bytes],
+        results: &mut Results,
+    ) -> Result<(), RemoteError> {
+        let Some(call) = self.0.get(name) else {
+            return Err(RemoteError::new("UnmetDependency", format!("there is no function `{name}`")));
+        };
+        catch(|| call(argument, buffers, results)).unwrap_or_else(|panicked| {
             let mut error = RemoteError::new("FunctionPanicked", format!("`{name}` panicked: {}", panicked.message));
             error.traceback.insert(0, format!("panicked at {}", panicked.location));
-            Outcome::Failed(error)
+            Err(error)
         })
     }
 }
 
-fn encode(name: &str, result: &impl Serialize) -> Outcome {
-    let refuse = |form: &str, error: &dyn Display| {
-        let reason = format!("the result of `{name}` has no {form} form: {error}");
-        Outcome::Failed(RemoteError::new("TypeError", reason))
-    };
-    match (rmp_serde::to_vec_named(result), pickle::value(result)) {
-        (Ok(msgpack), Ok(pickle)) => Outcome::Value { pickle, msgpack: Bytes::from(msgpack) },
-        (Err(error), _) => refuse("MessagePack", &error),
-        (_, Err(error)) => refuse("pickled", &error),
+impl Results {
+    /// Writes a result in both forms, or in none.
+    fn write(&mut self, name: &str, result: &impl Serialize) -> Result<(), RemoteError> {
+        let refuse = |form: &str, error: &dyn Display| {
+            RemoteError::new("TypeError", format!("the result of `{name}` has no {form} form: {error}"))
+        };
+        let before = self.pickle.len();
+        self.pickle.write(result).map_err(|error| refuse("pickled", &error))?;
+        let entry = if self.pickle.is_list() { self.writer.write_entry(result) } else { self.writer.write(result) };
+        entry.map_err(|error| {
+            self.pickle.truncate(before);
+            refuse("MessagePack", &error)
+        })
     }
 }
 
@@ -119,14 +213,15 @@ mod tests {
 
     fn functions() -> Functions {
         let mut functions = Functions::default();
-        functions.add("mul", |(a, b): (i64, i64)| Ok::<_, String>(a * b));
-        functions.add("none", |(): ()| Ok::<_, String>("nothing"));
-        functions.add("fail", |what: String| Err::<(), _>(format!("no {what}")));
-        functions.add("panic", |what: String| -> Result<(), String> { panic!("oh {what}") });
+        functions.add("mul", Some("mul(a: i64, b: i64) -> i64"), |(a, b): (i64, i64)| Ok(a * b));
+        functions.add("none", None, |(): ()| Ok("nothing"));
+        functions
+            .add("fail", None, |what: String| Err::<(), _>(RemoteError::new("FunctionError", format!("no {what}"))));
+        functions.add("panic", None, |what: String| -> Result<(), RemoteError> { panic!("oh {what}") });
         functions
     }
 
-    fn error(outcome: Outcome) -> RemoteError {
+    fn error_of(outcome: Outcome) -> RemoteError {
         match outcome {
             Outcome::Failed(error) => error,
             other => panic!("{other:?}"),
@@ -136,29 +231,71 @@ mod tests {
     #[test]
     fn a_result_comes_in_both_forms() {
         let argument = rmp_serde::to_vec(&(6, 7)).unwrap();
-        let Outcome::Value { pickle, msgpack } = functions().call("mul", &argument) else { panic!("no value") };
+        let Outcome::Value { pickle, msgpack, .. } = functions().call("mul", &argument, &[]) else {
+            panic!("no value")
+        };
         assert_eq!(rmp_serde::from_slice::<i64>(&msgpack).unwrap(), 42);
         assert_eq!(serde_pickle::value_from_slice(&pickle, DeOptions::new()).unwrap(), Value::I64(42));
-        assert!(matches!(functions().call("none", b"\xc0"), Outcome::Value { .. }), "nil is no argument");
+        assert!(matches!(functions().call("none", b"\xc0", &[]), Outcome::Value { .. }), "nil is no argument");
     }
 
     #[test]
     fn an_error_an_argument_of_another_type_and_a_panic_are_errors_of_the_task() {
         let word = rmp_serde::to_vec("word").unwrap();
-        assert_eq!(error(functions().call("fail", &word)).to_string(), "FunctionError: no word");
-        let wrong = error(functions().call("mul", &word));
-        assert!(wrong.to_string().starts_with("TypeError: `mul` cannot read its argument: "), "{wrong}");
+        assert_eq!(error_of(functions().call("fail", &word, &[])).to_string(), "FunctionError: no word");
+        let wrong = error_of(functions().call("mul", &word, &[]));
+        assert!(
+            wrong.to_string().starts_with("TypeError: `mul(a: i64, b: i64) -> i64` cannot read its argument: "),
+            "{wrong}"
+        );
         for _ in 0..2 {
-            let panicked = error(functions().call("panic", &word));
+            let panicked = error_of(functions().call("panic", &word, &[]));
             assert_eq!(panicked.to_string(), "FunctionPanicked: `panic` panicked: oh word");
             assert!(panicked.traceback[0].contains("function.rs:"), "{:?}", panicked.traceback);
         }
-        assert_eq!(error(functions().call("absent", &word)).ename, "UnmetDependency");
+        assert_eq!(error_of(functions().call("absent", &word, &[])).ename, "UnmetDependency");
+    }
+
+    #[test]
+    fn each_call_of_a_map_ends_for_itself() {
+        let mut writer = value::Writer::new(0);
+        writer.begin_list(4);
+        writer.write(&(2, 3)).unwrap();
+        writer.write("word").unwrap();
+        writer.write(&(4, 5)).unwrap();
+        writer.write(&(i64::MAX, 1)).unwrap();
+        let (arguments, _) = writer.finish();
+        let mapped = functions().map("mul", &arguments, &[], &|| false);
+        let Outcome::Mapped { pickle, msgpack, calls, error, .. } = mapped else { panic!("no map") };
+        assert_eq!(calls, MapReply { calls: 4, failed: 1 });
+        let entries = value::split(&msgpack).unwrap();
+        assert_eq!(value::read::<(i64,)>(entries[2], &[]).unwrap(), (20,));
+        assert_eq!(value::read::<RemoteError>(entries[1], &[]).unwrap().ename, "TypeError");
+        let error = error.unwrap();
+        assert!(error.evalue.starts_with("1 of 4 calls of `mul` failed; the first, number 1: `mul(a"), "{error}");
+        let list = serde_pickle::value_from_slice(&pickle, DeOptions::new()).unwrap();
+        assert_eq!(list, Value::List([6, 20, i64::MAX].map(Value::I64).to_vec()));
+
+        let stopped = functions().map("mul", &arguments, &[], &|| true);
+        assert!(matches!(stopped, Outcome::Mapped { calls: MapReply { failed: 4, .. }, .. }), "{stopped:?}");
+        assert_eq!(error_of(functions().map("mul", b"\x93\x01", &[], &|| false)).ename, "TypeError");
+    }
+
+    #[test]
+    fn buffers_pass_through_without_a_copy() {
+        let mut functions = Functions::default();
+        functions.add("same", None, |buffer: remuda_proto::Buffer| Ok(buffer));
+        let large = remuda_proto::Buffer::from(vec![1; 10_000]);
+        let (argument, buffers) = value::write(&large, 0).unwrap();
+        let Outcome::Value { msgpack, buffers, .. } = functions.call("same", &argument, &buffers) else { panic!() };
+        assert_eq!(buffers[0].as_ptr(), large.as_ptr());
+        let all = [&[Bytes::new()], &buffers[..]].concat();
+        assert_eq!(value::read::<remuda_proto::Buffer>(&msgpack, &all).unwrap(), large);
     }
 
     #[test]
     fn a_name_is_taken_once() {
-        assert!(!functions().add("mul", |(): ()| Ok::<_, String>(())));
+        assert!(!functions().add("mul", None, |(): ()| Ok(())));
         assert_eq!(functions().names(), ["fail", "mul", "none", "panic"]);
     }
 }

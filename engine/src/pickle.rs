@@ -12,6 +12,65 @@ pub(crate) fn value(value: &impl Serialize) -> Result<Bytes, serde_pickle::Error
     serde_pickle::to_vec(value, serde_pickle::SerOptions::new()).map(Bytes::from)
 }
 
+/// Writes results: one, or a list of them.
+#[cfg(feature = "io")]
+pub(crate) struct Writer {
+    bytes: Vec<u8>,
+    is_list: bool,
+}
+
+/// What every pickle begins with: protocol 3, as `serde_pickle` writes it.
+#[cfg(feature = "io")]
+const BEGIN: &[u8] = b"\x80\x03";
+
+#[cfg(feature = "io")]
+impl Writer {
+    /// For one value.
+    pub(crate) fn value() -> Self {
+        Self { bytes: Vec::new(), is_list: false }
+    }
+
+    /// For a list.
+    pub(crate) fn list() -> Self {
+        // An empty list, and a mark: what follows is appended to it at the end.
+        Self { bytes: [BEGIN, b"]("].concat(), is_list: true }
+    }
+
+    pub(crate) fn is_list(&self) -> bool {
+        self.is_list
+    }
+
+    /// How much was written, in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Forgets what was written after that.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.bytes.truncate(len);
+    }
+
+    /// Writes the value, or the next of the list. On an error nothing is written.
+    pub(crate) fn write(&mut self, value: &impl Serialize) -> Result<(), serde_pickle::Error> {
+        let whole = serde_pickle::to_vec(value, serde_pickle::SerOptions::new())?;
+        if self.is_list {
+            let bare = whole.strip_prefix(BEGIN).and_then(|rest| rest.strip_suffix(b"."));
+            self.bytes.extend(bare.expect("a pickle of protocol 3"));
+        } else {
+            self.bytes = whole;
+        }
+        Ok(())
+    }
+
+    /// The pickle.
+    pub(crate) fn finish(mut self) -> Bytes {
+        if self.is_list {
+            self.bytes.extend(b"e.");
+        }
+        self.bytes.into()
+    }
+}
+
 #[derive(Serialize)]
 struct Program<'a> {
     exit_code: Option<i32>,

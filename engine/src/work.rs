@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use remuda_proto::RemoteError;
-use remuda_proto::message::native::{ProcessOutcome, ProcessTask};
+use remuda_proto::message::native::{MapReply, ProcessOutcome, ProcessTask};
+
+/// The name of the error of a function that was dropped where it waited, because it was stopped.
+pub(crate) const TASK_STOPPED: &str = "TaskStopped";
 
 /// One task, ready to run.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,8 +14,12 @@ pub enum Work {
     Function {
         /// A name that the engine announced.
         name: String,
-        /// Its argument, as MessagePack; nil if the request had none.
+        /// Its argument, as MessagePack; nil if the request had none. A list of them where it is `mapped`.
         argument: Bytes,
+        /// All buffers of the request, among them what stands beside the argument. Empty if there is nothing beside it.
+        buffers: Vec<Bytes>,
+        /// Whether it is called once for each argument of a list.
+        mapped: bool,
     },
     /// Run a program.
     Process {
@@ -32,6 +39,21 @@ pub enum Outcome {
         pickle: Bytes,
         /// The same as a native client reads it.
         msgpack: Bytes,
+        /// What stands beside it: buffers of the reply, from number 1 on.
+        buffers: Vec<Bytes>,
+    },
+    /// A function was called for each argument of a list.
+    Mapped {
+        /// The results of the calls that gave one, as a stock client reads them: a list.
+        pickle: Bytes,
+        /// What came of each, as [`NativeReply::Map`](remuda_proto::message::native::NativeReply::Map) has it.
+        msgpack: Bytes,
+        /// What stands beside it: buffers of the reply, from number 1 on.
+        buffers: Vec<Bytes>,
+        /// How many calls there were, and how many failed.
+        calls: MapReply,
+        /// What the task failed with, if any of them did.
+        error: Option<RemoteError>,
     },
     /// A program ran, well or not.
     Program {

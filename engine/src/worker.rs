@@ -14,6 +14,7 @@ use crate::function::Functions;
 use crate::machine::{Event, MAX_RUNNING};
 use crate::process::{self, Group, Groups, Guard, Program, Scratch};
 use crate::spool::Spool;
+use crate::task::Task;
 use crate::work::{Outcome, Work};
 
 /// The threads, as the driver sees them. Dropping it kills the programs that run.
@@ -49,11 +50,11 @@ struct Shared {
 #[derive(Default)]
 struct State {
     /// What no thread has taken yet.
-    queue: VecDeque<Task>,
+    queue: VecDeque<Queued>,
     /// How many threads wait for something in the queue.
     idle: usize,
     /// What is begun by threads whose task has ended, one each.
-    line: VecDeque<Task>,
+    line: VecDeque<Queued>,
     /// When so few are left of it, the machine is to know at once.
     low: usize,
     /// What runs, or is in the queue.
@@ -62,7 +63,7 @@ struct State {
     closed: bool,
 }
 
-struct Task {
+struct Queued {
     msg_id: MsgId,
     attempt: u32,
     engine: EngineId,
@@ -90,7 +91,7 @@ impl Worker {
         group.begin(matches!(work, Work::Process { .. }));
         let mut state = self.shared.lock();
         state.running.insert(msg_id.clone(), group.clone());
-        state.queue.push_back(Task { msg_id: msg_id.clone(), attempt, engine, work, group });
+        state.queue.push_back(Queued { msg_id: msg_id.clone(), attempt, engine, work, group });
         let enough = state.idle >= state.queue.len();
         drop(state);
         if enough {
@@ -120,7 +121,7 @@ impl Worker {
     /// Has a task begun by the next thread whose task ends.
     pub(crate) fn line_up(&self, msg_id: MsgId, attempt: u32, engine: EngineId, work: Work) {
         let mut state = self.shared.lock();
-        state.line.push_back(Task { msg_id, attempt, engine, work, group: Group::default() });
+        state.line.push_back(Queued { msg_id, attempt, engine, work, group: Group::default() });
         state.low = state.line.len() / 2;
     }
 
@@ -131,7 +132,7 @@ impl Worker {
         let msg_id = next.as_ref().map(|task| task.msg_id.clone());
         self.shared.events.send(Event::Began { msg_id, at: self.shared.clock.now().date });
         drop(state);
-        if let Some(Task { msg_id, attempt, engine, work, .. }) = next {
+        if let Some(Queued { msg_id, attempt, engine, work, .. }) = next {
             self.run(msg_id, attempt, engine, work);
         }
     }
@@ -175,9 +176,23 @@ impl Shared {
         let mut next = None;
         loop {
             let Some(task) = next.take().or_else(|| self.wait()) else { return };
-            let Task { msg_id, attempt, engine, work, group } = task;
+            let Queued { msg_id, attempt, engine, work, group } = task;
             let outcome = match work {
-                Work::Function { name, argument } => self.setup.functions.call(&name, &argument),
+                Work::Function { name, argument, buffers, mapped } => {
+                    let this = Task::new(msg_id.clone(), attempt, engine, group.stop(), self.events.clone());
+                    let functions = &self.setup.functions;
+                    let is_stopped = {
+                        let this = this.clone();
+                        move || this.is_stopped()
+                    };
+                    this.scope(|| {
+                        if mapped {
+                            functions.map(&name, &argument, &buffers, &is_stopped)
+                        } else {
+                            functions.call(&name, &argument, &buffers)
+                        }
+                    })
+                }
                 Work::Process { task, input } => {
                     let env = [
                         ("REMUDA_TASK_ID", msg_id.to_string()),
@@ -223,7 +238,7 @@ impl Shared {
     }
 
     /// The next task that is to be run beside the others; `None` when it is over.
-    fn wait(&self) -> Option<Task> {
+    fn wait(&self) -> Option<Queued> {
         let mut state = self.lock();
         while !state.closed {
             if let Some(task) = state.queue.pop_front() {

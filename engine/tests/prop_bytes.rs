@@ -128,7 +128,7 @@ proptest! {
                 Step::Finish(well) => {
                     if let Some(msg_id) = running.take() {
                         let outcome = if well {
-                            Outcome::Value { pickle: Bytes::new(), msgpack: Bytes::new() }
+                            Outcome::Value { pickle: Bytes::new(), msgpack: Bytes::new(), buffers: Vec::new() }
                         } else {
                             Outcome::Failed(RemoteError::new("E", "e"))
                         };

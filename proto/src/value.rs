@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde::de::{Deserialize, DeserializeOwned, IgnoredAny};
 
 pub use array::{Array, ArrayError, Element};
-pub use buffer::Buffer;
+pub use buffer::{Buffer, BufferVisitor};
 
 /// The MessagePack extension type of a buffer that stands beside the value.
 pub const BUFFER_EXTENSION: i8 = 66;
@@ -98,6 +98,16 @@ impl Writer {
         written
     }
 
+    /// Writes a list of this one value.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn write_entry<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), WriteError> {
+        let before = self.bytes.len();
+        self.begin_list(1);
+        self.write(value).inspect_err(|_| self.bytes.truncate(before))
+    }
+
     /// Begins a list of so many values, which are to be written next.
     ///
     /// # Panics
@@ -115,17 +125,6 @@ impl Writer {
                 self.bytes.extend(len.to_be_bytes());
             }
         }
-    }
-
-    /// Appends a value that another writer wrote, whose buffers were numbered on from those of this one.
-    pub fn append(&mut self, value: &[u8], buffers: Vec<Bytes>) {
-        self.bytes.extend(value);
-        self.buffers.extend(buffers);
-    }
-
-    /// The number that the next buffer would get.
-    pub fn next_buffer(&self) -> usize {
-        self.first + self.buffers.len()
     }
 
     /// How many bytes were written, those of the buffers included.
@@ -173,8 +172,8 @@ pub fn split(bytes: &[u8]) -> Result<Vec<&[u8]>, ReadError> {
     for _ in 0..len {
         let mut reader = rmp_serde::Deserializer::new(Cursor::new(rest));
         IgnoredAny::deserialize(&mut reader)?;
-        // Within the slice, so it fits.
-        let (value, behind) = rest.split_at(reader.position() as usize);
+        let used = usize::try_from(reader.position()).unwrap_or(rest.len());
+        let (value, behind) = rest.split_at(used);
         values.push(value);
         rest = behind;
     }

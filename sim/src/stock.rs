@@ -132,7 +132,7 @@ impl StockEngine {
             out.push(Effect::Start {
                 msg_id,
                 attempt: 1,
-                work: Work::Function { name: "python".to_owned(), argument },
+                work: Work::Function { name: "python".to_owned(), argument, buffers: Vec::new(), mapped: false },
             });
         }
     }

@@ -72,7 +72,7 @@ impl Script {
 }
 
 fn value(result: Bytes) -> Outcome {
-    Outcome::Value { pickle: result.clone(), msgpack: result }
+    Outcome::Value { pickle: result.clone(), msgpack: result, buffers: Vec::new() }
 }
 
 fn ended(script: Script, exit_code: Option<i32>, signal: Option<i32>) -> ProcessOutcome {
@@ -83,12 +83,16 @@ fn ended(script: Script, exit_code: Option<i32>, signal: Option<i32>) -> Process
 mod tests {
     use super::*;
 
+    fn function(argument: Bytes) -> Work {
+        Work::Function { name: "f".to_owned(), argument, buffers: Vec::new(), mapped: false }
+    }
+
     #[test]
     fn an_engine_reads_what_the_client_wrote() {
         let script = Script { time_us: 12, fail_percent: 3, unmet_percent: 4 };
         let argument = Bytes::from(script.text());
-        assert_eq!(Script::of(&Work::Function { name: "f".to_owned(), argument }), script);
-        let nothing = Work::Function { name: "f".to_owned(), argument: Bytes::from_static(b"\xff\x00") };
+        assert_eq!(Script::of(&function(argument)), script);
+        let nothing = function(Bytes::from_static(b"\xff\x00"));
         assert_eq!(Script::of(&nothing).time(), Duration::ZERO);
     }
 }

@@ -3,6 +3,7 @@
 //! Each cluster has a folder of its own, ports that nobody else has, and processes that end with it. Nothing here sleeps:
 //! whatever is awaited is a condition, with a deadline that only a failure reaches.
 
+mod engine;
 pub mod netns;
 mod skipped;
 pub mod slurm;
@@ -18,6 +19,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use remuda_net::Profile;
 
+pub use engine::EngineThread;
 use skipped::skipped;
 
 /// How long anything may take: long, since it is only reached when something is wrong, and CI machines are slow.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use remuda_proto::EngineId;
 use remuda_proto::message::content::ExecuteRequest;
 use remuda_proto::message::native::ProcessTask;
+use remuda_proto::{EngineId, Function};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -14,7 +14,7 @@ use crate::client::{Client, Targets};
 use crate::error::SubmitError;
 use crate::outstanding::{Route, Work};
 use crate::reply::{self, Decode, ExecuteResult, ProcessResult};
-use crate::result::{AsyncMapResult, AsyncResult};
+use crate::result::{AsyncMapResult, AsyncResult, Part};
 
 /// Submits each task to every one of its engines, past the task scheduler. Cheap to clone.
 ///
@@ -53,13 +53,33 @@ impl DirectView {
         Self { run_timeout: Some(limit), ..self.clone() }
     }
 
-    /// Calls a function that the engines have registered under this name; the results are in the order of the engines.
-    pub fn call<A: Serialize + ?Sized, T: DeserializeOwned>(
-        &self,
-        function: &str,
-        argument: &A,
-    ) -> Result<AsyncMapResult<T>, SubmitError> {
-        Ok(self.submit(&super::function(&self.client, function, argument)?, reply::function))
+    /// Calls a function that the engines have, on each of them; the results are in the order of the engines. See
+    /// [`LoadBalancedView::call`](crate::LoadBalancedView::call).
+    ///
+    /// # Errors
+    /// When the argument cannot be written. An engine that is not there is an error in its place.
+    #[allow(clippy::needless_pass_by_value, reason = "a call reads as one where its arguments are not references")]
+    pub fn call<F: Function>(&self, function: F, args: F::Args) -> Result<AsyncMapResult<F::Output>, SubmitError> {
+        Ok(self.submit(&super::call(&self.client, &function, &args)?, reply::function))
+    }
+
+    /// Calls a function once for each item. The items are split over the engines, the first of them to the first engine, as
+    /// many to each as can be; each engine gets its own as one task.
+    pub fn map<F: Function>(&self, function: F, items: impl IntoIterator<Item = F::Args>) -> AsyncMapResult<F::Output> {
+        let (engines, mut items) = (self.engine_ids(), items.into_iter().collect::<Vec<_>>());
+        let mut parts = Vec::new();
+        for (at, id) in engines.iter().enumerate().rev() {
+            let mine = items.split_off(split(items.len(), at + 1));
+            if !mine.is_empty() {
+                let work = super::calls(&self.client, &function, &mine);
+                parts.push(Part::chunk(work.and_then(|work| self.submit_to(*id, work, reply::calls)), mine.len()));
+            }
+        }
+        if !items.is_empty() {
+            parts.push(Part::chunk(Err(SubmitError::NoEngines), items.len()));
+        }
+        parts.reverse();
+        AsyncMapResult::new(self.client.clone(), parts)
     }
 
     /// Runs a program on each engine, with `input` to read; see [`LoadBalancedView::process`](crate::LoadBalancedView::process).
@@ -89,11 +109,40 @@ impl DirectView {
     }
 
     fn submit<T>(&self, work: &Work, decode: Decode<T>) -> AsyncMapResult<T> {
-        let submit = |id| {
-            let (engine, label) = (self.client.uuid(id)?, self.label.clone());
-            let route = Route::Direct { engine, label, run_timeout: self.run_timeout };
-            Ok(AsyncResult::new(self.client.submit(route, work.clone())?, decode))
-        };
+        let submit = |id| Part::one(self.submit_to(id, work.clone(), decode));
         AsyncMapResult::new(self.client.clone(), self.engine_ids().into_iter().map(submit).collect())
+    }
+
+    fn submit_to<T>(&self, id: EngineId, work: Work, decode: Decode<T>) -> Result<AsyncResult<T>, SubmitError> {
+        let (engine, label) = (self.client.uuid(id)?, self.label.clone());
+        let route = Route::Direct { engine, label, run_timeout: self.run_timeout };
+        Ok(AsyncResult::new(self.client.submit(route, work)?, decode))
+    }
+}
+
+/// Where the last of so many parts begins when `len` items are split evenly, the first parts one longer.
+fn split(len: usize, parts: usize) -> usize {
+    len - len / parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split;
+
+    #[test]
+    fn items_are_split_evenly() {
+        let lens = |mut len: usize, parts: usize| {
+            let mut lens = Vec::new();
+            for parts in (1..=parts).rev() {
+                let at = split(len, parts);
+                lens.insert(0, len - at);
+                len = at;
+            }
+            assert_eq!(len, 0);
+            lens
+        };
+        assert_eq!(lens(10, 3), [4, 3, 3]);
+        assert_eq!(lens(11, 3), [4, 4, 3]);
+        assert_eq!(lens(2, 3), [1, 1, 0]);
     }
 }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::stream::Stream;
 use remuda_proto::message::metadata::TaskMetadata;
 use remuda_proto::message::native::ProcessTask;
 use remuda_proto::message::needs::Needs;
 use remuda_proto::message::restart::Restart;
-use remuda_proto::{Dependency, EngineId};
+use remuda_proto::{Dependency, EngineId, Function};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -16,7 +17,8 @@ use crate::client::Client;
 use crate::error::SubmitError;
 use crate::outstanding::{Route, Work};
 use crate::reply::{self, Decode, ProcessResult};
-use crate::result::{AsyncMapResult, AsyncResult};
+use crate::result::{AsyncMapResult, AsyncResult, Part};
+use crate::view::Imap;
 
 /// What is asked of the task scheduler for a task.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -59,11 +61,12 @@ pub struct TaskOptions {
 pub struct LoadBalancedView {
     client: Client,
     options: TaskOptions,
+    chunk_size: usize,
 }
 
 impl LoadBalancedView {
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, options: TaskOptions::default() }
+        Self { client, options: TaskOptions::default(), chunk_size: 1 }
     }
 
     /// The options in force.
@@ -74,7 +77,7 @@ impl LoadBalancedView {
     /// A view with these options in place of its own.
     #[must_use]
     pub fn with_options(&self, options: TaskOptions) -> Self {
-        Self { client: self.client.clone(), options }
+        Self { options, ..self.clone() }
     }
 
     fn with(&self, change: impl FnOnce(&mut TaskOptions)) -> Self {
@@ -152,23 +155,106 @@ impl LoadBalancedView {
         self.with(|options| options.label = Some(label.into()))
     }
 
-    /// Calls a function that native engines have registered under this name. A stock engine's pickled result is read too.
-    pub fn call<A: Serialize + ?Sized, T: DeserializeOwned>(
-        &self,
-        function: &str,
-        argument: &A,
-    ) -> Result<AsyncResult<T>, SubmitError> {
-        self.submit(super::function(&self.client, function, argument)?, reply::function)
+    /// A view whose maps send so many items as one task: less to do for everybody where an item takes less than some
+    /// milliseconds. They run one after the other on one engine, and are retried together; each has a result of its own all the
+    /// same. 1 unless told otherwise; 0 counts as 1.
+    #[must_use]
+    pub fn chunk_size(&self, items: usize) -> Self {
+        Self { chunk_size: items.max(1), ..self.clone() }
     }
 
-    /// Calls a function once for each item, each as a task of its own. Items that cannot be submitted fail alone.
-    pub fn map<A: Serialize, T: DeserializeOwned>(
+    /// A view whose tasks' engines save themselves the word that a task begins and ends; see [`TaskOptions::quiet`].
+    #[must_use]
+    pub fn quiet(&self, quiet: bool) -> Self {
+        self.with(|options| options.quiet = quiet)
+    }
+
+    /// Calls a function that native engines have: one from [`functions!`](crate::functions), or [`Named`](crate::Named). (A
+    /// stock engine's pickled result is read too.)
+    ///
+    /// ```no_run
+    /// # use remuda_client::{LoadBalancedView, Named};
+    /// remuda_client::functions! {
+    ///     pub fn mul(a: i64, b: i64) -> i64;
+    /// }
+    ///
+    /// # async fn example(view: LoadBalancedView) -> Result<(), Box<dyn std::error::Error>> {
+    /// let product = view.call(mul, (6, 7))?.await?;
+    /// let same: i64 = view.call(Named::new("mul"), (6, 7))?.await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// What the definition does not say does not compile:
+    ///
+    /// ```compile_fail
+    /// # use remuda_client::LoadBalancedView;
+    /// # remuda_client::functions! { pub fn mul(a: i64, b: i64) -> i64; }
+    /// # fn example(view: LoadBalancedView) {
+    /// view.call(mul, (6, "seven"));
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When it cannot be sent: see [`SubmitError`].
+    #[allow(clippy::needless_pass_by_value, reason = "a call reads as one where its arguments are not references")]
+    pub fn call<F: Function>(&self, function: F, args: F::Args) -> Result<AsyncResult<F::Output>, SubmitError> {
+        self.submit(super::call(&self.client, &function, &args)?, reply::function)
+    }
+
+    /// Calls a function once for each item, each as a task of its own, or as the [`chunk_size`](Self::chunk_size) says. Items
+    /// that cannot be submitted fail alone. All of them are outstanding at once; [`Self::imap`] has a bound.
+    pub fn map<F: Function>(&self, function: F, items: impl IntoIterator<Item = F::Args>) -> AsyncMapResult<F::Output> {
+        let (mut items, mut parts) = (items.into_iter(), Vec::new());
+        loop {
+            let chunk: Vec<_> = items.by_ref().take(self.chunk_size).collect();
+            if chunk.is_empty() {
+                return AsyncMapResult::new(self.client.clone(), parts);
+            }
+            parts.push(self.submit_chunk(&function, chunk));
+        }
+    }
+
+    /// The same over items without end, with a bound on how many tasks are outstanding, and results as they come:
+    ///
+    /// ```no_run
+    /// # use remuda_client::{LoadBalancedView, Named};
+    /// # async fn example(view: LoadBalancedView) -> Result<(), Box<dyn std::error::Error>> {
+    /// use futures::StreamExt;
+    ///
+    /// let squares = view.chunk_size(100).imap(Named::<u64, u64>::new("square"), 0..1_000_000);
+    /// let mut squares = std::pin::pin!(squares.as_completed());
+    /// while let Some((number, square)) = squares.next().await {
+    ///     println!("{number}: {}", square?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn imap<F: Function, I: IntoIterator<Item = F::Args>>(
         &self,
-        function: &str,
-        items: impl IntoIterator<Item = A>,
-    ) -> AsyncMapResult<T> {
-        let results = items.into_iter().map(|item| self.call(function, &item)).collect();
-        AsyncMapResult::new(self.client.clone(), results)
+        function: F,
+        items: I,
+    ) -> Imap<F, futures::stream::Iter<I::IntoIter>> {
+        self.imap_stream(function, futures::stream::iter(items))
+    }
+
+    /// The same over a stream.
+    pub fn imap_stream<F: Function, S: Stream<Item = F::Args>>(&self, function: F, items: S) -> Imap<F, S> {
+        Imap::new(self.clone(), function, items)
+    }
+
+    pub(super) fn items_per_task(&self) -> usize {
+        self.chunk_size
+    }
+
+    /// Submits one task of a map.
+    pub(super) fn submit_chunk<F: Function>(&self, function: &F, mut items: Vec<F::Args>) -> Part<F::Output> {
+        if self.chunk_size == 1 && items.len() == 1 {
+            let args = items.swap_remove(0);
+            return Part::one(self.call(function, args));
+        }
+        let work = super::calls(&self.client, function, &items);
+        Part::chunk(work.and_then(|work| self.submit(work, reply::calls)), items.len())
     }
 
     /// Runs a program, with `input` to read: on stdin, unless `task.input` says otherwise. A program that exits with

@@ -111,6 +111,16 @@ pub(super) enum Asked {
 }
 
 impl Asked {
+    fn function(name: String, body: &Body, mapped: bool) -> Self {
+        // Nil, which a function without arguments reads as `()`.
+        let nil = || Bytes::from_static(b"\xc0");
+        let argument = body.last_buffer().filter(|argument| !argument.is_empty()).unwrap_or_else(nil);
+        // One buffer is the argument itself.
+        let count = Some(body.buffer_count()).filter(|count| *count > 1).unwrap_or(0);
+        let buffers = (0..count).map_while(|index| body.buffer(index)).collect();
+        Self::Work(Work::Function { name, argument, buffers, mapped })
+    }
+
     /// Reads the content of an `apply_request`.
     pub(super) fn read(packer: Packer, body: &Body) -> Self {
         if packer.is_empty_map(body.content()) {
@@ -122,12 +132,8 @@ impl Asked {
             Err(error) => return Self::Invalid(format!("the task is not understood: {error}")),
         };
         match task {
-            NativeTask::Function(name) => {
-                // Nil, which a function without arguments reads as `()`.
-                let nil = || Bytes::from_static(b"\xc0");
-                let argument = body.last_buffer().filter(|argument| !argument.is_empty()).unwrap_or_else(nil);
-                Self::Work(Work::Function { name, argument })
-            }
+            NativeTask::Function(name) => Self::function(name, body, false),
+            NativeTask::Map(name) => Self::function(name, body, true),
             NativeTask::Process(task) if task.argv.first().is_none_or(String::is_empty) => {
                 Self::Invalid("the process task names no program: its `argv` is empty".to_owned())
             }

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use remuda_proto::message::native::StopReason;
 use remuda_proto::message::needs::Needs;
-use remuda_proto::{Date, Instant, Map, MsgId};
+use remuda_proto::{Date, Instant, Map, MsgId, RemoteError};
 
 use super::request::Request;
 use super::{Effect, STOP_GRACE};
 use crate::signal;
+use crate::work::TASK_STOPPED;
 
 /// A task that runs: started, and its end not yet told.
 pub(super) struct Running {
@@ -20,11 +21,11 @@ pub(super) struct Running {
     pub(super) needs: Needs,
     /// The program, for messages; `None` for a function.
     pub(super) program: Option<String>,
-    /// Whether and how far it was stopped. `None` for a function: that cannot be stopped.
+    /// Whether and why it was stopped. A function may go on all the same.
     pub(super) stopping: Option<Stopping>,
-    /// How long it may run. `None` for a function.
+    /// How long it may run.
     limit: Option<Duration>,
-    /// When it has run for as long as it may or is to be killed; then the timers have it. Never for a function.
+    /// When it has run for as long as it may or is to be killed; then the timers have it. A function is never killed.
     due: Option<Instant>,
 }
 
@@ -94,18 +95,19 @@ impl Runs {
         self.tasks.is_empty()
     }
 
-    /// Stops a program: first with SIGTERM, then, on a deadline, with SIGKILL. A function goes on, and so does what is
-    /// stopped already.
+    /// Stops a program: first with SIGTERM, then, on a deadline, with SIGKILL. A function is told, and ends if it listens.
+    /// What is stopped already goes on ending.
     pub(super) fn stop(&mut self, now: Instant, msg_id: &MsgId, reason: StopReason, out: &mut Vec<Effect>) {
         let Some(running) = self.tasks.get_mut(msg_id) else { return };
-        if running.program.is_some() && running.stopping.is_none() {
+        if running.stopping.is_none() {
             running.stopping = Some(Stopping { reason });
+            let due = running.program.is_some().then(|| now + STOP_GRACE);
             out.push(Effect::Signal { msg_id: msg_id.clone(), signal: signal::TERM });
-            self.set_due(msg_id, Some(now + STOP_GRACE));
+            self.set_due(msg_id, due);
         }
     }
 
-    /// Stops all programs.
+    /// Stops all of them.
     pub(super) fn stop_all(&mut self, now: Instant, reason: StopReason, out: &mut Vec<Effect>) {
         let all: Vec<MsgId> = self.tasks.keys().cloned().collect();
         all.iter().for_each(|msg_id| self.stop(now, msg_id, reason, out));
@@ -140,8 +142,8 @@ impl Runs {
         let mut timers = BTreeSet::new();
         for (msg_id, running) in &self.tasks {
             assert_eq!(running.request.msg_id, *msg_id);
-            let may_stop = running.due.is_some() || running.stopping.is_some();
-            assert!(running.program.is_some() || !may_stop, "a function cannot be stopped");
+            let is_killed = running.due.is_some() && running.stopping.is_some();
+            assert!(running.program.is_some() || !is_killed, "a function cannot be killed");
             timers.extend(running.due.map(|due| (due, msg_id.clone())));
         }
         assert_eq!(timers, self.timers);
@@ -161,7 +163,20 @@ impl Running {
         program: Option<String>,
         limit: Option<Duration>,
     ) -> Self {
-        let limit = limit.filter(|_| program.is_some());
         Self { request, started, needs, program, stopping: None, limit, due: None }
+    }
+
+    /// What a function failed with, or was not to be ended with: if it was stopped, that is why.
+    pub(super) fn failed(&self, error: RemoteError) -> RemoteError {
+        let Some(stopping) = self.stopping else { return error };
+        let (ename, why) = match stopping.reason {
+            StopReason::Asked => ("TaskStopped", "the task was stopped"),
+            StopReason::RunTimeout => ("RunTimeout", "the task ran for longer than its run timeout"),
+        };
+        // A function that was dropped where it waited says no more than that.
+        let said = if error.ename == TASK_STOPPED { why.to_owned() } else { format!("{why}: {error}") };
+        let mut stopped = RemoteError::new(ename, said);
+        stopped.traceback.splice(0..0, error.traceback);
+        stopped
     }
 }

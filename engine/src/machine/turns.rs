@@ -164,9 +164,22 @@ impl EngineCore {
         self.room.give_back(&running.needs);
         let (request, started, before) = (&running.request, running.started, out.len());
         match outcome {
-            Outcome::Value { pickle, msgpack } => {
+            Outcome::Value { pickle, msgpack, buffers } => {
                 let native = NativeReply::Function;
-                out.push(self.writer.ok(now.date, started, request, Some(&native), vec![pickle, msgpack]));
+                let buffers = [pickle].into_iter().chain(buffers).chain([msgpack]).collect();
+                out.push(self.writer.ok(now.date, started, request, Some(&native), buffers));
+            }
+            Outcome::Mapped { pickle, msgpack, buffers, calls, error } => {
+                let native = NativeReply::Map(calls);
+                let buffers: Vec<Bytes> = [pickle].into_iter().chain(buffers).chain([msgpack]).collect();
+                match error {
+                    None => out.push(self.writer.ok(now.date, started, request, Some(&native), buffers)),
+                    Some(error) => {
+                        let error = running.failed(error);
+                        let failure = Failure { native: Some(&native), buffers, ..Failure::of(error) };
+                        self.writer.failed(now.date, started, request, failure, out);
+                    }
+                }
             }
             Outcome::Program { mut ended, stdout, stderr, output } => {
                 ended.stopped = running.stopping.map(|stopping| stopping.reason);
@@ -185,7 +198,10 @@ impl EngineCore {
                     }
                 }
             }
-            Outcome::Failed(error) => self.writer.failed(now.date, started, request, Failure::of(error), out),
+            Outcome::Failed(error) => {
+                let failure = Failure::of(running.failed(error));
+                self.writer.failed(now.date, started, request, failure, out);
+            }
         }
         self.hold(now, request, &out[before..]);
         self.tell_status(now, request, "idle", out);

@@ -1,10 +1,12 @@
-//! The process group of the program that runs, as other threads reach it.
+//! What a slot does, as other threads reach it: above all the process group of the program that runs.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use remuda_proto::RemoteError;
+
+use crate::task::Stop;
 
 /// What a slot does, shared with the thread that may interrupt it. One task.
 #[derive(Clone, Default)]
@@ -15,8 +17,8 @@ enum State {
     /// Nothing runs.
     #[default]
     Idle,
-    /// A function runs.
-    Calling,
+    /// A function runs; this tells it to stop.
+    Calling(Stop),
     /// A program is about to run; these signals wait for it.
     Starting(Vec<Signal>),
     /// A program runs, or has ended and was not reaped: until then its number is not given to another.
@@ -30,8 +32,18 @@ impl Group {
     pub(crate) fn begin(&self, program: bool) {
         let mut state = self.lock();
         if !matches!(*state, State::Closed) {
-            *state = if program { State::Starting(Vec::new()) } else { State::Calling };
+            *state = if program { State::Starting(Vec::new()) } else { State::Calling(Stop::default()) };
         }
+    }
+
+    /// What tells the function that runs to stop. Set already if none may run.
+    pub(crate) fn stop(&self) -> Stop {
+        if let State::Calling(stop) = &*self.lock() {
+            return stop.clone();
+        }
+        let stop = Stop::default();
+        stop.set();
+        stop
     }
 
     /// Starts a program, and sends it what signals came before it was there.
@@ -63,23 +75,28 @@ impl Group {
         self.signal(Signal::SIGKILL);
     }
 
-    /// Sends a signal to the program, if there is one.
+    /// Sends a signal to the program, if there is one; tells a function to stop, whatever the signal.
     pub(crate) fn signal(&self, signal: Signal) {
         match &mut *self.lock() {
             State::Running(pid) => send(*pid, signal),
             State::Starting(signals) => signals.push(signal),
-            State::Idle | State::Calling | State::Closed => {}
+            State::Calling(stop) => stop.set(),
+            State::Idle | State::Closed => {}
         }
     }
 
-    /// Kills the program that runs, and lets none start. Returns whether a function runs, which cannot be killed.
+    /// Kills the program that runs, and lets none start. Returns whether a function runs, which is told to stop and cannot be
+    /// killed.
     pub(crate) fn close(&self) -> bool {
         match std::mem::replace(&mut *self.lock(), State::Closed) {
             State::Running(pid) => {
                 send(pid, Signal::SIGKILL);
                 false
             }
-            State::Calling => true,
+            State::Calling(stop) => {
+                stop.set();
+                true
+            }
             State::Idle | State::Starting(_) | State::Closed => false,
         }
     }

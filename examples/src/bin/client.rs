@@ -43,7 +43,7 @@ async fn main() -> anyhow::Result<()> {
 
     // One call: its type is that of the function.
     let view = client.load_balanced_view();
-    let product = view.call::<_, i64>("mul", &(6, 7))?.timeout(Duration::from_secs(30)).await?;
+    let product = view.call(Named::<_, i64>::new("mul"), (6, 7))?.timeout(Duration::from_secs(30)).await?;
     println!("mul(6, 7) = {product}\n");
 
     // A map: one task for each row, wherever there is room. A row whose engine dies is tried on another.

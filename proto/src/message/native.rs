@@ -26,9 +26,11 @@ pub struct ApplyContent {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NativeTask {
-    /// Call the function registered under this name; the last buffer holds its argument, as MessagePack. No buffer, or an
-    /// empty one: no argument.
+    /// Call the function registered under this name; the last buffer holds its argument, as MessagePack, the buffers before
+    /// it what stands beside that ([`value`](crate::value)). No buffer, or an empty one: no argument.
     Function(String),
+    /// Call it once for each value of a list, which the last buffer holds.
+    Map(String),
     /// Run a program.
     Process(ProcessTask),
 }
@@ -148,11 +150,23 @@ pub enum StopReason {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NativeReply {
-    /// A function gave a result: buffer 1, as MessagePack.
+    /// A function gave a result: the last buffer, as MessagePack, with what stands beside it in those before.
     Function,
+    /// A function was called for each value of a list. The last buffer is a list of as many values in MessagePack: for each
+    /// call that gave a result a list of just that, for each that failed the error, a map (a [`RemoteError`](crate::RemoteError)).
+    Map(MapReply),
     /// A program ended: its stdout is buffer 1, its stderr buffer 2, and its result, if it was to give one
     /// ([`ProcessTask::output`]), buffer 3.
     Process(ProcessOutcome),
+}
+
+/// How the calls of a [`NativeTask::Map`] ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapReply {
+    /// How many calls there were.
+    pub calls: u64,
+    /// How many of them failed. Then the task has failed, with the first error.
+    pub failed: u64,
 }
 
 /// How a program ended.
@@ -347,6 +361,7 @@ struct NeedContent {
 #[serde(rename_all = "snake_case")]
 enum NeedTask {
     Function(Arc<str>),
+    Map(Arc<str>),
     Process(serde::de::IgnoredAny),
 }
 
@@ -360,7 +375,7 @@ impl Runs {
         }
         match packer.unpack::<NeedContent>(body.content()) {
             Ok(NeedContent { remuda: Some(NeedTask::Process(_)) }) => Self::Process,
-            Ok(NeedContent { remuda: Some(NeedTask::Function(name)) }) => Self::Function(name),
+            Ok(NeedContent { remuda: Some(NeedTask::Function(name) | NeedTask::Map(name)) }) => Self::Function(name),
             _ => Self::Python,
         }
     }
@@ -419,6 +434,7 @@ mod tests {
     fn a_need_follows_from_the_content() {
         assert_eq!(need(&MsgType::ApplyRequest, "{}"), Runs::Python);
         assert_eq!(need(&MsgType::ApplyRequest, r#"{"remuda": {"function": "mul"}}"#), Runs::Function("mul".into()));
+        assert_eq!(need(&MsgType::ApplyRequest, r#"{"remuda": {"map": "mul"}}"#), Runs::Function("mul".into()));
         assert_eq!(need(&MsgType::ApplyRequest, r#"{"remuda": {"process": {"argv": ["ls"]}}}"#), Runs::Process);
         assert_eq!(need(&MsgType::ExecuteRequest, r#"{"remuda": {"function": "mul"}}"#), Runs::Python);
         assert_eq!(need(&MsgType::ApplyRequest, "garbage"), Runs::Python);

@@ -85,7 +85,9 @@ impl<'de> Deserialize<'de> for Buffer {
     }
 }
 
-struct BufferVisitor;
+/// Reads a [`Buffer`]: for who reads values of any kind.
+#[derive(Clone, Copy, Debug)]
+pub struct BufferVisitor;
 
 impl<'de> Visitor<'de> for BufferVisitor {
     type Value = Buffer;

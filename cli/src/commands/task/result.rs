@@ -97,8 +97,11 @@ fn value(record: &Record) -> Told {
             Err(_) => Told::Error(Box::new(RemoteError::new("Error", "the reply does not say what went wrong"))),
         };
     }
-    let read = match (native, buffer(0), buffer(1)) {
-        (Some(NativeReply::Function), _, Some(messagepack)) => plain::from_messagepack(messagepack),
+    let read = match (native, buffer(0), record.result_buffers.last()) {
+        (Some(NativeReply::Function), _, Some(value)) => plain::from_messagepack(value, &record.result_buffers),
+        (Some(NativeReply::Map(_)), _, Some(list)) => {
+            plain::from_messagepack(list, &record.result_buffers).map(each_call)
+        }
         (_, Some(pickle), _) => plain::from_pickle(pickle),
         // A code string gives no buffers; the value of its last expression is output.
         (_, None, _) => {
@@ -117,6 +120,18 @@ fn value(record: &Record) -> Told {
             let why = std::error::Error::source(&error).map(|cause| format!(" ({cause})")).unwrap_or_default();
             Told::Opaque(format!("the result is a pickle that only Python can read{why}"))
         }
+    }
+}
+
+/// The results of calls that all gave one, each of which stands in a list of its own.
+fn each_call(calls: Value) -> Value {
+    let one = |call| match call {
+        Value::Array(mut result) if result.len() == 1 => result.swap_remove(0),
+        other => other,
+    };
+    match calls {
+        Value::Array(calls) => calls.into_iter().map(one).collect(),
+        other => other,
     }
 }
 

@@ -140,6 +140,7 @@ fn what(header: Option<&Value>, content: Option<&Value>) -> Option<(String, Opti
     Some(match native {
         Some(NativeTask::Process(process)) => ("process".to_owned(), Some(words::command(&process.argv))),
         Some(NativeTask::Function(name)) => ("function".to_owned(), Some(format!("{name}()"))),
+        Some(NativeTask::Map(name)) => ("function".to_owned(), Some(format!("{name}() for each of a list"))),
         // The function is pickled: its name is Python's to read.
         None => ("apply".to_owned(), None),
     })

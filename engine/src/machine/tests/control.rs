@@ -161,11 +161,14 @@ fn a_program_that_succeeds_just_before_it_is_stopped_has_succeeded() {
 }
 
 #[test]
-fn a_function_cannot_be_stopped() {
+fn a_function_is_told_to_stop_and_never_killed() {
     let mut story = Story::serving();
     story.function("mul");
     let told = story.control(MsgType::AbortRequest, &json!({"remuda": {"stop": true}}));
-    assert!(!told.iter().any(|line| line.starts_with("signal")));
+    let signals = |told: &[String]| told.iter().filter(|line| line.starts_with("signal")).count();
+    assert_eq!(signals(&told), 1, "{told:?}");
+    let again = story.control(MsgType::AbortRequest, &json!({"remuda": {"stop": true}}));
+    assert_eq!((signals(&again), story.engine.running.deadline()), (0, None));
 }
 
 #[test]

@@ -8,7 +8,7 @@ fn a_function_gives_its_result_in_both_forms() {
     assert_eq!(story.function("mul"), ["engine.3.status status of #0: busy", "start #0: mul"]);
     let (pickle, msgpack) = (Bytes::from_static(b"p"), Bytes::from_static(b"m"));
     assert_eq!(
-        story.done(0, Outcome::Value { pickle: pickle.clone(), msgpack: msgpack.clone() }),
+        story.done(0, Outcome::Value { pickle: pickle.clone(), msgpack: msgpack.clone(), buffers: Vec::new() }),
         ["Shell [mux, 0x0001] apply_reply of #0: ok", "engine.3.status status of #0: idle"]
     );
     let (metadata, content, buffers) = story.reply();

@@ -18,7 +18,8 @@ impl Story {
     }
 
     fn value(&mut self, task: usize) -> Vec<String> {
-        let outcome = Outcome::Value { pickle: Bytes::from_static(b"p"), msgpack: Bytes::from_static(b"m") };
+        let outcome =
+            Outcome::Value { pickle: Bytes::from_static(b"p"), msgpack: Bytes::from_static(b"m"), buffers: Vec::new() };
         self.done(task, outcome)
     }
 }
