@@ -28,7 +28,7 @@ where
     F: Function,
     S: Stream<Item = F::Args>,
 {
-    pub(super) fn new(view: LoadBalancedView, function: F, items: S) -> Self {
+    pub(super) fn new(view: &LoadBalancedView, function: F, items: S) -> Self {
         // Nobody can ask for the output of these tasks, so no engine need tell of its end.
         let view = view.quiet(true);
         Self { view, function, items, max_outstanding: MAX_OUTSTANDING }

@@ -240,7 +240,7 @@ impl LoadBalancedView {
 
     /// The same over a stream.
     pub fn imap_stream<F: Function, S: Stream<Item = F::Args>>(&self, function: F, items: S) -> Imap<F, S> {
-        Imap::new(self.clone(), function, items)
+        Imap::new(self, function, items)
     }
 
     pub(super) fn items_per_task(&self) -> usize {
