@@ -111,6 +111,9 @@ impl Client {
     }
 
     /// Waits until `wanted` engines are registered, and gives the ids of all that are.
+    ///
+    /// # Errors
+    /// When too few came in that time; the message says how many.
     pub async fn wait_for_engines(&self, wanted: usize, timeout: Duration) -> Result<Vec<EngineId>, TooFewEngines> {
         let mut list = self.inner.shared.engines();
         let enough = list.wait_for(|engines| engines.len() >= wanted);
@@ -131,17 +134,26 @@ impl Client {
     }
 
     /// How much each engine has to do.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
     pub async fn queue_status(&self) -> Result<QueueStatus, QueryError> {
         Ok(self.status().await?.queues)
     }
 
     /// What the controller does: more words from Remuda's own, what any controller can say from a stock one.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
     pub async fn status(&self) -> Result<ControllerStatus, QueryError> {
         let content = json!({"targets": null, "verbose": false, "remuda": {}});
         query::queue_status(self.query(MsgType::QueueRequest, content).await?)
     }
 
     /// Which of these tasks are done, whoever submitted them.
+    ///
+    /// # Errors
+    /// See [`QueryError`]. A controller that keeps no records knows only the tasks that are under way.
     pub async fn result_status(&self, msg_ids: &[MsgId]) -> Result<ResultStatus, QueryError> {
         let msg_type = MsgType::ResultRequest;
         let outcome = self.ask(msg_type.clone(), json!({"msg_ids": msg_ids, "status_only": true})).await?;
@@ -149,6 +161,9 @@ impl Client {
     }
 
     /// All tasks on record, oldest first.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
     pub async fn history(&self) -> Result<Vec<MsgId>, QueryError> {
         #[derive(Deserialize)]
         struct History {
@@ -161,6 +176,9 @@ impl Client {
 
     /// Task records that match a query, in the query language of ipyparallel's databases; `keys` are the columns, all but
     /// the buffers where it is `None`.
+    ///
+    /// # Errors
+    /// [`QueryError::Refused`] for a query that the controller does not understand.
     pub async fn db_query(&self, query: Value, keys: Option<&[&str]>) -> Result<Vec<Value>, QueryError> {
         #[derive(Deserialize)]
         struct Records {
@@ -174,6 +192,9 @@ impl Client {
 
     /// Task records, with what only Remuda can do: limits, orders, sizes. A stock controller takes no notice of these and
     /// gives all that the query finds.
+    ///
+    /// # Errors
+    /// As [`Self::db_query`].
     pub async fn records(&self, find: &Find) -> Result<Vec<Record>, QueryError> {
         let msg_type = MsgType::DbRequest;
         let outcome = self.ask(msg_type.clone(), find.content()).await?;
@@ -187,6 +208,9 @@ impl Client {
 
     /// Submits tasks again, by the controller; gives the new id of each. Their results are the controller's to tell of
     /// ([`Self::result_status`]).
+    ///
+    /// # Errors
+    /// [`QueryError::Refused`] for a task that is not on record, or not done.
     pub async fn resubmit(&self, msg_ids: &[MsgId]) -> Result<Map<MsgId, MsgId>, QueryError> {
         #[derive(Deserialize)]
         struct Resubmitted {
@@ -198,6 +222,9 @@ impl Client {
     }
 
     /// Takes finished tasks off the record.
+    ///
+    /// # Errors
+    /// [`QueryError::Refused`] for a task that is not on record, or not done.
     pub async fn purge(&self, what: Purge) -> Result<(), QueryError> {
         let content = match what {
             Purge::All => json!({"msg_ids": "all", "engine_ids": []}),
@@ -246,6 +273,9 @@ impl Client {
     }
 
     /// Asks the hub anything, and gives the content of its answer.
+    ///
+    /// # Errors
+    /// What the controller refuses, and no answer in time: see [`QueryError`].
     pub async fn query(&self, msg_type: MsgType, content: Value) -> Result<Value, QueryError> {
         let outcome = self.ask(msg_type.clone(), content).await?;
         query::read(self.inner.packer, &msg_type, &outcome)
@@ -292,6 +322,9 @@ impl Client {
 
     /// Shuts engines down, and then, with `hub`, the controller. This and all other clients of the controller are
     /// disconnected by that.
+    ///
+    /// # Errors
+    /// The first engine that does not confirm it; then the controller is not shut down.
     pub async fn shutdown(&self, targets: impl Into<Targets>, hub: bool) -> Result<(), QueryError> {
         self.tell(&targets.into(), MsgType::ShutdownRequest, &json!(Shutdown::default())).await?;
         if !hub {

@@ -99,21 +99,33 @@ impl Client {
 
 impl Definitions {
     /// Keeps another definition; it is there for good when this returns, where the controller keeps anything for good.
+    ///
+    /// # Errors
+    /// [`DefinitionError::Wrong`] with all that is wrong with it, [`DefinitionError::NameTaken`], [`DefinitionError::Full`].
     pub async fn create(&self, definition: Map<String, Value>) -> Result<DefinitionRecord, DefinitionError> {
         self.one(&DefinitionRequest::Create { definition }).await
     }
 
     /// One definition.
+    ///
+    /// # Errors
+    /// [`DefinitionError::NotFound`].
     pub async fn get(&self, which: impl Into<Which>) -> Result<DefinitionRecord, DefinitionError> {
         self.one(&DefinitionRequest::Get { which: which.into() }).await
     }
 
     /// Definitions by ascending id, `limit` of them and 1,000 at most, without the first `offset`; and how many there are.
+    ///
+    /// # Errors
+    /// When the controller keeps no definitions, or does not answer.
     pub async fn list(&self, limit: u64, offset: u64) -> Result<DefinitionList, DefinitionError> {
         self.ask(&DefinitionRequest::List { limit: Some(limit), offset }).await
     }
 
     /// Puts a definition in the place of one.
+    ///
+    /// # Errors
+    /// As [`Self::create`], and [`DefinitionError::NotFound`].
     pub async fn update(
         &self,
         which: impl Into<Which>,
@@ -136,6 +148,9 @@ impl Definitions {
     }
 
     /// Forgets a definition, and tells it for the last time.
+    ///
+    /// # Errors
+    /// [`DefinitionError::NotFound`].
     pub async fn delete(&self, which: impl Into<Which>) -> Result<DefinitionRecord, DefinitionError> {
         self.one(&DefinitionRequest::Delete { which: which.into() }).await
     }
@@ -156,6 +171,9 @@ impl Definitions {
     }
 
     /// Runs the program of a definition that was looked at, as [`Self::run`] does.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
     pub fn run_record(
         &self,
         record: &DefinitionRecord,
@@ -166,7 +184,7 @@ impl Definitions {
     }
 
     /// Starts a service, with `input` to read each time that it is started. The task scheduler keeps it running as its
-    /// `restart` says, whether this client stays or not; it ends with [`AsyncResult::stop`], or as `restart` says. The result is
+    /// `restart` says, whether this client stays or not; it ends with [`TaskHandle::stop`](crate::TaskHandle::stop), or as `restart` says. The result is
     /// that of the last time it ran, with the last KiB that it wrote; all else is in its log ([`Client::program_output`]).
     /// One that runs already is started beside it.
     ///

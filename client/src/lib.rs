@@ -7,26 +7,40 @@
 //! Start with [`Client`], which submits through its views, and [`AsyncResult`], which a task is waited for with:
 //!
 //! ```no_run
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::time::Duration;
 //! use remuda_client::{Client, ConnectOptions, ProcessTask};
 //!
-//! let client = Client::connect(ConnectOptions::profile("default")).await?;
-//! client.wait_for_engines(1, Duration::from_secs(30)).await?;
-//! let view = client.load_balanced_view();
+//! // A function that native engines have, defined for them and for us.
+//! remuda_client::functions! {
+//!     pub fn mul(a: i64, b: i64) -> i64;
+//! }
 //!
-//! // A function that native engines have; a map of it; a program.
-//! remuda_client::functions! { fn mul(a: i64, b: i64) -> i64; }
-//! let product = view.call(mul, (6, 7))?.await?;
-//! let squares = view.retries(2).map(mul, (0..9).map(|n| (n, n))).await?;
-//! let listing = view.process(ProcessTask { argv: vec!["ls".into()], ..ProcessTask::default() }, None)?;
-//! println!("{product} {squares:?} {}", listing.await?.checked()?.stdout_text());
-//! # Ok(())
-//! # }
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let client = Client::connect(ConnectOptions::default()).await?;
+//!     client.wait_for_engines(1, Duration::from_secs(30)).await?;
+//!     let view = client.load_balanced_view();
+//!
+//!     // A call of it; a map; a program.
+//!     let product = view.call(mul, (6, 7))?.await?;
+//!     let squares = view.retries(2).map(mul, (0..9).map(|n| (n, n))).await?;
+//!     let listing = view.process(ProcessTask { argv: vec!["ls".into()], ..ProcessTask::default() }, None)?;
+//!     println!("{product} {squares:?} {}", listing.await?.checked()?.stdout_text());
+//!     Ok(())
+//! }
 //! ```
 //!
-//! It needs a tokio runtime with time; sockets are on a thread of the client's own. Without the feature `io` there is only
-//! the machine behind it, [`Outstanding`](outstanding::Outstanding).
+//! The [`guide`] has a page for each concept; [`blocking`] is the same for programs that are not async.
+//!
+//! It needs a tokio runtime with time; sockets are on a thread of the client's own.
+//!
+//! # Features
+//!
+//! - `io`, on unless told otherwise: all of the above. Without it there is only the machine behind it,
+//!   [`Outstanding`](outstanding::Outstanding).
+//! - `indicatif`: `AsyncMapResult::get_with_bar`, a map with a progress bar.
+
+#![warn(clippy::missing_errors_doc)]
 
 pub mod error;
 mod map_error;
@@ -47,6 +61,8 @@ mod connect;
 pub mod definitions;
 #[cfg(feature = "io")]
 mod engine_changes;
+#[cfg(feature = "io")]
+pub mod guide;
 #[cfg(feature = "io")]
 mod program_output;
 #[cfg(feature = "io")]

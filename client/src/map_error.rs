@@ -35,6 +35,18 @@ impl<T> MapError<T> {
         &self.failures[0]
     }
 
+    /// What came of each item, in their order.
+    pub fn into_results(self) -> Vec<Result<T, TaskError>> {
+        let failed = self.failures.into_iter().flat_map(|MapFailure { items, error }| {
+            let each = std::iter::repeat_n(error, items.len());
+            items.zip(each.map(Err))
+        });
+        let succeeded = self.succeeded.into_iter().map(|(item, value)| (item, Ok(value)));
+        let mut all: Vec<_> = succeeded.chain(failed).collect();
+        all.sort_unstable_by_key(|(item, _)| *item);
+        all.into_iter().map(|(_, result)| result).collect()
+    }
+
     /// The first failure's error.
     pub fn into_first(mut self) -> TaskError {
         self.failures.swap_remove(0).error
@@ -121,5 +133,7 @@ mod tests {
         assert_eq!(failed, [1..3, 4..5]);
         assert_eq!(error.to_string(), "3 of 5 items failed, the first of them number 1");
         assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "the client is disconnected");
+        let each: Vec<Option<i32>> = error.into_results().into_iter().map(Result::ok).collect();
+        assert_eq!(each, [Some(1), None, None, Some(4), None]);
     }
 }

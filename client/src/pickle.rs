@@ -59,6 +59,9 @@ struct CallInfo {
 
 /// The buffers of an `apply_request` that calls a function of an importable Python module
 /// (`serialize/serialize.py: pack_apply_message`).
+///
+/// # Errors
+/// For arguments that have no pickled form.
 pub fn call(module: &str, name: &str, arguments: &(impl Serialize + ?Sized)) -> Result<Vec<Bytes>, PickleError> {
     let arguments = match serde_pickle::to_value(arguments)? {
         Value::None => Vec::new(),

@@ -54,6 +54,9 @@ pub enum Purge {
 }
 
 /// Reads the content of a reply, or says why it is none.
+///
+/// # Errors
+/// Why it is none.
 pub fn read<T: DeserializeOwned>(packer: Packer, msg_type: &MsgType, outcome: &Outcome) -> Result<T, QueryError> {
     let msg_type = msg_type.clone();
     let reply: &Reply = match outcome {
@@ -75,6 +78,9 @@ pub fn read<T: DeserializeOwned>(packer: Packer, msg_type: &MsgType, outcome: &O
 }
 
 /// Reads the content of a `queue_reply`: engines stand in it by their ids, beside other keys.
+///
+/// # Errors
+/// When it makes no sense.
 pub fn queue_status(content: Value) -> Result<ControllerStatus, QueryError> {
     let unreadable = |reason: String| QueryError::Unreadable { msg_type: MsgType::QueueRequest, reason };
     let Value::Object(content) = content else { return Err(unreadable("it is no map".to_owned())) };

@@ -55,6 +55,9 @@ impl ProcessResult {
     }
 
     /// Turns a program that did not exit with 0 into an error, which holds all that there is to know of it.
+    ///
+    /// # Errors
+    /// When it did not exit with 0.
     pub fn checked(self) -> Result<Self, ProcessFailed> {
         if self.success() { Ok(self) } else { Err(ProcessFailed(Box::new(self))) }
     }
@@ -149,6 +152,9 @@ impl Metadata {
 pub type Decode<T> = fn(Packer, &Reply) -> Result<T, DecodeError>;
 
 /// Reads the result of a task with `decode`, or says why there is none.
+///
+/// # Errors
+/// Why there is none.
 pub fn result<T>(packer: Packer, msg_id: &MsgId, outcome: &Outcome, decode: Decode<T>) -> Result<T, TaskError> {
     let msg_id = msg_id.clone();
     let reply = match outcome {
@@ -215,6 +221,9 @@ fn value_buffers(reply: &Reply) -> Result<(Bytes, Vec<Bytes>), DecodeError> {
 }
 
 /// The result of a function: as MessagePack from a native engine, else pickled.
+///
+/// # Errors
+/// When it is the reply to a task of another kind, or holds another type.
 pub fn function<T: DeserializeOwned>(packer: Packer, reply: &Reply) -> Result<T, DecodeError> {
     match native(packer, reply)? {
         Some(NativeReply::Function) => {
@@ -230,6 +239,9 @@ pub fn function<T: DeserializeOwned>(packer: Packer, reply: &Reply) -> Result<T,
 pub type Calls<T> = Vec<Result<T, Box<RemoteError>>>;
 
 /// The results of a function that was called for each argument of a list.
+///
+/// # Errors
+/// When it is the reply to a task of another kind, or holds another type.
 pub fn calls<T: DeserializeOwned>(packer: Packer, reply: &Reply) -> Result<Calls<T>, DecodeError> {
     let Some(NativeReply::Map(_)) = native(packer, reply)? else {
         return Err(DecodeError::OtherKind { expected: "map" });
@@ -243,11 +255,17 @@ pub fn calls<T: DeserializeOwned>(packer: Packer, reply: &Reply) -> Result<Calls
 }
 
 /// A pickled result, as every engine gives: a stock engine nothing else, a native one beside its own form.
+///
+/// # Errors
+/// What [`pickle::read`] refuses.
 pub fn pickled<T: DeserializeOwned>(_packer: Packer, reply: &Reply) -> Result<T, DecodeError> {
     Ok(pickle::read(&buffer(reply, 0)?)?)
 }
 
 /// How a program ended.
+///
+/// # Errors
+/// When it is the reply to a task of another kind.
 pub fn process(packer: Packer, reply: &Reply) -> Result<ProcessResult, DecodeError> {
     let Some(NativeReply::Process(outcome)) = native(packer, reply)? else {
         return Err(DecodeError::OtherKind { expected: "program" });
@@ -257,6 +275,9 @@ pub fn process(packer: Packer, reply: &Reply) -> Result<ProcessResult, DecodeErr
 }
 
 /// What a Python engine says of a code string.
+///
+/// # Errors
+/// When it makes no sense.
 pub fn execute(packer: Packer, reply: &Reply) -> Result<ExecuteResult, DecodeError> {
     Ok(packer.unpack(reply.body.content())?)
 }

@@ -1,9 +1,31 @@
-//! A native engine: it runs programs, and Rust functions registered by name, beside or in place of Python engines.
+//! A native engine: it runs programs, and Rust functions of one's own, beside or in place of Python engines.
 //!
-//! The decisions are in [`EngineCore`], which has no socket, clock, thread or process of its own. Only one task runs at a
-//! time, in order of arrival, as on a Python engine; whatever runs, pings and control requests are answered.
+//! A program that wants to be an engine builds an [`Engine`] and runs it:
 //!
-//! A program that wants to be an engine starts with `Engine::builder` (feature `io`).
+//! ```no_run
+//! use remuda_engine::{Engine, Place, read_engine};
+//!
+//! remuda_engine::functions! {
+//!     /// The product of two numbers.
+//!     pub fn mul(a: i64, b: i64) -> i64;
+//! }
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let engine = Engine::builder().register(mul, |(a, b)| a.checked_mul(b).ok_or("too large")).build()?;
+//!     // What `remuda controller` has written.
+//!     let connection = read_engine(&Place::default().find().engine_file())?;
+//!     engine.run(&connection)?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The [`guide`] has a page for each concept.
+//!
+//! The decisions are in [`EngineCore`], which has no socket, clock, thread or process of its own, and is all that there is
+//! without the feature `io`. Tasks run in the order of arrival, as many at a time as the engine has slots; whatever runs, pings
+//! and control requests are answered.
+
+#![warn(clippy::missing_errors_doc)]
 
 #[cfg(feature = "io")]
 mod asynchronous;
@@ -11,6 +33,8 @@ mod asynchronous;
 mod builder;
 #[cfg(feature = "io")]
 mod function;
+#[cfg(feature = "io")]
+pub mod guide;
 #[cfg(feature = "io")]
 mod heart;
 #[cfg(feature = "io")]
@@ -46,8 +70,9 @@ pub use remuda_net::connection_file::{FileError, read_engine};
 #[cfg(feature = "io")]
 pub use remuda_net::profile::{Place, Profile};
 pub use remuda_proto::function::{Function, Named};
+pub use remuda_proto::message::needs::{Amount, NeedsError};
 pub use remuda_proto::value::{Array, ArrayError, Buffer, Element};
-pub use remuda_proto::{EngineConnection, functions};
+pub use remuda_proto::{EngineConnection, EngineId, EngineUuid, MsgId, functions};
 #[cfg(feature = "io")]
 pub use run::RunError;
 #[cfg(feature = "io")]

@@ -1,6 +1,6 @@
 //! What the engine and the clients of these examples share: the definitions of the functions, and how to connect.
 //!
-//! The engine registers each of them ([`engine`](../engine/index.html)), and a client calls them with the same types, or
+//! The engine registers each of them (`src/bin/engine`), and a client calls them with the same types, or
 //! does not compile. Start a controller and the engine, then any of the others; what each of them shows stands at its top.
 //!
 //! ```sh
@@ -28,7 +28,7 @@ remuda_client::functions! {
     /// How often each word is in a text, in lower case. The text travels beside the argument, and is copied nowhere.
     pub fn count_words(text: Buffer) -> BTreeMap<String, u64>;
 
-    /// Takes so many milliseconds, and then fails if it is told to. It is async: it takes no thread while it waits.
+    /// Takes so many milliseconds, and then fails if it is told to. It is async, and keeps no core busy while it waits.
     pub fn step(name: String, ms: u64, fails: bool) -> String;
 
     /// Where the logistic map x ← growth · x · (1 − x) settles down.

@@ -177,7 +177,7 @@ fn sweep_shows_the_point_that_fails_and_all_others() {
     assert_eq!(rows.keys().copied().collect::<Vec<_>>(), ["3.2000", "3.4000", "3.6000", "3.8000", "4.0000", "4.2000"]);
     assert_eq!((rows["3.2000"][0], rows["3.6000"][0]), ("2", "chaos"));
     // Between its two points the mean is (1 + 1/growth) / 2.
-    assert!((numbers(rows["3.2000"][1])[0] - (1.0 + 1.0 / 3.2) / 2.0).abs() < 1e-5, "{}", finished.stdout);
+    assert!((numbers(rows["3.2000"][1])[0] - f64::midpoint(1.0, 1.0 / 3.2)).abs() < 1e-5, "{}", finished.stdout);
     assert!(rows["3.4000"][2].starts_with('-') && !rows["3.8000"][2].starts_with('-'), "{}", finished.stdout);
     assert_eq!(rows["4.2000"].join(" "), "- FunctionError: with a growth of 4.2 it runs away at step 1");
     // In a pipe there is no bar.
@@ -196,6 +196,7 @@ fn mandelbrot_writes_a_picture() {
     let pixel = |column: usize, row: usize| &pixels[3 * (row * width + column)..][..3];
     let at = |re: f64, im: f64| {
         let step = 3.6 / 92.0;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "these points are in the picture")]
         let near = |offset: f64, of: usize| (offset / step + (of as f64 - 1.0) / 2.0).round() as usize;
         pixel(near(re + 0.75, width), near(-im, height))
     };

@@ -65,6 +65,9 @@ pub enum FileError {
 }
 
 /// Reads `ipcontroller-client.json`, and checks that its packer and signature scheme are ones we have.
+///
+/// # Errors
+/// When it cannot be read, or used.
 pub fn read_client(path: &Path) -> Result<ClientConnection, FileError> {
     let file: ClientConnection = read(path)?;
     usable(path, &file.common)?;
@@ -72,6 +75,9 @@ pub fn read_client(path: &Path) -> Result<ClientConnection, FileError> {
 }
 
 /// Reads `ipcontroller-engine.json`, and checks that its packer and signature scheme are ones we have.
+///
+/// # Errors
+/// When it cannot be read, or used.
 pub fn read_engine(path: &Path) -> Result<EngineConnection, FileError> {
     let file: EngineConnection = read(path)?;
     usable(path, &file.common)?;
@@ -79,6 +85,9 @@ pub fn read_engine(path: &Path) -> Result<EngineConnection, FileError> {
 }
 
 /// Reads a connection file without asking whether what it names can be used.
+///
+/// # Errors
+/// When it is not there, cannot be read, or is no connection file.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
     let text = fs::read(path).map_err(|source| {
         let path = path.to_owned();

@@ -62,6 +62,9 @@ pub struct CurveKey([u8; 32]);
 
 impl CurveKey {
     /// Reads a key in Z85. `what` names it in errors.
+    ///
+    /// # Errors
+    /// When it is no key of 32 bytes.
     pub fn from_text(what: &str, text: &str) -> Result<Self, CurveError> {
         let chars = text.chars().count();
         let wrong = |rest| CurveError::NotAKey { what: what.to_owned(), chars, rest };

@@ -109,12 +109,18 @@ pub struct SocketBuilder {
 
 impl SocketBuilder {
     /// Sets the identity by which ROUTERs know this socket. At most 255 bytes, the first not zero.
+    ///
+    /// # Errors
+    /// When it is longer, or begins with a zero.
     pub fn identity(self, identity: &[u8]) -> Result<Self, NetError> {
         self.socket.set_identity(identity)?;
         Ok(self)
     }
 
     /// How long sent messages outlive the socket.
+    ///
+    /// # Errors
+    /// When libzmq refuses it.
     pub fn linger(self, linger: Duration) -> Result<Self, NetError> {
         self.socket.set_linger(i32::try_from(linger.as_millis()).unwrap_or(i32::MAX))?;
         Ok(self)
@@ -123,6 +129,9 @@ impl SocketBuilder {
     /// Puts a limit on what is kept of each peer, in both directions: [`PEER_SEND_MESSAGES`], [`PEER_RECEIVE_MESSAGES`] and
     /// [`SUBSCRIBER_MESSAGES`]. A ROUTER then says when it cannot send to a peer, and a PUB leaves it out. A peer that connects to
     /// a ROUTER by the name of another takes its place: it is the same one, whose first connection broke without a word.
+    ///
+    /// # Errors
+    /// When libzmq refuses it.
     pub fn bounded(self) -> Result<Self, NetError> {
         let sent = if self.kind == Kind::Pub { SUBSCRIBER_MESSAGES } else { PEER_SEND_MESSAGES };
         self.socket.set_sndhwm(sent)?;
@@ -135,12 +144,18 @@ impl SocketBuilder {
     }
 
     /// Listens at `url`; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// When the address is taken, or not one of this machine.
     pub fn bind(self, url: &str) -> Result<Socket, NetError> {
         self.socket.bind(url).map_err(|source| NetError::Bind { url: url.to_owned(), source })?;
         Ok(self.finish())
     }
 
     /// Connects to each of `urls`, in the background and again whenever the connection is lost.
+    ///
+    /// # Errors
+    /// When a URL is none.
     pub fn connect<T: AsRef<str>>(self, urls: impl IntoIterator<Item = T>) -> Result<Socket, NetError> {
         for url in urls {
             let url = url.as_ref();
@@ -207,6 +222,9 @@ pub enum Received {
 
 impl Socket {
     /// A socket of this kind, to be bound or connected.
+    ///
+    /// # Errors
+    /// When there are no more sockets.
     pub fn builder(context: &Context, kind: Kind) -> Result<SocketBuilder, NetError> {
         let socket = context.inner.socket(match kind {
             Kind::Router => zmq::ROUTER,
@@ -231,6 +249,9 @@ impl Socket {
     }
 
     /// Listens at one more address.
+    ///
+    /// # Errors
+    /// When the address is taken, or not one of this machine.
     pub fn bind(&self, url: &str) -> Result<(), NetError> {
         self.inner.bind(url).map_err(|source| NetError::Bind { url: url.to_owned(), source })
     }

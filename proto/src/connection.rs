@@ -69,6 +69,9 @@ pub enum ConnectionError {
 
 impl Common {
     /// The packer.
+    ///
+    /// # Errors
+    /// When the file names one that is not known, or two.
     pub fn packer(&self) -> Result<Packer, ConnectionError> {
         let (pack, unpack) = (Packer::from_name(&self.pack)?, Packer::from_name(&self.unpack)?);
         if pack != unpack {
@@ -78,6 +81,9 @@ impl Common {
     }
 
     /// The key.
+    ///
+    /// # Errors
+    /// When the file names a signature scheme that is not known.
     pub fn signing_key(&self) -> Result<Key, ConnectionError> {
         Ok(Key::with_scheme(&self.key, &self.signature_scheme)?)
     }

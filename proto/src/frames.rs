@@ -68,6 +68,9 @@ impl Frames {
     }
 
     /// Reads the frames of a multipart message.
+    ///
+    /// # Errors
+    /// When there is no delimiter, or too few parts follow it.
     pub fn from_parts<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> Result<Self, FrameError> {
         let mut builder = FramesBuilder::default();
         for part in parts {
@@ -225,6 +228,9 @@ impl BodyBuilder {
     }
 
     /// The body, if it has at least the signature and the four parts. Begins the next one in any case.
+    ///
+    /// # Errors
+    /// When it has fewer parts, or is too large.
     pub fn finish(&mut self) -> Result<Body, FrameError> {
         let ends = std::mem::take(&mut self.ends);
         let large = std::mem::take(&mut self.large);
@@ -294,6 +300,9 @@ impl FramesBuilder {
     }
 
     /// The message, once the last frame has come. Begins the next one in any case.
+    ///
+    /// # Errors
+    /// When it has no delimiter, fewer parts, or is too large.
     pub fn finish(&mut self) -> Result<Frames, FrameError> {
         let idents = std::mem::take(&mut self.idents);
         let (frames, delimited) = (std::mem::take(&mut self.frames), std::mem::take(&mut self.delimited));

@@ -80,6 +80,9 @@ struct RawParent<'a> {
 
 impl Envelope {
     /// Reads the header of a message.
+    ///
+    /// # Errors
+    /// When the header cannot be unpacked.
     pub fn read(packer: Packer, body: &Body) -> Result<Self, PackError> {
         if packer == Packer::Json
             && let Some(envelope) = Self::scan(body.header())
@@ -104,6 +107,9 @@ impl Envelope {
 }
 
 /// The `msg_id` of the request that a message answers; `None` if its parent header is empty.
+///
+/// # Errors
+/// When the parent header cannot be unpacked.
 pub fn parent_msg_id(packer: Packer, body: &Body) -> Result<Option<MsgId>, PackError> {
     if packer.is_empty_map(body.parent_header()) {
         return Ok(None);

@@ -59,6 +59,9 @@ impl Packer {
     }
 
     /// Packs a value.
+    ///
+    /// # Errors
+    /// For a value that JSON or MessagePack does not have.
     pub fn pack<T: Serialize + ?Sized>(self, value: &T) -> Result<Vec<u8>, PackError> {
         Ok(match self {
             Self::Json => serde_json::to_vec(value)?,
@@ -67,6 +70,9 @@ impl Packer {
     }
 
     /// Unpacks a value, borrowing text from `bytes` where it can.
+    ///
+    /// # Errors
+    /// For bytes that hold no such value.
     pub fn unpack<'a, T: Deserialize<'a>>(self, bytes: &'a [u8]) -> Result<T, PackError> {
         Ok(match self {
             Self::Json => serde_json::from_slice(bytes)?,
@@ -75,6 +81,9 @@ impl Packer {
     }
 
     /// Unpacks a part whose absence is as good as an empty map: `None` for `{}`.
+    ///
+    /// # Errors
+    /// For bytes that hold no such value.
     pub fn unpack_map<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<Option<T>, PackError> {
         if self.is_empty_map(bytes) { Ok(None) } else { self.unpack(bytes).map(Some) }
     }

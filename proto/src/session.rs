@@ -58,6 +58,9 @@ impl Key {
     }
 
     /// The key of a connection file.
+    ///
+    /// # Errors
+    /// For a signature scheme other than `hmac-sha256`.
     pub fn with_scheme(text: &str, scheme: &str) -> Result<Self, KeyError> {
         if scheme != "hmac-sha256" && !text.is_empty() {
             return Err(KeyError::UnsupportedScheme(scheme.to_owned()));
@@ -82,6 +85,9 @@ impl Key {
     }
 
     /// Checks the signature of a message, in constant time.
+    ///
+    /// # Errors
+    /// When it is not signed, or with another key.
     pub fn verify(&self, body: &Body) -> Result<(), VerifyError> {
         if !self.signs() {
             return Ok(());
@@ -246,6 +252,9 @@ impl Session {
     }
 
     /// A signed message under a header that the caller made.
+    ///
+    /// # Errors
+    /// When the content or the metadata cannot be packed.
     pub fn assemble(
         &self,
         header: &Header,

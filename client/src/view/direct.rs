@@ -83,6 +83,9 @@ impl DirectView {
     }
 
     /// Runs a program on each engine, with `input` to read; see [`LoadBalancedView::process`](crate::LoadBalancedView::process).
+    ///
+    /// # Errors
+    /// When the task names no program. An engine that is not there is an error in its place.
     pub fn process(
         &self,
         task: ProcessTask,
@@ -93,6 +96,9 @@ impl DirectView {
 
     /// Calls a function of an importable module on Python engines; see
     /// [`LoadBalancedView::call_python`](crate::LoadBalancedView::call_python).
+    ///
+    /// # Errors
+    /// When an argument cannot be pickled. An engine that is not there is an error in its place.
     pub fn call_python<A: Serialize + ?Sized, T: DeserializeOwned>(
         &self,
         module: &str,

@@ -260,6 +260,9 @@ impl LoadBalancedView {
     /// Runs a program, with `input` to read: on stdin, unless `task.input` says otherwise. A program that exits with
     /// another code than 0 gives a result that says so, no error ([`ProcessResult::checked`] makes one of it). For the scheduler it has
     /// failed all the same: `retries` count, and tasks that need its success do not run.
+    ///
+    /// # Errors
+    /// [`SubmitError::NoProgram`], and as for [`Self::call`].
     pub fn process(
         &self,
         task: ProcessTask,
@@ -270,6 +273,9 @@ impl LoadBalancedView {
 
     /// Calls a function of an importable module on a Python engine: `("operator", "mul", &(6, 7))`. Arguments and result
     /// are plain values, the arguments a tuple or an array of them.
+    ///
+    /// # Errors
+    /// [`SubmitError::PythonArgument`], and as for [`Self::call`].
     pub fn call_python<A: Serialize + ?Sized, T: DeserializeOwned>(
         &self,
         module: &str,

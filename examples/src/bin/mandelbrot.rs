@@ -42,7 +42,7 @@ async fn main() -> anyhow::Result<()> {
 
     let cannot_write = || format!("cannot write {}", file.display());
     let mut pixels = BufWriter::new(File::create(&file).with_context(cannot_write)?);
-    write!(pixels, "P6 {} {} 255\n", picture.width, picture.height).with_context(cannot_write)?;
+    writeln!(pixels, "P6 {} {} 255", picture.width, picture.height).with_context(cannot_write)?;
     let mut inside = 0;
     while let Some(band) = results.next().await {
         // An `Array` is a slice: as many numbers as its shape says, row by row.
@@ -63,6 +63,7 @@ async fn main() -> anyhow::Result<()> {
 }
 
 /// Black inside; outside from dark blue over white to brown, slower the further out.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 255")]
 fn color(steps: u16, limit: u16) -> [u8; 3] {
     if steps == limit {
         return [0, 0, 0];

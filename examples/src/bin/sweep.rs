@@ -13,47 +13,35 @@
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
-use remuda_client::TaskError;
 use remuda_examples::{Orbit, logistic};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let numbers = std::env::args().skip(1).map(|word| word.parse().with_context(|| format!("`{word}` is no number")));
-    let numbers: Vec<f64> = numbers.collect::<Result<_, _>>()?;
-    let (from, to, points) = match numbers[..] {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let number = |word: &String| word.parse::<f64>().with_context(|| format!("`{word}` is no number"));
+    let (from, to, points) = match &words[..] {
         [] => (3.4, 4.0125, 50),
-        [from, to, points] if (2.0..100_000.0).contains(&points) => (from, to, points as u32),
-        _ => anyhow::bail!("give nothing, or three numbers: sweep FROM TO POINTS, with 2 points or more"),
+        [from, to, points] => {
+            let points = points.parse().ok().filter(|points| (2..=100_000).contains(points));
+            (number(from)?, number(to)?, points.context("give 2 to 100000 points: sweep FROM TO POINTS")?)
+        }
+        _ => anyhow::bail!("give nothing, or three numbers: sweep FROM TO POINTS"),
     };
-    let growths: Vec<f64> = (0..points).map(|at| from + (to - from) * f64::from(at) / f64::from(points - 1)).collect();
+    let growths: Vec<f64> =
+        (0..points).map(|at: u32| from + (to - from) * f64::from(at) / f64::from(points - 1)).collect();
 
     let client = remuda_examples::connect().await?;
     let view = client.load_balanced_view().fail_unplaceable(true).label("sweep");
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("{wide_bar} {pos}/{len} {eta}")?);
     let sweep = view.map(logistic, growths.iter().copied()).get_with_bar(&bar).await;
 
-    let mut rows: Vec<Result<Orbit, TaskError>> = Vec::new();
-    match sweep {
-        Ok(orbits) => rows.extend(orbits.into_iter().map(Ok)),
+    let rows: Vec<_> = match sweep {
+        Ok(orbits) => orbits.into_iter().map(Ok).collect(),
         Err(error) => {
-            // What failed goes between what did not, in the order of the points.
-            let failed = |failure: &remuda_client::MapFailure| {
-                failure
-                    .items
-                    .clone()
-                    .map({
-                        let error = failure.error.clone();
-                        move |number| (number, Err(error.clone()))
-                    })
-                    .collect::<Vec<_>>()
-            };
-            let mut all: Vec<_> = error.failures.iter().flat_map(failed).collect();
             eprintln!("{} of {} points failed", error.failed(), error.total);
-            all.extend(error.succeeded.into_iter().map(|(number, orbit)| (number, Ok(orbit))));
-            all.sort_by_key(|(number, _)| *number);
-            rows.extend(all.into_iter().map(|(_, row)| row));
+            error.into_results()
         }
-    }
+    };
 
     println!("{:>8} {:>8} {:>10} {:>10}", "growth", "period", "mean", "exponent");
     for (growth, row) in growths.iter().zip(rows) {

@@ -160,6 +160,9 @@ struct RawStatus {
 
 impl ReplyEnvelope {
     /// Reads parent, metadata and, where need be, the content's status.
+    ///
+    /// # Errors
+    /// When a part of it cannot be unpacked.
     pub fn read(packer: Packer, body: &Body) -> Result<Self, PackError> {
         let parent = parent_msg_id(packer, body)?;
         if packer == Packer::Json
