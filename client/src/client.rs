@@ -16,14 +16,14 @@ use serde_json::{Value, json};
 use bytes::Bytes;
 
 use crate::error::{QueryError, SubmitError, TooFewEngines};
-use crate::outstanding::{Engine, Event, Names, Outcome, Route, Work};
+use crate::outstanding::{Broadcast, Engine, Event, Names, Outcome, Route, Work, part_id};
 use crate::pickle;
 use crate::query::{self, ControllerStatus, Purge, QueueStatus, ResultStatus};
 use crate::records::{self, Find, Record};
 use crate::result::Task;
 use crate::run::{EngineList, Shared};
 use crate::slot::{End, Slot};
-use crate::view::{DirectView, LoadBalancedView};
+use crate::view::{BroadcastView, DirectView, LoadBalancedView};
 
 /// A connection to a controller. Cheap to clone; the last clone, view or result that goes ends it.
 #[derive(Clone)]
@@ -120,6 +120,11 @@ impl Client {
     /// A view by which every task goes to each of these engines.
     pub fn direct_view(&self, targets: impl Into<Targets>) -> DirectView {
         DirectView::new(self.clone(), targets.into())
+    }
+
+    /// A view by which every task goes to each of these engines, in one message for all of them.
+    pub fn broadcast_view(&self, targets: impl Into<Targets>) -> BroadcastView {
+        BroadcastView::new(self.clone(), targets.into())
     }
 
     /// How much each engine has to do.
@@ -353,10 +358,14 @@ impl Client {
 
     /// Names a request, makes a place for its answer, and hands it to the thread.
     fn send(&self, has_output: bool, event: impl FnOnce(MsgId) -> Event) -> Option<(MsgId, Arc<Slot>)> {
-        let msg_id = self.inner.names.msg_id(self.inner.named.fetch_add(1, Ordering::Relaxed));
+        let msg_id = self.next_msg_id();
         let slot = self.inner.shared.expect(&msg_id, has_output)?;
         self.inner.sender.send(event(msg_id.clone()));
         Some((msg_id, slot))
+    }
+
+    fn next_msg_id(&self) -> MsgId {
+        self.inner.names.msg_id(self.inner.named.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Submits a task.
@@ -368,6 +377,19 @@ impl Client {
         let sent = self.send(true, |msg_id| Event::Submit { msg_id, route, work });
         let (msg_id, slot) = sent.ok_or(SubmitError::Disconnected)?;
         Ok(Task { client: self.clone(), msg_id, slot, engine })
+    }
+
+    /// Submits one task to several engines; each one's part, in their order.
+    pub(crate) fn broadcast(&self, broadcast: Broadcast, work: Work) -> Result<Vec<Task>, SubmitError> {
+        let msg_id = self.next_msg_id();
+        let expect = |(uuid, _): &(EngineUuid, EngineId)| {
+            let part = part_id(&msg_id, uuid);
+            let slot = self.inner.shared.expect(&part, true).ok_or(SubmitError::Disconnected)?;
+            Ok(Task { client: self.clone(), msg_id: part, slot, engine: Some(uuid.clone()) })
+        };
+        let tasks = broadcast.targets.iter().map(expect).collect::<Result<_, _>>()?;
+        self.inner.sender.send(Event::Broadcast { msg_id, broadcast, work });
+        Ok(tasks)
     }
 
     /// A native task with its argument, as it is sent.

@@ -153,6 +153,9 @@ pub enum SubmitError {
         /// Its id.
         id: u32,
     },
+    /// A broadcast to nobody.
+    #[error("the broadcast has no engine to go to: name some, or start one with `remuda engine`")]
+    NoTargets,
     /// The controller's scheme is `pure`, in which there is nobody to see to options.
     #[error("the controller's scheme `pure` knows no options of tasks but `label`")]
     PureScheme,

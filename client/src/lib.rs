@@ -75,4 +75,4 @@ pub use result::{AsyncMapResult, AsyncResult, OutputStream};
 #[cfg(feature = "io")]
 pub use slot::Output;
 #[cfg(feature = "io")]
-pub use view::{DirectView, LoadBalancedView, TaskOptions};
+pub use view::{BroadcastView, DirectView, LoadBalancedView, TaskOptions};

@@ -15,11 +15,12 @@ use crate::outstanding::{Channel, Effect, Event, Outstanding};
 use crate::slot::{End, Slot};
 
 /// The sockets in their order, with the names that the log has for them.
-const CHANNELS: [(Channel, &str); 6] = [
+const CHANNELS: [(Channel, &str); 7] = [
     (Channel::Query, "query"),
     (Channel::Notification, "notification"),
     (Channel::Mux, "mux"),
     (Channel::Task, "task"),
+    (Channel::Broadcast, "broadcast"),
     (Channel::Control, "control"),
     (Channel::Iopub, "iopub"),
 ];
@@ -215,6 +216,7 @@ pub(crate) fn start(
             Channel::Notification => (Kind::Sub, connection.notification),
             Channel::Mux => (Kind::Dealer, connection.mux),
             Channel::Task => (Kind::Dealer, connection.task),
+            Channel::Broadcast => (Kind::Dealer, connection.broadcast),
             Channel::Control => (Kind::Dealer, connection.control),
             Channel::Iopub => (Kind::Sub, connection.iopub),
         };

@@ -1,5 +1,6 @@
 //! How tasks are submitted: by name of the engine, or wherever there is room.
 
+mod broadcast;
 mod direct;
 mod load_balanced;
 
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use remuda_proto::message::native::{NativeTask, ProcessTask, ProgramInput};
 use serde::Serialize;
 
+pub use broadcast::BroadcastView;
 pub use direct::DirectView;
 pub use load_balanced::{LoadBalancedView, TaskOptions};
 

@@ -9,6 +9,7 @@ use remuda_proto::message::native::ApplyContent;
 use remuda_proto::{Body, Date, EngineId, EngineUuid, Frames, MsgId, MsgType, Refusal, Status};
 use serde_json::Value;
 
+use super::broadcast::Broadcast;
 use super::engines::Engine;
 use super::output::Piece;
 
@@ -23,10 +24,19 @@ pub enum Channel {
     Mux,
     /// DEALER to the task scheduler.
     Task,
+    /// DEALER to the broadcast scheduler.
+    Broadcast,
     /// DEALER to the control queue.
     Control,
     /// SUB to the engines' output.
     Iopub,
+}
+
+impl Channel {
+    /// Whether tasks go by it.
+    pub fn has_tasks(self) -> bool {
+        matches!(self, Self::Mux | Self::Task | Self::Broadcast)
+    }
 }
 
 /// What is to be run.
@@ -77,6 +87,15 @@ pub enum Event {
         msg_id: MsgId,
         /// Where it goes.
         route: Route,
+        /// What it is.
+        work: Work,
+    },
+    /// The application submits one task to several engines: a part for each, whose id is its [`part_id`](super::part_id).
+    Broadcast {
+        /// Its id, which no earlier request had. Never in an [`Effect`]: those are of its parts.
+        msg_id: MsgId,
+        /// Where it goes.
+        broadcast: Broadcast,
         /// What it is.
         work: Work,
     },

@@ -79,8 +79,10 @@ impl Outstanding {
         let is_other = controller.is_some_and(|controller| self.recheck.answers(&controller));
         // A controller drops what is for a client that it cannot reach for a minute.
         if is_other || !self.answering {
-            let is_task = |channel| matches!(channel, Channel::Mux | Channel::Task);
-            let tasks = self.requests.iter().filter(|(_, request)| is_task(request.channel));
+            // A stock controller has no record of broadcasts, and refuses a question about a task that it does not know.
+            let is_recorded = |channel| channel != Channel::Broadcast || self.recheck.controller.is_some();
+            let tasks = self.requests.iter().filter(|(_, request)| request.channel.has_tasks());
+            let tasks = tasks.filter(|(_, request)| is_recorded(request.channel));
             self.recheck.unsure = tasks.map(|(msg_id, _)| msg_id.clone()).collect();
             self.recheck.done.clear();
         }
