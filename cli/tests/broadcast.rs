@@ -165,5 +165,4 @@ async fn an_engine_that_dies_ends_its_part_and_a_coalesced_broadcast_as_a_whole(
         assert_eq!((failed.len(), error.succeeded), expected);
         assert_eq!(client.engine_ids(), ids[..1]);
     }
-    assert_eq!(client.outstanding(), 0);
 }
