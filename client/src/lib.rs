@@ -24,6 +24,9 @@
 //! # }
 //! ```
 //!
+//! A [`DirectView`] sends a task to each of its engines, and a [`BroadcastView`] one message for all of them: what is large, or
+//! for many engines, goes by that.
+//!
 //! It needs a tokio runtime with time; sockets are on a thread of the client's own. Without the feature `io` there is only
 //! the machine behind it, [`Outstanding`](outstanding::Outstanding).
 

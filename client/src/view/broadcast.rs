@@ -18,26 +18,25 @@ use crate::result::{AsyncMapResult, AsyncResult};
 
 /// Submits each task to all of its engines at once: one message, which the controller copies for each. Cheap to clone.
 ///
-/// What it costs the client, and the line between client and controller, does not grow with the number of engines: that is
-/// for large arguments, and for many engines. Otherwise it is as a [`DirectView`](crate::DirectView), and passes by the
-/// task scheduler too, so that the controller's scheme has no bearing on it:
+/// An argument goes from client to controller once, however many engines there are: that is for large arguments, and for
+/// many engines. Otherwise it is as a [`DirectView`](crate::DirectView). It passes by the task scheduler too, so that the
+/// controller's scheme has no bearing on it.
 ///
 /// ```no_run
 /// # async fn example(client: remuda_client::Client) -> Result<(), Box<dyn std::error::Error>> {
 /// use remuda_client::Targets;
 ///
-/// // Each engine's part is a task by itself, with its result, its error and its output.
 /// let table: Vec<f64> = (0..1_000_000).map(f64::from).collect();
-/// for (engine, loaded) in client.engine_ids().iter().zip(client.broadcast_view(Targets::All).call::<_, usize>("load", &table)?.results()) {
-///     println!("{engine}: {}", loaded.as_ref().map_err(ToString::to_string)?.get().await?);
-/// }
+/// let view = client.broadcast_view(Targets::All);
+/// let rows: Vec<usize> = view.call("load", &table)?.await?;
+/// println!("{} engines have {} rows", rows.len(), rows[0]);
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// Results are in the order of the engines, one for each. An engine that is not registered fails its own part alone, as does
-/// one that leaves: nobody retries it. An engine that is named twice runs the task once. A view without any engine submits
-/// nothing, and says so.
+/// Results are in the order of the engines, one for each. Each is a task by itself, with its own error, output and id. An
+/// engine that is not registered fails its own part alone, as does one that leaves: nobody retries it. An engine that is
+/// named twice runs the task once. A view without any engine submits nothing, and says so.
 ///
 /// The task records have each part, under the part's own id. A stock controller has no records of broadcasts.
 #[derive(Clone, Debug)]
