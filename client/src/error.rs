@@ -65,6 +65,14 @@ pub enum TaskError {
     /// It was never sent: what it was to run could not be written, or there is nowhere to run it.
     #[error("the task was not submitted")]
     NotSubmitted(#[source] Arc<SubmitError>),
+    /// It cannot be had from the controller's record: the task is not known there, or the controller does not answer.
+    #[error("task `{msg_id}` cannot be had from the controller's record")]
+    NotOnRecord {
+        /// The task.
+        msg_id: MsgId,
+        /// What the controller says.
+        source: Arc<QueryError>,
+    },
     /// The controller was shut down by a client.
     #[error("the controller was shut down before task `{msg_id}` was answered")]
     Shutdown {
@@ -154,9 +162,9 @@ pub enum SubmitError {
         /// Its id.
         id: u32,
     },
-    /// The view means all engines, and there are none.
-    #[error("no engine is registered: start some with `remuda engine`")]
-    NoEngines,
+    /// A view that means no engine.
+    #[error("the view has no engine to send this to: name some, or start one with `remuda engine`")]
+    NoTargets,
     /// The controller's scheme is `pure`, in which there is nobody to see to options.
     #[error("the controller's scheme `pure` knows no options of tasks but `label`")]
     PureScheme,

@@ -25,6 +25,9 @@
 //! # }
 //! ```
 //!
+//! A [`DirectView`] sends a task to each of its engines, and a [`BroadcastView`] one message for all of them: what is large, or
+//! for many engines, goes by that.
+//!
 //! It needs a tokio runtime with time; sockets are on a thread of the client's own. Without the feature `io` there is only
 //! the machine behind it, [`Outstanding`](outstanding::Outstanding).
 
@@ -82,8 +85,8 @@ pub use remuda_proto::value::{Array, ArrayError, Buffer, Element};
 pub use remuda_proto::{Dependency, EngineId, EngineUuid, MsgId, RemoteError, functions};
 pub use reply::{ExecuteResult, Metadata, ProcessFailed, ProcessResult};
 #[cfg(feature = "io")]
-pub use result::{AsyncMapResult, AsyncResult, OutputStream, Progress, TaskHandle};
+pub use result::{AsyncMapResult, AsyncResult, OutputStream, Progress, StoredResult, TaskHandle};
 #[cfg(feature = "io")]
 pub use slot::Output;
 #[cfg(feature = "io")]
-pub use view::{DirectView, Imap, LoadBalancedView, TaskOptions};
+pub use view::{BroadcastView, DirectView, Imap, LoadBalancedView, TaskOptions};

@@ -1,5 +1,6 @@
 //! How tasks are submitted: by name of the engine, or wherever there is room.
 
+mod broadcast;
 mod direct;
 mod imap;
 mod load_balanced;
@@ -9,6 +10,7 @@ use remuda_proto::message::native::{NativeTask, ProcessTask, ProgramInput};
 use remuda_proto::{Function, value};
 use serde::Serialize;
 
+pub use broadcast::BroadcastView;
 pub use direct::DirectView;
 pub use imap::Imap;
 pub use load_balanced::{LoadBalancedView, TaskOptions};

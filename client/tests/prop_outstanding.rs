@@ -8,23 +8,32 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use remuda_client::outstanding::{Channel, Effect, Event, OUTPUT_WAIT, Outstanding, Route, Work};
+use remuda_client::outstanding::{Broadcast, Channel, Effect, Event, OUTPUT_WAIT, Outstanding, Route, Work, part_id};
 use remuda_client::{pickle, reply};
 use remuda_proto::message::content::ExecuteRequest;
-use remuda_proto::{Date, Frames, Instant, Key, Machine, Map, MsgId, Now, Packer, Session};
+use remuda_proto::{Date, EngineId, EngineUuid, Frames, Instant, Key, Machine, Map, MsgId, Now, Packer, Session};
 use serde_json::{Value, json};
 
-const CHANNELS: [Channel; 6] =
-    [Channel::Query, Channel::Notification, Channel::Mux, Channel::Task, Channel::Control, Channel::Iopub];
+const CHANNELS: [Channel; 7] = [
+    Channel::Query,
+    Channel::Notification,
+    Channel::Mux,
+    Channel::Task,
+    Channel::Broadcast,
+    Channel::Control,
+    Channel::Iopub,
+];
 
 /// One thing that happens. Numbers are taken modulo what there is.
 #[derive(Clone, Debug)]
 enum Step {
     Direct(u32),
     Balanced,
+    Broadcast { engines: u32, coalesce: bool },
     Query,
     Control(u32),
     Reply { request: usize, channel: usize, status: usize },
+    Coalesced { request: usize, status: usize, engines: u32 },
     Output { request: usize, idle: bool, engine: u32 },
     Joined(u32, u32),
     Left(u32),
@@ -55,8 +64,11 @@ fn json_value() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(3, 12, 4, |inner| {
         prop_oneof![
             vec(inner.clone(), 0..3).prop_map(Value::from),
-            vec(("(status|id|uuid|engine|engines|name|text|data|execution_state|0|remuda)", inner), 0..5)
-                .prop_map(|entries| Value::Object(entries.into_iter().collect())),
+            vec(
+                ("(status|id|uuid|engine|engines|name|text|data|execution_state|0|remuda|broadcast_targets)", inner),
+                0..5
+            )
+            .prop_map(|entries| Value::Object(entries.into_iter().collect())),
         ]
     })
 }
@@ -66,6 +78,9 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => engine.clone().prop_map(Step::Direct),
         3 => Just(Step::Balanced),
+        3 => (1..16_u32, any::<bool>()).prop_map(|(engines, coalesce)| Step::Broadcast { engines, coalesce }),
+        3 => (any::<usize>(), 0..4_usize, 0..16_u32)
+            .prop_map(|(request, status, engines)| Step::Coalesced { request, status, engines }),
         1 => Just(Step::Query),
         1 => engine.clone().prop_map(Step::Control),
         6 => (any::<usize>(), 0..24_usize, 0..4_usize)
@@ -76,9 +91,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => engine.clone().prop_map(Step::Left),
         1 => any::<u32>().prop_map(Step::Listed),
         1 => (0..12_u64).prop_map(Step::Wait),
-        1 => (0..6_usize, vec(vec(any::<u8>(), 0..20), 0..8))
+        1 => (0..7_usize, vec(vec(any::<u8>(), 0..20), 0..8))
             .prop_map(|(channel, parts)| Step::Garbage { channel, parts }),
-        2 => (0..6_usize, 0..TYPES.len(), any::<usize>(), json_value(), json_value()).prop_map(
+        2 => (0..7_usize, 0..TYPES.len(), any::<usize>(), json_value(), json_value()).prop_map(
             |(channel, msg_type, parent, metadata, content)| Step::Nonsense { channel, msg_type, parent, metadata, content }
         ),
     ]
@@ -153,10 +168,26 @@ impl World {
 
     fn name(&mut self, channel: Channel) -> MsgId {
         let id = format!("t{}", self.ids.len());
-        let is_task = matches!(channel, Channel::Mux | Channel::Task);
-        self.fates.insert(id.clone(), Fate { is_task, channel: Some(channel), ..Fate::default() });
-        self.ids.push(id.clone());
+        self.expect(id.clone(), channel);
         id.into()
+    }
+
+    fn expect(&mut self, id: String, channel: Channel) {
+        let fate = Fate { is_task: channel.has_tasks(), channel: Some(channel), ..Fate::default() };
+        self.fates.insert(id.clone(), fate);
+        self.ids.push(id);
+    }
+
+    fn broadcast(&mut self, engines: u32, coalesce: bool) {
+        let msg_id = MsgId::from(format!("t{}", self.ids.len()));
+        let targets: Vec<_> =
+            of(engines).map(|at| (EngineUuid::from(format!("e{at}").as_str()), EngineId(at))).collect();
+        for (uuid, _) in &targets {
+            self.expect(part_id(&msg_id, uuid).to_string(), Channel::Broadcast);
+        }
+        let code = ExecuteRequest { code: "1".into(), silent: false, user_expressions: Map::default() };
+        let broadcast = Broadcast { targets, coalesce, label: None, run_timeout: None };
+        self.apply(Event::Broadcast { msg_id, broadcast, work: Work::Execute(code) });
     }
 
     fn submit(&mut self, channel: Channel, route: Route) {
@@ -190,6 +221,18 @@ impl World {
                 );
             }
             Step::Balanced => self.submit(Channel::Task, Route::Balanced(Box::default())),
+            Step::Broadcast { engines, coalesce } => self.broadcast(engines, coalesce),
+            Step::Coalesced { request, status, engines } => {
+                if let Some(id) = id(self, request) {
+                    let status = ["ok", "ok", "error", "aborted"][status];
+                    let targets: Vec<Value> = of(engines).map(|at| json!([format!("e{at}"), at])).collect();
+                    let metadata = json!({"status": status, "engine": "e0", "broadcast_targets": targets});
+                    // To a part, or to all of them.
+                    let parent = id.split('_').take(1 + request % 2).collect::<Vec<_>>().join("_");
+                    let content = json!({"status": status, "ename": "E"});
+                    self.message(Channel::Broadcast, "apply_reply", Some(&parent), &metadata, &content);
+                }
+            }
             Step::Query => {
                 let msg_id = self.name(Channel::Query);
                 let (msg_type, timeout) = ("connection_request".into(), Some(Duration::from_secs(3)));
@@ -235,8 +278,7 @@ impl World {
             }
             Step::Listed(bits) => {
                 // To whichever request was named last, and to the machine's own, whose ids can be guessed.
-                let engines =
-                    (0..4).filter(|at| bits >> at & 1 == 1).map(|at| (format!("{at}"), json!(format!("e{at}"))));
+                let engines = of(bits).map(|at| (format!("{at}"), json!(format!("e{at}"))));
                 let content = json!({"status": "ok", "engines": Value::Object(engines.collect())});
                 let own = (0..self.ids.len() + 20).map(|number| format!("client_1_{number}"));
                 for id in self.ids.last().cloned().into_iter().chain(own) {
@@ -257,6 +299,11 @@ impl World {
             }
         }
     }
+}
+
+/// The engines whose bits are set.
+fn of(bits: u32) -> impl Iterator<Item = u32> {
+    (0..4).filter(move |at| bits >> at & 1 == 1)
 }
 
 proptest! {

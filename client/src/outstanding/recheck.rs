@@ -79,8 +79,10 @@ impl Outstanding {
         let is_other = controller.is_some_and(|controller| self.recheck.answers(&controller));
         // A controller drops what is for a client that it cannot reach for a minute.
         if is_other || !self.answering {
-            let is_task = |channel| matches!(channel, Channel::Mux | Channel::Task);
-            let tasks = self.requests.iter().filter(|(_, request)| is_task(request.channel));
+            // A stock controller has no record of broadcasts, and refuses a question about a task that it does not know.
+            let is_recorded = |channel| channel != Channel::Broadcast || self.recheck.controller.is_some();
+            let tasks = self.requests.iter().filter(|(_, request)| request.channel.has_tasks());
+            let tasks = tasks.filter(|(_, request)| is_recorded(request.channel));
             self.recheck.unsure = tasks.map(|(msg_id, _)| msg_id.clone()).collect();
             self.recheck.done.clear();
         }
@@ -162,7 +164,7 @@ impl Outstanding {
 }
 
 /// The reply of a task as it would have come, made of its record.
-fn reply_on_record(session: &Session, task: &MsgId, answer: &Body) -> Result<Body, PackError> {
+pub(crate) fn reply_on_record(session: &Session, task: &MsgId, answer: &Body) -> Result<Body, PackError> {
     let packer: Packer = session.packer();
     let mut results: Map<String, Value> = packer.unpack(answer.content())?;
     let done = results.swap_remove(task.as_str()).unwrap_or_default();

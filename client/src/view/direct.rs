@@ -76,7 +76,7 @@ impl DirectView {
             }
         }
         if !items.is_empty() {
-            parts.push(Part::chunk(Err(SubmitError::NoEngines), items.len()));
+            parts.push(Part::chunk(Err(SubmitError::NoTargets), items.len()));
         }
         parts.reverse();
         AsyncMapResult::new(self.client.clone(), parts)

@@ -45,8 +45,9 @@ pub struct TaskOptions {
     pub fail_unplaceable: bool,
     /// Whether a further try may be on an engine where it failed.
     pub retry_anywhere: bool,
-    /// Whether a native engine saves itself the word that it begins and ends, which only the end of
-    /// [`AsyncResult::output`](crate::AsyncResult) needs: it costs as much as the rest of a small task.
+    /// Whether nobody will ask for the output of the task ([`TaskHandle::output`](crate::TaskHandle::output) then has none): the client
+    /// keeps none, and a native engine saves itself the word that it begins and ends, which costs as much as the rest of a small
+    /// task. What a program wrote is in its result all the same.
     pub quiet: bool,
     /// What makes a service of it: the task scheduler starts it again when it ends, and moves it when its engine dies. Then
     /// `retries` have no meaning.
@@ -163,7 +164,7 @@ impl LoadBalancedView {
         Self { chunk_size: items.max(1), ..self.clone() }
     }
 
-    /// A view whose tasks' engines save themselves the word that a task begins and ends; see [`TaskOptions::quiet`].
+    /// A view for whose tasks nobody will ask for output; see [`TaskOptions::quiet`].
     #[must_use]
     pub fn quiet(&self, quiet: bool) -> Self {
         self.with(|options| options.quiet = quiet)
@@ -248,10 +249,10 @@ impl LoadBalancedView {
     }
 
     /// Submits one task of a map.
-    pub(super) fn submit_chunk<F: Function>(&self, function: &F, mut items: Vec<F::Args>) -> Part<F::Output> {
+    pub(super) fn submit_chunk<F: Function>(&self, function: &F, items: Vec<F::Args>) -> Part<F::Output> {
         if self.chunk_size == 1 && items.len() == 1 {
-            let args = items.swap_remove(0);
-            return Part::one(self.call(function, args));
+            let work = super::call(&self.client, function, &items[0]);
+            return Part::one(work.and_then(|work| self.submit(work, reply::function)));
         }
         let work = super::calls(&self.client, function, &items);
         Part::chunk(work.and_then(|work| self.submit(work, reply::calls)), items.len())
