@@ -61,7 +61,7 @@ pub use definitions::{DefinitionError, Definitions};
 #[cfg(feature = "io")]
 pub use error::ConnectError;
 pub use error::{DecodeError, QueryError, SubmitError, TaskError, TooFewEngines};
-pub use outstanding::{Engine, Piece, PieceKind};
+pub use outstanding::{Engine, Lost, Piece, PieceKind};
 #[cfg(feature = "io")]
 pub use program_output::OutputPart;
 pub use remuda_proto::message::content::ProgramStream;

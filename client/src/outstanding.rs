@@ -4,6 +4,7 @@ mod engines;
 mod event;
 mod output;
 mod recheck;
+mod resend;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -22,10 +23,12 @@ use serde_json::{Value, json};
 
 pub use self::engines::Engine;
 use self::engines::Engines;
-pub use self::event::{Channel, Effect, Event, Outcome, Reply, Route, Work};
+pub use self::event::{Channel, Effect, Event, Lost, Outcome, Reply, Route, Work};
 use self::output::Collecting;
 pub use self::output::{Piece, PieceKind};
 use self::recheck::{Own, Recheck};
+pub use self::resend::RESEND_LIMIT_BYTES;
+use self::resend::Resend;
 
 /// How long after a task's reply its output is waited for. The reply and the output travel on different sockets, so the
 /// end of the output may come later; a message that was lost must not keep anyone waiting for it longer than this.
@@ -76,6 +79,8 @@ pub struct Outstanding {
     own: Map<MsgId, Own>,
     /// What is to be asked because another controller answers than before.
     recheck: Recheck,
+    /// What may have been lost on its way to a controller that died, and is then sent again.
+    resend: Resend,
     /// Whether the last request of our own was answered, as last said.
     answering: bool,
     /// Most bytes of output kept of one task.
@@ -123,10 +128,18 @@ impl Outstanding {
             refresh: None,
             own: Map::default(),
             recheck: Recheck::default(),
+            resend: Resend::new(RESEND_LIMIT_BYTES),
             answering: true,
             output_limit_bytes,
             refused: Map::default(),
         }
+    }
+
+    /// The same, but of tasks without a reply no more than `bytes` are kept to be sent again, in the place of
+    /// [`RESEND_LIMIT_BYTES`].
+    #[must_use]
+    pub fn with_resend_limit(self, bytes: usize) -> Self {
+        Self { resend: Resend::new(bytes), ..self }
     }
 
     /// How many requests of the application have no outcome.
@@ -187,20 +200,25 @@ impl Outstanding {
             self.resolve(msg_id, Outcome::EngineLost(lost), now, out);
             return;
         }
-        let mut header = self.session.header(now.date, parts.msg_type.clone());
-        header.msg_id = msg_id.clone();
-        let header = self.pack(&header);
-        let parent = self.session.packer().empty_map();
-        let body =
-            self.session.sign_parts([&header, parent, parts.metadata, parts.content], parts.buffers.iter().cloned());
+        let body = self.assemble(now, &msg_id, parts);
         let expires = timeout.map(|timeout| now.instant + timeout);
         if let Some(at) = expires {
             self.timers.insert((at, msg_id.clone()));
         }
         let lists_engines = parts.msg_type == MsgType::ConnectionRequest;
-        let idents = engine.as_ref().map(EngineUuid::identity);
-        self.requests.insert(msg_id, Request { channel, engine, lists_engines, sent: now.instant, expires });
-        out.push(Effect::Send { channel, frames: Frames::new(idents, body) });
+        let frames = Frames::new(engine.as_ref().map(EngineUuid::identity), body);
+        let request = Request { channel, engine, lists_engines, sent: now.instant, expires };
+        self.requests.insert(msg_id.clone(), request);
+        out.push(Effect::Send { channel, frames: frames.clone() });
+        self.sent(now, msg_id, channel, frames, out);
+    }
+
+    fn assemble(&mut self, now: Now, msg_id: &MsgId, parts: &Parts<'_>) -> Body {
+        let mut header = self.session.header(now.date, parts.msg_type.clone());
+        header.msg_id = msg_id.clone();
+        let header = self.pack(&header);
+        let parent = self.session.packer().empty_map();
+        self.session.sign_parts([&header, parent, parts.metadata, parts.content], parts.buffers.iter().cloned())
     }
 
     fn pack(&self, part: &(impl Serialize + ?Sized)) -> Vec<u8> {
@@ -276,7 +294,7 @@ impl Outstanding {
         };
         if lists_engines
             && matches!(&outcome, Outcome::Reply(reply) if reply.status == Status::Ok)
-            && let Err(refusal) = self.renew_engines(now, sent, body, out)
+            && let Err(refusal) = self.renew_engines(now, sent, &parent, body, out)
         {
             outcome = Outcome::Unreadable { reason: refusal.to_string() };
         }
@@ -284,8 +302,15 @@ impl Outstanding {
         Ok(())
     }
 
-    /// Takes over the list of a `connection_reply`, whose request was sent at `sent`.
-    fn renew_engines(&mut self, now: Now, sent: Instant, body: &Body, out: &mut Vec<Effect>) -> Result<(), Refusal> {
+    /// Takes over the list of a `connection_reply`, whose request `parent` was sent at `sent`.
+    fn renew_engines(
+        &mut self,
+        now: Now,
+        sent: Instant,
+        parent: &MsgId,
+        body: &Body,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
         let listed = engines::read_list(self.session.packer(), body)?;
         for gone in self.engines.unlisted(&listed, sent) {
             self.engine_left(now, &gone, out);
@@ -298,7 +323,7 @@ impl Outstanding {
             let wait = if self.refresh.is_none() { FIRST_REFRESH } else { REFRESH_EVERY };
             self.refresh = Some(now.instant + wait);
         }
-        self.recheck(now, body, out);
+        self.recheck(now, parent, body, out);
         Ok(())
     }
 
@@ -329,6 +354,7 @@ impl Outstanding {
             }
             MsgType::ShutdownNotification => {
                 self.recheck.clear();
+                self.resend.clear();
                 for msg_id in self.requests.keys().cloned().collect::<Vec<_>>() {
                     self.resolve(msg_id, Outcome::Shutdown, now, out);
                 }
@@ -358,11 +384,13 @@ impl Outstanding {
             if let Some(at) = request.expires {
                 self.timers.remove(&(at, msg_id.clone()));
             }
+            self.resend.forget(&msg_id);
         }
         match self.own.swap_remove(&msg_id) {
             None => {}
             Some(Own::Engines) => return self.refreshed(now, &outcome, out),
             Some(Own::Status(asked)) => return self.status_told(now, asked, &outcome, out),
+            Some(Own::Behind { channel, tasks }) => return self.behind_told(now, channel, tasks, &outcome, out),
             Some(Own::Result(task)) => return self.result_told(now, task, &outcome, out),
         }
         let ended = self.outputs.get_mut(&msg_id).map(|collecting| collecting.replied(&self.session, &outcome));
@@ -509,6 +537,7 @@ impl Machine for Outstanding {
         }
         assert!(!self.is_refreshing() || self.refresh.is_none(), "the list of engines would be asked for twice");
         self.engines.check();
+        self.check_resend();
     }
 }
 

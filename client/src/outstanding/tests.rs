@@ -425,3 +425,4 @@ fn ids_of_the_application_are_not_those_of_the_session() {
 }
 
 mod recheck;
+mod resend;
