@@ -147,6 +147,25 @@ impl World {
         }
     }
 
+    /// The same, and a controller has said who it is.
+    fn connected() -> Self {
+        let mut world = Self::new();
+        let msg_id = world.name(Channel::Query);
+        let content = json!({"remuda": {}});
+        world.apply(Event::Query { msg_id, msg_type: "connection_request".into(), content, timeout: None });
+        world.listed_by(0, "sync");
+        world
+    }
+
+    /// This controller answers whoever may have asked for the list of engines.
+    fn listed_by(&mut self, pid: u32, durability: &str) {
+        let info = json!({"version": "1", "pid": pid, "scheme": "lru", "hwm": 1, "durability": durability});
+        let content = json!({"status": "ok", "engines": {"0": "e0", "1": "e1"}, "remuda": info});
+        for id in self.ids.first().cloned().into_iter().chain(self.own_ids()) {
+            self.message(Channel::Query, "connection_reply", Some(&id), &json!({}), &content);
+        }
+    }
+
     fn now(&self) -> Now {
         Now { instant: Instant(self.seconds * 1_000_000_000), date: Date(0) }
     }
@@ -327,12 +346,9 @@ impl World {
                 }
             }
             Step::Replaced { pid, durability } => {
-                let durability = ["sync", "async", "none", "", "?"][durability];
-                let info = json!({"version": "1", "pid": pid, "scheme": "lru", "hwm": 1, "durability": durability});
-                let content = json!({"status": "ok", "engines": {"0": "e0", "1": "e1"}, "remuda": info});
-                for own in self.own_ids() {
-                    self.message(Channel::Query, "connection_reply", Some(&own), &json!({}), &content);
-                }
+                // By then the list is asked for.
+                self.wait(10);
+                self.listed_by(pid, ["sync", "async", "none", "", "?"][durability]);
             }
             Step::Stands(bits) => self.stands(bits),
             Step::Wait(seconds) => self.wait(seconds),
@@ -355,8 +371,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_request_comes_to_exactly_one_end(steps in vec(step(), 0..60)) {
-        let mut world = World::new();
+    fn every_request_comes_to_exactly_one_end(steps in vec(step(), 0..60), connected: bool) {
+        let mut world = if connected { World::connected() } else { World::new() };
         for step in steps {
             world.step(step);
         }

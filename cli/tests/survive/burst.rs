@@ -5,11 +5,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use remuda_client::{Client, ConnectOptions, ProcessTask};
+use remuda_client::{Client, ConnectOptions, ProcessTask, TaskError};
 use remuda_tests::{Place, Running, wait_long_for};
+use tokio::runtime::Runtime;
 
 use super::{ENGINES, engines_on_record, lines};
 
+const OPTIONS: [&str; 2] = ["--db=sqlite", "--durability=sync"];
 /// The tasks, in volleys, and how many of each go out before the controller is killed.
 const VOLLEYS: [(Range<usize>, usize); 3] = [(0..4_000, 300), (4_000..7_000, 1_500), (7_000..10_000, 2_500)];
 /// How long all of it may take, beside the outages. A client looks every ten seconds who answers.
@@ -28,12 +30,9 @@ fn no_task_of_a_burst_is_lost_or_run_twice_when_the_controller_is_away_for_long(
 
 fn burst(outage: Duration) {
     let place = Place::new(env!("CARGO_BIN_EXE_remuda"));
-    let options = ["--db=sqlite", "--durability=sync"];
-    let mut controller = place.controller(&options);
-    let _engines: Vec<Running> = (0..ENGINES).map(|_| place.engine()).collect();
-    wait_long_for("the engines to be on record", LONG, || engines_on_record(&place) == ENGINES);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let client = runtime.block_on(Client::connect(ConnectOptions::profile_dir(place.profile().dir()))).unwrap();
+    let mut controller = place.controller(&OPTIONS);
+    let _engines = engines(&place);
+    let (runtime, client) = connect(&place);
     let view = client.load_balanced_view();
     let ran = place.folder().join("ran");
     let begun = Instant::now();
@@ -51,7 +50,7 @@ fn burst(outage: Duration) {
         // Nothing is awaited: an outage has a length.
         std::thread::sleep(outage);
         let before = lines(&ran).len();
-        controller = place.controller(&options);
+        controller = place.controller(&OPTIONS);
         wait_long_for("tasks to go on", LONG, || lines(&ran).len() > before);
     }
     for (number, result) in results.into_iter().enumerate() {
@@ -62,6 +61,55 @@ fn burst(outage: Duration) {
     let mut seen: Vec<usize> = lines(&ran).iter().map(|line| line.parse().unwrap()).collect();
     seen.sort_unstable();
     assert_eq!(seen, (0..VOLLEYS[2].0.end).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_direct_request_of_a_burst_runs_once_or_its_client_is_told_that_it_may_have() {
+    let (requests, kill_at) = (3_000, 1_000);
+    let place = Place::new(env!("CARGO_BIN_EXE_remuda"));
+    let mut controller = place.controller(&OPTIONS);
+    let _engines = engines(&place);
+    let (runtime, client) = connect(&place);
+    let ids = runtime.block_on(client.wait_for_engines(ENGINES, LONG)).unwrap();
+    let ran = place.folder().join("ran");
+    let submit = |number: usize| {
+        let view = client.direct_view([ids[number % ENGINES]].to_vec());
+        view.process(echo(number, &ran), None).unwrap()
+    };
+    let mut results: Vec<_> = (0..kill_at).map(submit).collect();
+    controller.signal(Signal::SIGKILL);
+    results.extend((kill_at..requests).map(submit));
+    controller.wait();
+    let _controller = place.controller(&OPTIONS);
+
+    let mut lost = Vec::new();
+    for (number, result) in results.iter().enumerate() {
+        let [Ok(result)] = result.results() else { panic!("request {number} is for one engine") };
+        match runtime.block_on(result.timeout(LONG)) {
+            Ok(done) => assert_eq!(done.stdout_text(), format!("{number}\n")),
+            // The controller had it on record and died before its engine had it, or so it may be.
+            Err(TaskError::EngineLost { .. }) => lost.push(number),
+            Err(error) => panic!("request {number}: {error}"),
+        }
+    }
+    println!("{} of {requests} requests were given up", lost.len());
+    let mut seen: Vec<usize> = lines(&ran).iter().map(|line| line.parse().unwrap()).collect();
+    seen.extend(lost.iter().filter(|number| !seen.contains(number)).copied().collect::<Vec<_>>());
+    seen.sort_unstable();
+    assert_eq!(seen, (0..requests).collect::<Vec<_>>());
+}
+
+/// Engines that the next controller will know.
+fn engines(place: &Place) -> Vec<Running> {
+    let engines = (0..ENGINES).map(|_| place.engine()).collect();
+    wait_long_for("the engines to be on record", LONG, || engines_on_record(place) == ENGINES);
+    engines
+}
+
+fn connect(place: &Place) -> (Runtime, Client) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let client = runtime.block_on(Client::connect(ConnectOptions::profile_dir(place.profile().dir()))).unwrap();
+    (runtime, client)
 }
 
 /// A program that leaves a line in a file, and tells it.

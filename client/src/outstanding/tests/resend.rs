@@ -191,7 +191,10 @@ fn while_the_controller_is_silent_nothing_more_is_asked_of_it() {
 
 #[test]
 fn a_second_death_makes_the_question_of_the_first_void() {
-    let (mut world, sent, [task, _]) = World::robbed("sync");
+    let (mut world, sent, _) = World::robbed("sync");
+    // Asked once more, and waited for longer than until the next list.
+    assert_eq!(world.listed(&list(2, "sync")), []);
+    let task = world.questions().swap_remove(0).msg_id;
     assert_eq!(world.listed(&list(3, "sync")), []);
     let status = world.question(Channel::Query, &json!(["t0", "t1", "t2"]));
     let late = world.knows(&task, &json!([]), &json!(["t2"]));
