@@ -130,6 +130,8 @@ struct World {
     ids: Vec<String>,
     /// Questions behind tasks that were not answered.
     questions: Vec<(String, Frames)>,
+    /// The last question for the list of engines.
+    list_question: Option<String>,
 }
 
 impl World {
@@ -144,6 +146,7 @@ impl World {
             fates,
             ids,
             questions: Vec::new(),
+            list_question: None,
         }
     }
 
@@ -157,11 +160,11 @@ impl World {
         world
     }
 
-    /// This controller answers whoever may have asked for the list of engines.
+    /// This controller answers who asked last for the list of engines.
     fn listed_by(&mut self, pid: u32, durability: &str) {
         let info = json!({"version": "1", "pid": pid, "scheme": "lru", "hwm": 1, "durability": durability});
         let content = json!({"status": "ok", "engines": {"0": "e0", "1": "e1"}, "remuda": info});
-        for id in self.ids.first().cloned().into_iter().chain(self.own_ids()) {
+        if let Some(id) = self.list_question.take() {
             self.message(Channel::Query, "connection_reply", Some(&id), &json!({}), &content);
         }
     }
@@ -188,6 +191,12 @@ impl World {
         self.client.check();
         for effect in effects {
             match effect {
+                Effect::Send { channel: Channel::Query, frames } => {
+                    let header: Value = serde_json::from_slice(frames.body.header()).unwrap();
+                    if header["msg_type"] == "connection_request" {
+                        self.list_question = header["msg_id"].as_str().map(str::to_owned);
+                    }
+                }
                 Effect::Send { channel: Channel::Mux | Channel::Task, frames } => self.sends(frames),
                 Effect::Resolve { msg_id, outcome } => {
                     let fate = self.fates.get_mut(msg_id.as_str()).expect("nobody asked");
