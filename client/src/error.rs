@@ -8,6 +8,7 @@ use std::time::Duration;
 use remuda_proto::{EngineUuid, MsgId, MsgType, PackError, RemoteError};
 
 use crate::map_error::MapError;
+use crate::outstanding::Lost;
 use crate::pickle::PickleError;
 
 /// Why a task gave no result.
@@ -25,6 +26,14 @@ pub enum TaskError {
         msg_id: MsgId,
         /// The engine, as far as it is known.
         engine: Option<EngineUuid>,
+    },
+    /// It was lost with a controller that died, and the client could not send it again by itself.
+    #[error("task `{msg_id}` was lost with a controller that died")]
+    Lost {
+        /// The task.
+        msg_id: MsgId,
+        /// Why it was not sent again, and what to do.
+        source: Lost,
     },
     /// It was told not to run.
     #[error("task `{msg_id}` was aborted")]

@@ -73,7 +73,7 @@ pub use engine_changes::EngineChange;
 pub use error::ConnectError;
 pub use error::{DecodeError, QueryError, SubmitError, TaskError, TooFewEngines};
 pub use map_error::{MapError, MapFailure};
-pub use outstanding::{Engine, Piece, PieceKind};
+pub use outstanding::{Engine, Lost, Piece, PieceKind};
 #[cfg(feature = "io")]
 pub use program_output::OutputPart;
 pub use remuda_proto::function::{Function, Named};

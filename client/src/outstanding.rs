@@ -5,6 +5,7 @@ mod engines;
 mod event;
 mod output;
 mod recheck;
+mod resend;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -25,12 +26,14 @@ use self::broadcast::Open;
 pub use self::broadcast::{Broadcast, part_id};
 pub use self::engines::Engine;
 use self::engines::Engines;
-pub use self::event::{Channel, Effect, Event, Outcome, Reply, Route, Work};
+pub use self::event::{Channel, Effect, Event, Lost, Outcome, Reply, Route, Work};
 use self::output::Collecting;
 pub use self::output::{Piece, PieceKind};
 #[cfg(feature = "io")]
 pub(crate) use self::recheck::reply_on_record;
 use self::recheck::{Own, Recheck};
+pub use self::resend::RESEND_LIMIT_BYTES;
+use self::resend::Resend;
 
 /// How long after a task's reply its output is waited for. The reply and the output travel on different sockets, so the
 /// end of the output may come later; a message that was lost must not keep anyone waiting for it longer than this.
@@ -85,6 +88,8 @@ pub struct Outstanding {
     own: Map<MsgId, Own>,
     /// What is to be asked because another controller answers than before.
     recheck: Recheck,
+    /// What may have been lost on its way to a controller that died, and is then sent again.
+    resend: Resend,
     /// Whether the last request of our own was answered, as last said.
     answering: bool,
     /// Most bytes of output kept of one task.
@@ -151,10 +156,18 @@ impl Outstanding {
             refresh: None,
             own: Map::default(),
             recheck: Recheck::default(),
+            resend: Resend::new(RESEND_LIMIT_BYTES),
             answering: true,
             output_limit_bytes,
             refused: Map::default(),
         }
+    }
+
+    /// The same, but of tasks without a reply no more than `bytes` are kept to be sent again, in the place of
+    /// [`RESEND_LIMIT_BYTES`].
+    #[must_use]
+    pub fn with_resend_limit(self, bytes: usize) -> Self {
+        Self { resend: Resend::new(bytes), ..self }
     }
 
     /// How many requests of the application have no outcome.
@@ -221,8 +234,10 @@ impl Outstanding {
         }
         let lists_engines = parts.msg_type == MsgType::ConnectionRequest;
         let (broadcast, sent) = (None, now.instant);
-        self.requests.insert(msg_id, Request { channel, engine, broadcast, lists_engines, sent, expires });
-        out.push(Effect::Send { channel, frames });
+        let request = Request { channel, engine, broadcast, lists_engines, sent, expires };
+        self.requests.insert(msg_id.clone(), request);
+        out.push(Effect::Send { channel, frames: frames.clone() });
+        self.sent(now, msg_id, channel, frames, out);
     }
 
     /// A request as it is sent: to an engine by name, or wherever its socket leads.
@@ -309,7 +324,7 @@ impl Outstanding {
         let mut outcome = self.outcome(now, body);
         if lists_engines
             && matches!(&outcome, Outcome::Reply(reply) if reply.status == Status::Ok)
-            && let Err(refusal) = self.renew_engines(now, sent, body, out)
+            && let Err(refusal) = self.renew_engines(now, sent, &parent, body, out)
         {
             outcome = Outcome::Unreadable { reason: refusal.to_string() };
         }
@@ -330,8 +345,15 @@ impl Outstanding {
         outcome(self.session.packer(), now.date, body, |uuid| self.engines.id(uuid))
     }
 
-    /// Takes over the list of a `connection_reply`, whose request was sent at `sent`.
-    fn renew_engines(&mut self, now: Now, sent: Instant, body: &Body, out: &mut Vec<Effect>) -> Result<(), Refusal> {
+    /// Takes over the list of a `connection_reply`, whose request `parent` was sent at `sent`.
+    fn renew_engines(
+        &mut self,
+        now: Now,
+        sent: Instant,
+        parent: &MsgId,
+        body: &Body,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
         let listed = engines::read_list(self.session.packer(), body)?;
         for gone in self.engines.unlisted(&listed, sent) {
             self.engine_left(now, &gone, out);
@@ -344,7 +366,7 @@ impl Outstanding {
             let wait = if self.refresh.is_none() { FIRST_REFRESH } else { REFRESH_EVERY };
             self.refresh = Some(now.instant + wait);
         }
-        self.recheck(now, body, out);
+        self.recheck(now, parent, body, out);
         Ok(())
     }
 
@@ -375,6 +397,7 @@ impl Outstanding {
             }
             MsgType::ShutdownNotification => {
                 self.recheck.clear();
+                self.resend.clear();
                 for msg_id in self.requests.keys().cloned().collect::<Vec<_>>() {
                     self.resolve(msg_id, Outcome::Shutdown, now, out);
                 }
@@ -408,11 +431,13 @@ impl Outstanding {
             if let Some(at) = request.expires {
                 self.timers.remove(&(at, msg_id.clone()));
             }
+            self.resend.forget(&msg_id);
         }
         match self.own.swap_remove(&msg_id) {
             None => {}
             Some(Own::Engines) => return self.refreshed(now, &outcome, out),
             Some(Own::Status(asked)) => return self.status_told(now, asked, &outcome, out),
+            Some(Own::Behind { channel, tasks }) => return self.behind_told(now, channel, tasks, &outcome, out),
             Some(Own::Result(task)) => return self.result_told(now, task, &outcome, out),
         }
         let engine = request.and_then(|request| request.engine);
@@ -562,6 +587,7 @@ impl Machine for Outstanding {
         assert!(!self.is_refreshing() || self.refresh.is_none(), "the list of engines would be asked for twice");
         self.engines.check();
         self.check_broadcasts();
+        self.check_resend();
     }
 }
 

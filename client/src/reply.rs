@@ -156,6 +156,7 @@ pub fn result<T>(packer: Packer, msg_id: &MsgId, outcome: &Outcome, decode: Deco
         Outcome::EngineLost(engine) => {
             return Err(TaskError::EngineLost { msg_id, engine: Some(engine.uuid.clone()) });
         }
+        Outcome::Lost(source) => return Err(TaskError::Lost { msg_id, source: *source }),
         Outcome::Shutdown => return Err(TaskError::Shutdown { msg_id }),
         Outcome::NoAnswer { waited } => return Err(TaskError::Pending { msg_id, waited: *waited }),
         Outcome::Unreadable { reason } => {

@@ -379,6 +379,44 @@ async fn replies_are_coalesced_for_functions_and_for_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_task_that_a_controller_died_with_before_it_took_it_goes_to_the_next_as_it_was() {
+    let welcome = |pid: u32| {
+        let mut list = engines();
+        list["remuda"] = json!({"version": "1", "pid": pid, "scheme": "lru", "hwm": 1, "durability": "sync"});
+        list
+    };
+    let controller = Controller::new();
+    let options = controller.options();
+    let thread = controlled(controller, move |controller| {
+        controller.answer(&welcome(1));
+        let swallowed = Controller::receive(&mut controller.task);
+        controller.answer(&welcome(2));
+        let nobody_knows = |question: &Frames| {
+            let asked: Value = serde_json::from_slice(question.body.content()).unwrap();
+            json!({"status": "ok", "pending": [], "completed": [], "unknown": asked["msg_ids"]})
+        };
+        let question = Controller::receive(&mut controller.query);
+        let answer = controller.reply(&question, &json!({}), &nobody_knows(&question), &[]);
+        assert!(controller.query.send_frames(&answer));
+        // It could be on its way: the same is asked behind it.
+        let question = Controller::receive(&mut controller.task);
+        assert_eq!(Envelope::read(Packer::Json, &question.body).unwrap().msg_type, MsgType::ResultRequest);
+        let answer = controller.reply(&question, &json!({}), &nobody_knows(&question), &[]);
+        assert!(controller.query.send_frames(&answer));
+        let again = Controller::receive(&mut controller.task);
+        assert_eq!(again, swallowed, "from the same name, in the same bytes");
+        let content = json!({"status": "ok", "remuda": "function"});
+        let buffers = [Bytes::from_static(b"N."), Bytes::from_static(b"\x07")];
+        let reply = controller.reply(&again, &ok(), &content, &buffers);
+        assert!(controller.task.send_frames(&reply));
+    });
+    let client = Client::connect(options).await.unwrap();
+    let result = client.load_balanced_view().call(Named::<_, u8>::new("seven"), ()).unwrap();
+    assert_eq!(result.timeout(DEADLINE).await.unwrap(), 7);
+    thread.join().unwrap();
+}
+
+#[tokio::test]
 async fn a_direct_task_fails_with_its_engine() {
     let (client, thread) = connected(|controller| {
         Controller::receive(&mut controller.mux);

@@ -29,18 +29,49 @@ const CHANNELS: [Channel; 7] = [
 enum Step {
     Direct(u32),
     Balanced,
-    Broadcast { engines: u32, coalesce: bool },
+    Broadcast {
+        engines: u32,
+        coalesce: bool,
+    },
     Query,
     Control(u32),
-    Reply { request: usize, channel: usize, status: usize },
-    Coalesced { request: usize, status: usize, engines: u32 },
-    Output { request: usize, idle: bool, engine: u32 },
+    Reply {
+        request: usize,
+        channel: usize,
+        status: usize,
+    },
+    Coalesced {
+        request: usize,
+        status: usize,
+        engines: u32,
+    },
+    Output {
+        request: usize,
+        idle: bool,
+        engine: u32,
+    },
     Joined(u32, u32),
     Left(u32),
     Listed(u32),
+    /// Another controller answers, of this durability.
+    Replaced {
+        pid: u32,
+        durability: usize,
+    },
+    /// All questions how tasks stand are answered: the tasks of these bits are known.
+    Stands(u32),
     Wait(u64),
-    Garbage { channel: usize, parts: Vec<Vec<u8>> },
-    Nonsense { channel: usize, msg_type: usize, parent: usize, metadata: Value, content: Value },
+    Garbage {
+        channel: usize,
+        parts: Vec<Vec<u8>>,
+    },
+    Nonsense {
+        channel: usize,
+        msg_type: usize,
+        parent: usize,
+        metadata: Value,
+        content: Value,
+    },
 }
 
 const TYPES: [&str; 8] = [
@@ -90,6 +121,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (engine.clone(), engine.clone()).prop_map(|(id, uuid)| Step::Joined(id, uuid)),
         1 => engine.clone().prop_map(Step::Left),
         1 => any::<u32>().prop_map(Step::Listed),
+        2 => (0..3_u32, 0..5_usize).prop_map(|(pid, durability)| Step::Replaced { pid, durability }),
+        3 => any::<u32>().prop_map(Step::Stands),
         1 => (0..12_u64).prop_map(Step::Wait),
         1 => (0..7_usize, vec(vec(any::<u8>(), 0..20), 0..8))
             .prop_map(|(channel, parts)| Step::Garbage { channel, parts }),
@@ -105,6 +138,10 @@ struct Fate {
     channel: Option<Channel>,
     resolved: u32,
     output_ended: u32,
+    /// What was sent of it.
+    sent: Option<Frames>,
+    /// Set while it may go out again: a question behind it was answered, and nobody knows it.
+    is_lost: bool,
 }
 
 struct World {
@@ -113,6 +150,10 @@ struct World {
     seconds: u64,
     fates: BTreeMap<String, Fate>,
     ids: Vec<String>,
+    /// Questions behind tasks that were not answered.
+    questions: Vec<(String, Frames)>,
+    /// The last question for the list of engines.
+    list_question: Option<String>,
 }
 
 impl World {
@@ -120,7 +161,34 @@ impl World {
         // Without a key, so that what no honest peer would sign gets in as well.
         let session = |id: &str| Session::new(id.into(), "u", Key::new(""), Packer::Json, 1);
         let (fates, ids) = (BTreeMap::new(), Vec::new());
-        Self { client: Outstanding::new(session("client"), 64), peer: session("peer"), seconds: 1, fates, ids }
+        Self {
+            client: Outstanding::new(session("client"), 64),
+            peer: session("peer"),
+            seconds: 1,
+            fates,
+            ids,
+            questions: Vec::new(),
+            list_question: None,
+        }
+    }
+
+    /// The same, and a controller has said who it is.
+    fn connected() -> Self {
+        let mut world = Self::new();
+        let msg_id = world.name(Channel::Query);
+        let content = json!({"remuda": {}});
+        world.apply(Event::Query { msg_id, msg_type: "connection_request".into(), content, timeout: None });
+        world.listed_by(0, "sync");
+        world
+    }
+
+    /// This controller answers who asked last for the list of engines.
+    fn listed_by(&mut self, pid: u32, durability: &str) {
+        let info = json!({"version": "1", "pid": pid, "scheme": "lru", "hwm": 1, "durability": durability});
+        let content = json!({"status": "ok", "engines": {"0": "e0", "1": "e1"}, "remuda": info});
+        if let Some(id) = self.list_question.take() {
+            self.message(Channel::Query, "connection_reply", Some(&id), &json!({}), &content);
+        }
     }
 
     fn now(&self) -> Now {
@@ -145,6 +213,13 @@ impl World {
         self.client.check();
         for effect in effects {
             match effect {
+                Effect::Send { channel: Channel::Query, frames } => {
+                    let header: Value = serde_json::from_slice(frames.body.header()).unwrap();
+                    if header["msg_type"] == "connection_request" {
+                        self.list_question = header["msg_id"].as_str().map(str::to_owned);
+                    }
+                }
+                Effect::Send { channel: Channel::Mux | Channel::Task, frames } => self.sends(frames),
                 Effect::Resolve { msg_id, outcome } => {
                     let fate = self.fates.get_mut(msg_id.as_str()).expect("nobody asked");
                     fate.resolved += 1;
@@ -164,6 +239,49 @@ impl World {
                 _ => {}
             }
         }
+    }
+
+    /// A task goes out, or a question about some. It goes out again only unchanged, where that was called for, and never after
+    /// its end.
+    fn sends(&mut self, frames: Frames) {
+        let header: Value = serde_json::from_slice(frames.body.header()).unwrap();
+        let id = header["msg_id"].as_str().unwrap();
+        if header["msg_type"] == "result_request" {
+            return self.questions.push((id.to_owned(), frames));
+        }
+        let fate = self.fates.get_mut(id).expect("nobody asked");
+        assert_eq!(fate.resolved, 0, "`{id}` has ended");
+        if let Some(before) = &fate.sent {
+            assert!(*before == frames && fate.is_lost, "`{id}` goes out twice");
+            fate.is_lost = false;
+        }
+        fate.sent = Some(frames);
+    }
+
+    /// Questions how tasks stand are answered: on the hub's socket, the machine's own ids can be guessed.
+    fn stands(&mut self, bits: u32) {
+        let (known, unknown): (Vec<_>, Vec<_>) =
+            self.ids.iter().cloned().enumerate().partition(|(at, _)| bits >> (at % 32) & 1 == 1);
+        let ids = |of: Vec<(usize, String)>| of.into_iter().map(|(_, id)| id).collect::<Vec<_>>();
+        let (known, unknown) = (ids(known), ids(unknown));
+        let content = json!({"status": "ok", "pending": known, "completed": [], "unknown": unknown});
+        for own in self.own_ids() {
+            let asked = self.questions.iter().position(|(question, _)| *question == own);
+            if let Some((_, frames)) = asked.map(|at| self.questions.remove(at)) {
+                let asked: Value = serde_json::from_slice(frames.body.content()).unwrap();
+                for id in asked["msg_ids"].as_array().unwrap() {
+                    let fate = self.fates.get_mut(id.as_str().unwrap()).expect("nobody asked");
+                    fate.is_lost = unknown.iter().any(|other| other == id);
+                }
+            }
+            self.message(Channel::Query, "result_reply", Some(&own), &json!({}), &content);
+            self.fates.values_mut().for_each(|fate| fate.is_lost = false);
+        }
+    }
+
+    /// The ids that the machine's own questions may have, in their order.
+    fn own_ids(&self) -> impl Iterator<Item = String> + use<> {
+        (0..2 * self.ids.len() + 200).map(|number| format!("client_1_{number}"))
     }
 
     fn name(&mut self, channel: Channel) -> MsgId {
@@ -285,6 +403,12 @@ impl World {
                     self.message(Channel::Query, "connection_reply", Some(&id), &json!({}), &content);
                 }
             }
+            Step::Replaced { pid, durability } => {
+                // By then the list is asked for.
+                self.wait(10);
+                self.listed_by(pid, ["sync", "async", "none", "", "?"][durability]);
+            }
+            Step::Stands(bits) => self.stands(bits),
             Step::Wait(seconds) => self.wait(seconds),
             Step::Garbage { channel, parts } => {
                 let mut all = vec![b"<IDS|MSG>".to_vec()];
@@ -310,8 +434,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_request_comes_to_exactly_one_end(steps in vec(step(), 0..60)) {
-        let mut world = World::new();
+    fn every_request_comes_to_exactly_one_end(steps in vec(step(), 0..60), connected: bool) {
+        let mut world = if connected { World::connected() } else { World::new() };
         for step in steps {
             world.step(step);
         }

@@ -207,8 +207,32 @@ pub enum Outcome {
         /// What is wrong with it.
         reason: String,
     },
+    /// It was lost with a controller that died, and was not sent again. Only for tasks.
+    Lost(Lost),
     /// The controller announced that it shuts down.
     Shutdown,
+}
+
+/// Why a task that was lost with a controller was not sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Lost {
+    /// So much was outstanding that it was not kept for that.
+    #[error(
+        "more was outstanding than is kept for sending again: submit it again, and raise `ConnectOptions::resend_limit_bytes` if \
+         there is memory"
+    )]
+    NotKept,
+    /// The controller may have acted on it without a record of that.
+    #[error(
+        "it may have run, since that controller acted on what was not on disk: submit it again if it may run twice; with \
+         `remuda controller --durability=sync` nothing has to be asked"
+    )]
+    MayHaveRun,
+    /// It is a part of a broadcast, which is one message for many engines.
+    #[error(
+        "broadcasts are not sent again: submit it again if it may run twice, for it may have run on some engines, or run yet"
+    )]
+    Broadcast,
 }
 
 /// The reply to a request, with what was already read of it.

@@ -426,3 +426,4 @@ fn ids_of_the_application_are_not_those_of_the_session() {
 
 mod broadcast;
 mod recheck;
+mod resend;
