@@ -1,5 +1,7 @@
 //! A burst of tasks, of which many are on their way whenever the controller is killed: each runs once, and all results come.
 
+#![allow(clippy::print_stdout, reason = "figures, for who runs it by hand")]
+
 use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
