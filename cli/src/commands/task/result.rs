@@ -99,7 +99,7 @@ fn value(record: &Record) -> Told {
     }
     let read = match (native, buffer(0), buffer(1)) {
         (Some(NativeReply::Function), _, Some(messagepack)) => plain::from_messagepack(messagepack),
-        (_, Some(pickle), _) => plain::from_pickle(pickle),
+        (_, Some(_), _) => plain::from_pickle(&record.result_buffers),
         // A code string gives no buffers; the value of its last expression is output.
         (_, None, _) => {
             let shown = record.fields.get("execute_result").map(|result| match result {
