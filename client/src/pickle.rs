@@ -9,6 +9,7 @@ mod machine;
 mod number;
 mod object;
 mod opcode;
+mod rows;
 mod tree;
 mod unfit;
 mod value;
@@ -55,8 +56,8 @@ pub enum PickleError {
 ///
 /// # Errors
 /// Besides values of another type: other objects; arrays of Python objects, structured ones, and those in Fortran order; values
-/// that hold themselves; what is nested more than 100 deep, or would grow beyond 16 million values, or by 256 MB by repeating
-/// texts, which a few bytes can ask for.
+/// that hold themselves; what is nested more than 100 deep, or would grow beyond 16 million values, or by hundreds of
+/// megabytes by repeating texts or data, which a few bytes can ask for.
 pub fn read<T: DeserializeOwned>(buffers: &[Bytes]) -> Result<T, PickleError> {
     let tree = tree(buffers)?;
     let read = || T::deserialize(de::Reader { tree: &tree, node: tree.root });

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use remuda_client::{Client, ConnectOptions, PieceKind, ProcessTask, TaskError};
+use remuda_client::{Client, ConnectOptions, PieceKind, ProcessTask, Targets, TaskError};
 
 /// How long anything may take before it counts as hung.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -54,6 +54,11 @@ async fn programs_run_on_native_engines_whatever_the_controller() {
         assert_eq!(view.call::<_, i64>("mul", &(6, 7)).unwrap().timeout(DEADLINE).await.unwrap(), 42);
         let cat = view.process(shell("cat"), Bytes::from_static(b"in")).unwrap();
         assert_eq!(&*cat.timeout(DEADLINE).await.unwrap().stdout, b"in");
+    }
+    // A native engine has no names.
+    if !python {
+        let error = client.direct_view(Targets::All).push("x", &1).unwrap().await.unwrap_err();
+        assert!(error.source.to_string().contains("has no Python namespace"), "{:?}", error.source);
     }
     let status = client.status().await.unwrap();
     assert_eq!(status.remuda.is_some(), client.controller().is_some());

@@ -71,14 +71,13 @@ fn wants(tree: &Tree, node: u32) -> Option<(u32, usize)> {
 
 /// As Python sorts keys; `None` where it refuses to.
 fn compare(tree: &Tree, one: u32, other: u32) -> Option<Ordering> {
-    let number = |node: u32| match tree.node(node) {
-        Node::Bool(flag) => Some(i64::from(flag)),
-        Node::Int(number) => Some(number),
-        _ => None,
-    };
-    match (tree.text(one), tree.text(other)) {
+    match (tree.node(one), tree.node(other)) {
         // By code points, which is by bytes.
-        (Some(one), Some(other)) => Some(one.cmp(other)),
-        _ => Some(number(one)?.cmp(&number(other)?)),
+        (Node::Text(one), Node::Text(other)) | (Node::Bytes(one), Node::Bytes(other)) => {
+            Some(tree.bytes(one).cmp(tree.bytes(other)))
+        }
+        (Node::Int(one), Node::Int(other)) => Some(one.cmp(&other)),
+        (Node::Float(one), Node::Float(other)) => one.partial_cmp(&other),
+        _ => None,
     }
 }

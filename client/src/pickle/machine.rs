@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::opcode;
 use super::tree::{Class, Holder, Kind, Node, Span, Tree};
-use super::unfit::{MAX_DEPTH, MAX_REPEATED_BYTES, MAX_VALUES, Unfit};
+use super::unfit::{BYTE_WEIGHT, MAX_DEPTH, MAX_REPEATED_BYTES, MAX_VALUES, Unfit};
 
 /// A pickle machine that makes no objects.
 struct Machine {
@@ -203,7 +203,8 @@ impl Machine {
                     holder.counted = true;
                     (holder.depth, holder.values, holder.bytes)
                 }
-                Node::Text(span) | Node::Bytes(span) | Node::Long(span) => (1, 1, span.len as u64),
+                Node::Text(span) | Node::Long(span) => (1, 1, span.len as u64),
+                Node::Bytes(span) => (1, 1, BYTE_WEIGHT * span.len as u64),
                 _ => (1, 1, 0),
             };
             measures.depth = measures.depth.max(depth);
@@ -217,7 +218,7 @@ impl Machine {
         if holder.depth > MAX_DEPTH {
             return Err(Unfit::TooDeep);
         }
-        let most_bytes = (self.source.len() as u64).saturating_add(MAX_REPEATED_BYTES);
+        let most_bytes = BYTE_WEIGHT * self.source.len() as u64 + MAX_REPEATED_BYTES;
         if holder.values > MAX_VALUES || holder.bytes > most_bytes { Err(Unfit::TooLarge) } else { Ok(()) }
     }
 
@@ -335,8 +336,17 @@ mod tests {
             let text = [b"X\x00\x00\x10\x00".to_vec(), vec![b'a'; 1 << 20]].concat();
             check(&[&b"]("[..], &text, b"\x94", &b"h\x00".repeat(times), b"e."].concat())
         };
-        assert_eq!(repeated(255), Ok(()));
-        assert_eq!(repeated(300), Err(Unfit::TooLarge));
+        assert_eq!(repeated(262), Ok(()));
+        assert_eq!(repeated(264), Err(Unfit::TooLarge));
+    }
+
+    #[test]
+    fn what_has_its_data_beside_the_pickle_is_there_once() {
+        let canned =
+            |rest: &[u8]| check(&[&b"cipyparallel.serialize.canning\nCannedBytes\n)\x81q\x00"[..], rest].concat());
+        assert_eq!(canned(b"\x85."), Ok(()));
+        assert_eq!(canned(b"h\x00\x86."), Err(Unfit::Damaged { at: 49 }));
+        assert_eq!(canned(b"\x85h\x00\x86."), Err(Unfit::Damaged { at: 50 }));
     }
 
     #[test]

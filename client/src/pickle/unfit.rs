@@ -4,8 +4,11 @@
 pub(super) const MAX_DEPTH: u8 = 100;
 /// Most values that a pickle may unfold to. A value can be repeated by a reference of two bytes, and its repetitions again.
 pub(super) const MAX_VALUES: u32 = 16 * 1024 * 1024;
-/// How many bytes more than there are in the pickle its texts may unfold to, by being repeated.
+/// How many bytes its texts may unfold to, by being repeated, beside what is allowed for its own size.
 pub(super) const MAX_REPEATED_BYTES: u64 = 256 * 1024 * 1024;
+/// As how many bytes of text a byte of data counts, for it may become a number in a list. So much is allowed for each byte
+/// that the pickle has.
+pub(super) const BYTE_WEIGHT: u64 = 8;
 
 /// Why a pickle is not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,9 +41,7 @@ pub enum Unfit {
     #[error("the value is nested more than {MAX_DEPTH} deep")]
     TooDeep,
     /// It would unfold to more than is read.
-    #[error(
-        "the value holds more than {MAX_VALUES} values, or repeats its texts to more than {MAX_REPEATED_BYTES} bytes"
-    )]
+    #[error("the value holds more than {MAX_VALUES} values, or repeats texts and data to hundreds of megabytes")]
     TooLarge,
     /// The data of an array or of bytes should be in a buffer beside the pickle, which did not come.
     #[error("the data of a value is missing: there is no buffer {index} for it")]
@@ -49,6 +50,8 @@ pub enum Unfit {
         index: usize,
     },
     /// Which buffer belongs to which item of a dict depends on the order of its keys, and these have none.
-    #[error("the keys of a dict of arrays or bytes are neither all text nor all numbers")]
+    #[error(
+        "the keys of a dict of arrays or bytes are neither all text nor all integers: have the function return a list"
+    )]
     Unordered,
 }
