@@ -174,6 +174,15 @@ pub enum SubmitError {
     /// A view that means no engine.
     #[error("the view has no engine to send this to: name some, or start one with `remuda engine`")]
     NoTargets,
+    /// What is to be a name in the namespace of engines cannot be one.
+    #[error("`{name}` is no Python identifier: take a letter or `_`, then letters, digits and `_`, and no keyword")]
+    NotIdentifier {
+        /// The name.
+        name: String,
+    },
+    /// Names and their values were not given as a struct or a map with text for keys.
+    #[error("the names to push are given as a struct, or as a map from names to values")]
+    NoNames,
     /// The controller's scheme is `pure`, in which there is nobody to see to options.
     #[error("the controller's scheme `pure` knows no options of tasks but `label`")]
     PureScheme,

@@ -1,8 +1,8 @@
 //! An async client of a cluster: of Remuda's controller, or of a stock ipyparallel one.
 //!
 //! It promises that every task which was submitted comes to one end, and that none of its calls waits for ever on a peer
-//! that has gone where that can be known. It never runs anything that a peer sends: Python objects are refused, and
-//! plain values are read within limits.
+//! that has gone where that can be known. It never runs anything that a peer sends: of Python's objects, arrays and bytes are
+//! read, others are refused, and all is read within limits.
 //!
 //! Start with [`Client`], which submits through its views, and [`AsyncResult`], which a task is waited for with:
 //!
@@ -75,6 +75,8 @@ pub use error::{DecodeError, QueryError, SubmitError, TaskError, TooFewEngines};
 pub use map_error::{MapError, MapFailure};
 pub use outstanding::{Engine, Lost, Piece, PieceKind};
 #[cfg(feature = "io")]
+pub use pickle::PythonCall;
+#[cfg(feature = "io")]
 pub use program_output::OutputPart;
 pub use remuda_proto::function::{Function, Named};
 pub use remuda_proto::message::content::ProgramStream;
@@ -89,4 +91,4 @@ pub use result::{AsyncMapResult, AsyncResult, OutputStream, Progress, StoredResu
 #[cfg(feature = "io")]
 pub use slot::Output;
 #[cfg(feature = "io")]
-pub use view::{BroadcastView, DirectView, Imap, LoadBalancedView, TaskOptions};
+pub use view::{BroadcastView, DirectView, Imap, LoadBalancedView, Sequence, TaskOptions};

@@ -245,7 +245,9 @@ pub fn calls<T: DeserializeOwned>(packer: Packer, reply: &Reply) -> Result<Calls
 
 /// A pickled result, as every engine gives: a stock engine nothing else, a native one beside its own form.
 pub fn pickled<T: DeserializeOwned>(_packer: Packer, reply: &Reply) -> Result<T, DecodeError> {
-    Ok(pickle::read(&buffer(reply, 0)?)?)
+    buffer(reply, 0)?;
+    let buffers: Vec<Bytes> = (0..reply.body.buffer_count()).map_while(|index| reply.body.buffer(index)).collect();
+    Ok(pickle::read(&buffers)?)
 }
 
 /// How a program ended.

@@ -70,6 +70,11 @@ async fn programs_run_on_native_engines_whatever_the_controller() {
             }
         }
     }
+    // A native engine has no names.
+    if !python {
+        let error = client.direct_view(Targets::All).push("x", &1).unwrap().await.unwrap_err();
+        assert!(error.first().error.to_string().contains("has no Python namespace"), "{error:?}");
+    }
     let status = client.status().await.unwrap();
     assert_eq!(status.remuda.is_some(), client.controller().is_some());
 }

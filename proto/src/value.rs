@@ -153,8 +153,14 @@ pub fn write<T: Serialize + ?Sized>(value: &T, first: usize) -> Result<(Bytes, V
 /// # Errors
 /// For what is no MessagePack, a value of another type, and a buffer that is not there.
 pub fn read<T: DeserializeOwned>(bytes: &[u8], buffers: &[Bytes]) -> Result<T, ReadError> {
+    give(buffers, || rmp_serde::from_slice(bytes))
+}
+
+/// Deserialises a value by whatever deserializer `read` uses. A [`Buffer`] or an [`Array`] that is given bytes which lie in one of
+/// `buffers` becomes a part of that, from [`ASIDE_BYTES`] on, instead of a copy.
+pub fn give<R>(buffers: &[Bytes], read: impl FnOnce() -> R) -> R {
     let _scope = Restore::enter(Beside::Giving { buffers: buffers.to_vec() });
-    rmp_serde::from_slice(bytes)
+    read()
 }
 
 /// The values of a list, each as it is written; any other value is no list.
@@ -272,6 +278,20 @@ mod tests {
         assert_eq!(marks.find(&second), Some(1));
         assert_eq!(marks.find(b"text"), None);
         assert_eq!(marks.find(&[&[9; 16][..], &[0, 0, 0, 2]].concat()), None, "there is no such buffer");
+    }
+
+    #[test]
+    fn bytes_that_lie_in_a_buffer_are_a_part_of_it() {
+        let message = Bytes::from(vec![7; ASIDE_BYTES + 10]);
+        let read = |part: &[u8], buffers: &[Bytes]| {
+            let deserializer = serde::de::value::BytesDeserializer::<serde::de::value::Error>::new(part);
+            give(buffers, || Buffer::deserialize(deserializer)).unwrap()
+        };
+        let shared = read(&message[5..5 + ASIDE_BYTES], std::slice::from_ref(&message));
+        assert_eq!((shared.as_ptr(), shared.len()), (message[5..].as_ptr(), ASIDE_BYTES));
+        let small = read(&message[5..10], std::slice::from_ref(&message));
+        assert_ne!(small.as_ptr(), message[5..].as_ptr(), "a few bytes do not keep the whole message");
+        assert_ne!(read(&message, &[Bytes::from(vec![7; 9000])]).as_ptr(), message.as_ptr());
     }
 
     proptest! {

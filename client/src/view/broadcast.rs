@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::client::{Client, Targets};
 use crate::error::SubmitError;
 use crate::outstanding::{Broadcast, Work};
+use crate::pickle::PythonCall;
 use crate::reply::{self, Decode, ExecuteResult, ProcessResult};
 use crate::result::{AsyncMapResult, AsyncResult, Part};
 
@@ -81,7 +82,8 @@ impl BroadcastView {
     /// label in [`Metadata`](crate::Metadata) are those of the engine that answered last. From a stock controller one learns
     /// only that some engine failed, unless that was the last to answer.
     ///
-    /// It is for functions: programs and code strings have a reply from each engine all the same.
+    /// It is for functions: programs and code strings have a reply from each engine all the same. Results that are large arrays
+    /// or bytes of Python engines cannot be told from each other in one reply, and are an error that says so.
     #[must_use]
     pub fn coalesce(&self, coalesce: bool) -> Self {
         Self { coalesce, ..self.clone() }
@@ -119,7 +121,15 @@ impl BroadcastView {
         function: &str,
         arguments: &A,
     ) -> Result<AsyncMapResult<T>, SubmitError> {
-        self.submit(super::python(module, function, arguments)?, reply::pickled)
+        self.python(PythonCall::new(module, function).args(arguments))
+    }
+
+    /// The same with all that a call may have, keyword arguments above all.
+    ///
+    /// # Errors
+    /// As for [`Self::call_python`].
+    pub fn python<T: DeserializeOwned>(&self, call: PythonCall) -> Result<AsyncMapResult<T>, SubmitError> {
+        self.submit(super::python(call)?, reply::pickled)
     }
 
     /// Runs a code string on Python engines. What it prints, and the value of its last expression, is output.

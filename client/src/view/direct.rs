@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::client::{Client, Targets};
 use crate::error::SubmitError;
 use crate::outstanding::{Route, Work};
+use crate::pickle::PythonCall;
 use crate::reply::{self, Decode, ExecuteResult, ProcessResult};
 use crate::result::{AsyncMapResult, AsyncResult, Part};
 
@@ -99,7 +100,12 @@ impl DirectView {
         function: &str,
         arguments: &A,
     ) -> Result<AsyncMapResult<T>, SubmitError> {
-        Ok(self.submit(&super::python(module, function, arguments)?, reply::pickled))
+        self.python(PythonCall::new(module, function).args(arguments))
+    }
+
+    /// The same with all that a call may have, keyword arguments above all.
+    pub fn python<T: DeserializeOwned>(&self, call: PythonCall) -> Result<AsyncMapResult<T>, SubmitError> {
+        Ok(self.submit(&super::python(call)?, reply::pickled))
     }
 
     /// Runs a code string on Python engines. What it prints, and the value of its last expression, is output.
@@ -108,15 +114,25 @@ impl DirectView {
         self.submit(&Work::Execute(ExecuteRequest { code: code.into(), silent, user_expressions }), reply::execute)
     }
 
-    fn submit<T>(&self, work: &Work, decode: Decode<T>) -> AsyncMapResult<T> {
-        let submit = |id| Part::one(self.submit_to(id, work.clone(), decode));
-        AsyncMapResult::new(self.client.clone(), self.engine_ids().into_iter().map(submit).collect())
+    pub(super) fn submit<T>(&self, work: &Work, decode: Decode<T>) -> AsyncMapResult<T> {
+        let submit = |id| self.submit_to(id, work.clone(), decode);
+        self.each(self.engine_ids().into_iter().map(submit).collect())
     }
 
-    fn submit_to<T>(&self, id: EngineId, work: Work, decode: Decode<T>) -> Result<AsyncResult<T>, SubmitError> {
+    pub(super) fn submit_to<T>(
+        &self,
+        id: EngineId,
+        work: Work,
+        decode: Decode<T>,
+    ) -> Result<AsyncResult<T>, SubmitError> {
         let (engine, label) = (self.client.uuid(id)?, self.label.clone());
         let route = Route::Direct { engine, label, run_timeout: self.run_timeout };
         Ok(AsyncResult::new(self.client.submit(route, work)?, decode))
+    }
+
+    /// The results of tasks of which each engine got one.
+    pub(super) fn each<T>(&self, results: Vec<Result<AsyncResult<T>, SubmitError>>) -> AsyncMapResult<T> {
+        AsyncMapResult::new(self.client.clone(), results.into_iter().map(Part::one).collect())
     }
 }
 

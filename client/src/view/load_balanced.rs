@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::client::Client;
 use crate::error::SubmitError;
 use crate::outstanding::{Route, Work};
+use crate::pickle::PythonCall;
 use crate::reply::{self, Decode, ProcessResult};
 use crate::result::{AsyncMapResult, AsyncResult, Part};
 use crate::view::Imap;
@@ -269,15 +270,32 @@ impl LoadBalancedView {
         self.submit(super::process(&self.client, task, input.into())?, reply::process)
     }
 
-    /// Calls a function of an importable module on a Python engine: `("operator", "mul", &(6, 7))`. Arguments and result
-    /// are plain values, the arguments a tuple or an array of them.
+    /// Calls a function of an importable module on a Python engine: `("operator", "mul", &(6, 7))`. The arguments are a tuple
+    /// or an array; what they, and results, can be: [`PythonCall`] and [`pickle::read`](crate::pickle::read).
     pub fn call_python<A: Serialize + ?Sized, T: DeserializeOwned>(
         &self,
         module: &str,
         function: &str,
         arguments: &A,
     ) -> Result<AsyncResult<T>, SubmitError> {
-        self.submit(super::python(module, function, arguments)?, reply::pickled)
+        self.python(PythonCall::new(module, function).args(arguments))
+    }
+
+    /// The same with all that a call may have, keyword arguments above all.
+    ///
+    /// ```no_run
+    /// # async fn example(view: remuda_client::LoadBalancedView) -> Result<(), Box<dyn std::error::Error>> {
+    /// use remuda_client::PythonCall;
+    /// use remuda_proto::value::Array;
+    ///
+    /// let grid = Array::new([2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+    /// let sums: Array<f64> = view.python(PythonCall::new("numpy", "sum").arg(&grid).kwarg("axis", &1))?.await?;
+    /// assert_eq!(*sums, [6.0, 15.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn python<T: DeserializeOwned>(&self, call: PythonCall) -> Result<AsyncResult<T>, SubmitError> {
+        self.submit(super::python(call)?, reply::pickled)
     }
 
     fn submit<T>(&self, work: Work, decode: Decode<T>) -> Result<AsyncResult<T>, SubmitError> {

@@ -74,7 +74,7 @@ impl World {
     /// task: what it sent, and the questions that it asks behind these.
     fn robbed(durability: &str) -> (Self, Vec<(Channel, Frames)>, [String; 2]) {
         let mut world = Self::of(durability);
-        for (task, engine) in [("t0", None), ("t1", Some("e1")), ("t2", None)] {
+        for (task, engine) in [("t0", None), ("t1", Some("e0")), ("t2", None)] {
             assert_eq!(world.submit(task, engine), []);
         }
         let sent = world.tasks();
