@@ -3,12 +3,10 @@
 use std::cmp::Ordering;
 
 use bytes::Bytes;
+use remuda_proto::pickle::MAX_ITEMS;
 
 use super::tree::{Kind, Node, Tree};
 use super::unfit::Unfit;
-
-/// ipyparallel looks into lists, tuples, sets and dicts with fewer items than this, and no deeper.
-pub(super) const MAX_ITEMS: usize = 64;
 
 /// Hands out `buffers`, in the order in which ipyparallel does: to the value itself, or to its items, those of a dict by
 /// their keys.

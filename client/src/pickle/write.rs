@@ -1,204 +1,27 @@
-//! Arguments as ipyparallel pickles them (`serialize/serialize.py: serialize_object`).
+//! Arguments as ipyparallel pickles them.
 
 use bytes::Bytes;
-use remuda_proto::value::{self, Marked, Marks};
+use remuda_proto::pickle;
+pub(super) use remuda_proto::pickle::{Marking, global, text};
+use remuda_proto::value::Marks;
 use serde::Serialize;
-use serde_pickle::{HashableValue, SerOptions, Value};
-
-use super::beside::MAX_ITEMS;
+use serde_pickle::Value;
 
 /// From how many bytes on data is a buffer beside the pickle (`jupyter_client/session.py: MAX_BYTES`).
 const ASIDE_BYTES: usize = 1025;
 
-/// A value whose buffers and arrays are marks.
-pub(super) struct Marking {
-    pub(super) value: Value,
-    pub(super) marks: Marks,
-}
-
 /// A value as it is before it is written.
 pub(super) fn mark(value: &(impl Serialize + ?Sized)) -> Result<Marking, serde_pickle::Error> {
-    let (value, marks) = value::mark(remuda_net::random_bytes(), || serde_pickle::to_value(value));
-    Ok(Marking { value: value?, marks })
+    pickle::mark(remuda_net::random_bytes(), value)
 }
 
 /// One value: its pickle, and the buffers that go with it.
 pub(super) fn object(value: &Value, marks: &Marks) -> Result<Vec<Bytes>, serde_pickle::Error> {
-    let mut writer = Writer { bytes: b"\x80\x04".to_vec(), buffers: Vec::new(), marks };
-    writer.top(value)?;
-    writer.bytes.push(b'.');
-    Ok([vec![writer.bytes.into()], writer.buffers].concat())
-}
-
-/// A name in a module (opcode `STACK_GLOBAL`, which takes any text).
-pub(super) fn global(module: &str, name: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    text(&mut bytes, module);
-    text(&mut bytes, name);
-    bytes.push(0x93);
-    bytes
-}
-
-/// Appends a text.
-pub(super) fn text(bytes: &mut Vec<u8>, text: &str) {
-    sized(bytes, b'X', 0x8d, text.len());
-    bytes.extend(text.as_bytes());
-}
-
-/// An opcode with a length, `long` if that does not fit into four bytes.
-fn sized(bytes: &mut Vec<u8>, short: u8, long: u8, len: usize) {
-    if let Ok(len) = u32::try_from(len) {
-        bytes.push(short);
-        bytes.extend(len.to_le_bytes());
-    } else {
-        bytes.push(long);
-        bytes.extend((len as u64).to_le_bytes());
-    }
-}
-
-struct Writer<'m> {
-    bytes: Vec<u8>,
-    buffers: Vec<Bytes>,
-    marks: &'m Marks,
-}
-
-impl Writer<'_> {
-    /// The value, or the list, tuple or dict of values, into which ipyparallel looks.
-    fn top(&mut self, value: &Value) -> Result<(), serde_pickle::Error> {
-        match value {
-            Value::List(items) | Value::Tuple(items) if items.len() < MAX_ITEMS => {
-                self.sequence(value, items, Self::canned)
-            }
-            // Which buffer is whose goes by the order of the keys, about which Python and we agree where they are text.
-            Value::Dict(items)
-                if items.len() < MAX_ITEMS && items.keys().all(|key| matches!(key, HashableValue::String(_))) =>
-            {
-                self.dict(items, Self::canned)
-            }
-            _ => self.canned(value),
-        }
-    }
-
-    /// A value that ipyparallel opens if it is canned.
-    fn canned(&mut self, value: &Value) -> Result<(), serde_pickle::Error> {
-        let Some(marked) = self.marked(value) else { return self.plain(value) };
-        let Marked { bytes: data, array } = marked.clone();
-        if array.is_some() && data.is_empty() {
-            return self.plain(value);
-        }
-        let class = if array.is_some() { "CannedArray" } else { "CannedBytes" };
-        self.bytes.extend(global("ipyparallel.serialize.canning", class));
-        // Made without arguments, then given its state.
-        self.bytes.extend(b")\x81}(");
-        if let Some((dtype, shape)) = array {
-            text(&mut self.bytes, "dtype");
-            text(&mut self.bytes, dtype);
-            text(&mut self.bytes, "shape");
-            self.shape(&shape);
-            text(&mut self.bytes, "pickled");
-            self.bytes.push(0x89);
-        }
-        text(&mut self.bytes, "buffers");
-        self.bytes.push(b']');
-        if data.len() >= ASIDE_BYTES {
-            self.bytes.push(b'N');
-            self.buffers.push(data);
-        } else {
-            self.data(&data);
-        }
-        self.bytes.extend(b"aub");
-        Ok(())
-    }
-
-    /// A value inside of another, which nobody looks at after it is unpickled.
-    fn plain(&mut self, value: &Value) -> Result<(), serde_pickle::Error> {
-        if let Some(marked) = self.marked(value) {
-            let Marked { bytes: data, array } = marked.clone();
-            match array {
-                None => self.data(&data),
-                // `numpy.ndarray(shape, dtype, data)`
-                Some((dtype, shape)) => {
-                    self.bytes.extend(global("numpy", "ndarray"));
-                    self.shape(&shape);
-                    text(&mut self.bytes, dtype);
-                    self.data(&data);
-                    self.bytes.extend(b"\x87R");
-                }
-            }
-            return Ok(());
-        }
-        match value {
-            Value::List(items) | Value::Tuple(items) if self.has_marks() => self.sequence(value, items, Self::plain),
-            Value::Dict(items) if self.has_marks() => self.dict(items, Self::plain),
-            Value::Set(items) | Value::FrozenSet(items) if self.has_marks() => {
-                self.bytes.extend(if matches!(value, Value::Set(_)) { &b"\x8f("[..] } else { b"(" });
-                for item in items {
-                    self.plain(&item.clone().into_value())?;
-                }
-                self.bytes.push(if matches!(value, Value::Set(_)) { 0x90 } else { 0x91 });
-                Ok(())
-            }
-            _ => {
-                // Between the protocol and the end is what stands as well inside of another pickle: it has no memo.
-                let whole = serde_pickle::value_to_vec(value, SerOptions::new())?;
-                self.bytes.extend(&whole[2..whole.len() - 1]);
-                Ok(())
-            }
-        }
-    }
-
-    fn sequence(
-        &mut self,
-        value: &Value,
-        items: &[Value],
-        write: fn(&mut Self, &Value) -> Result<(), serde_pickle::Error>,
-    ) -> Result<(), serde_pickle::Error> {
-        let is_list = matches!(value, Value::List(_));
-        self.bytes.extend(if is_list { &b"]("[..] } else { b"(" });
-        for item in items {
-            write(self, item)?;
-        }
-        self.bytes.push(if is_list { b'e' } else { b't' });
-        Ok(())
-    }
-
-    fn dict(
-        &mut self,
-        items: &std::collections::BTreeMap<HashableValue, Value>,
-        write: fn(&mut Self, &Value) -> Result<(), serde_pickle::Error>,
-    ) -> Result<(), serde_pickle::Error> {
-        self.bytes.extend(b"}(");
-        for (key, item) in items {
-            self.plain(&key.clone().into_value())?;
-            write(self, item)?;
-        }
-        self.bytes.push(b'u');
-        Ok(())
-    }
-
-    fn shape(&mut self, shape: &[usize]) {
-        self.bytes.push(b'(');
-        for length in shape {
-            self.bytes.extend(b"\x8a\x08");
-            // Lengths of what is in memory have their highest bit free, which is the sign here.
-            self.bytes.extend((*length as u64).to_le_bytes());
-        }
-        self.bytes.push(b't');
-    }
-
-    fn data(&mut self, data: &[u8]) {
-        sized(&mut self.bytes, b'B', 0x8e, data.len());
-        self.bytes.extend(data);
-    }
-
-    fn has_marks(&self) -> bool {
-        !self.marks.met.is_empty()
-    }
-
-    fn marked(&self, value: &Value) -> Option<&Marked> {
-        match value {
-            Value::Bytes(bytes) => self.marks.find(bytes).map(|number| &self.marks.met[number]),
-            _ => None,
-        }
-    }
+    let mut buffers = Vec::new();
+    let written = pickle::object(value, marks, &mut |_, data| {
+        let is_aside = data.len() >= ASIDE_BYTES;
+        buffers.extend(is_aside.then(|| data.clone()));
+        is_aside
+    })?;
+    Ok([vec![written.into()], buffers].concat())
 }

@@ -52,8 +52,14 @@ pub(super) fn serialize<S: Serializer>(
         Mark([u8; 20]),
     }
     let place = BESIDE.with_borrow_mut(|beside| match beside {
-        Beside::Taking { first, buffers } if bytes.len() >= ASIDE_BYTES => {
-            let number = u32::try_from(*first + buffers.len()).ok()?;
+        Beside::Taking { first, buffers, order, met } => {
+            *met += 1;
+            if bytes.len() < ASIDE_BYTES {
+                return Some(Place::Inside);
+            }
+            let at = buffers.len();
+            let at = order.as_ref().map_or(Some(at), |order| order.get(at).copied())?;
+            let number = u32::try_from(*first + at).ok()?;
             buffers.push(bytes.clone());
             Some(Place::Beside(number))
         }

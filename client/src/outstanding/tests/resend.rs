@@ -74,7 +74,7 @@ impl World {
     /// task: what it sent, and the questions that it asks behind these.
     fn robbed(durability: &str) -> (Self, Vec<(Channel, Frames)>, [String; 2]) {
         let mut world = Self::of(durability);
-        for (task, engine) in [("t0", None), ("t1", Some("e0")), ("t2", None)] {
+        for (task, engine) in [("t0", None), ("t1", Some("e1")), ("t2", None)] {
             assert_eq!(world.submit(task, engine), []);
         }
         let sent = world.tasks();
@@ -104,7 +104,9 @@ fn what_is_unknown_behind_itself_was_lost_and_is_sent_again_as_it_was() {
     assert_eq!(resolved(&world.reply(Channel::Task, "t2")[0]).0, "t2");
     assert_eq!(resolved(&world.reply(Channel::Mux, "t1")[0]).0, "t1");
     // Nothing is asked about them any more.
-    assert_eq!([world.idle("t1"), world.idle("t2")], [[ended("t1", true, 0)], [ended("t2", true, 0)]]);
+    let idle = json!({"execution_state": "idle"});
+    let of_e1 = world.receive(Channel::Iopub, "status", Some("t1"), &json!({"engine": "e1"}), &idle);
+    assert_eq!([of_e1, world.idle("t2")], [[ended("t1", true, 0)], [ended("t2", true, 0)]]);
     assert_eq!(world.listed(&list(2, "sync")), []);
     assert_eq!(world.questions().len(), 0);
 }
