@@ -27,6 +27,17 @@ pub(crate) enum Command {
     Records(RecordsArgs),
     /// `remuda map` beside xargs, GNU parallel, HyperQueue and a bare loop, on small programs.
     Programs(ProgramsArgs),
+    /// The Rust client and engine libraries: submission, maps, and a large buffer there and back.
+    Library(LibraryArgs),
+    /// (internal) An engine of `library`.
+    #[command(hide = true)]
+    LibraryEngine {
+        /// The engine's connection file
+        file: PathBuf,
+    },
+    /// (internal) A client of `library`.
+    #[command(hide = true)]
+    LibraryClient(LibraryClientArgs),
     /// A client beside one that never reads its replies: is it slowed, and is memory bounded?
     Mute(MuteArgs),
     /// (internal) A client that never reads.
@@ -61,6 +72,55 @@ pub(crate) struct ProgramsArgs {
     /// Also write each run as a line of JSON to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+}
+
+/// Arguments of `library`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct LibraryArgs {
+    /// How often each row is measured
+    #[arg(long, default_value_t = 3)]
+    pub(crate) rounds: u32,
+    /// How many tasks are submitted
+    #[arg(long, default_value_t = 200_000)]
+    pub(crate) tasks: u64,
+    /// How many items are mapped
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) items: u64,
+    /// Size of the large buffer, in MiB
+    #[arg(long, default_value_t = 500)]
+    pub(crate) buffer_mib: u64,
+    /// The `remuda` program. [default: beside this program]
+    #[arg(long, env = "REMUDA_PROGRAM")]
+    pub(crate) remuda: Option<PathBuf>,
+    /// Also write each run as a line of JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// What a client of `library` is told.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct LibraryClientArgs {
+    /// The client's connection file
+    pub(crate) file: PathBuf,
+    /// What it does
+    pub(crate) load: Load,
+    /// How many tasks, items or MiB
+    pub(crate) count: u64,
+    /// How many items a task
+    pub(crate) chunk: usize,
+}
+
+/// What a client of `library` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Load {
+    /// Submits tasks.
+    Submit,
+    /// Submits tasks, and waits for their results.
+    Call,
+    /// Maps items, with a bound on what is outstanding.
+    Map,
+    /// Sends a large buffer there and back.
+    Buffer,
 }
 
 /// A controller to measure.

@@ -18,6 +18,7 @@ mod decision;
 mod durability;
 mod engines;
 mod idle;
+mod library;
 mod machine;
 mod message;
 mod mute;
@@ -49,6 +50,9 @@ fn main() -> ExitCode {
         Command::Records(args) => records::run(&args),
         Command::Engines(args) => storm::run(&args),
         Command::NullEngines => parts::serve("null-engines", engines::run),
+        Command::Library(args) => library::run(&args),
+        Command::LibraryEngine { file } => library::engine(&file),
+        Command::LibraryClient(args) => library::client(&args),
         Command::Mute(args) => mute::run(&args),
         Command::MuteClient => parts::serve("mute-client", client::mute),
         Command::Client => client::run().map(|()| ExitCode::SUCCESS),

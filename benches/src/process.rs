@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
 use crate::child::wait_for;
 
@@ -36,7 +37,7 @@ impl Cpu {
 }
 
 /// Memory of a tree, in bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Memory {
     /// Resident now; what processes share counts once for each.
     pub(crate) rss: u64,

@@ -12,20 +12,22 @@ use remuda_proto::message::native::{ApplyContent, NativeTask};
 use remuda_proto::message::story::{StoryReply, StoryRequest};
 use remuda_proto::{EngineId, EngineUuid, Map, MsgId, MsgType, Packer};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use bytes::Bytes;
 
 use crate::engine_changes::{EngineChange, engine_changes};
 use crate::error::{QueryError, SubmitError, TooFewEngines};
-use crate::outstanding::{Engine, Event, Names, Outcome, Route, Work};
+use crate::outstanding::{Broadcast, Engine, Event, Names, Outcome, Route, Work, part_id};
 use crate::pickle;
 use crate::query::{self, ControllerStatus, Purge, QueueStatus, ResultStatus};
 use crate::records::{self, Find, Record};
-use crate::result::TaskHandle;
+use crate::reply::{self, ProcessResult};
+use crate::result::{StoredResult, TaskHandle};
 use crate::run::{EngineList, Shared};
 use crate::slot::{End, Slot};
-use crate::view::{DirectView, LoadBalancedView};
+use crate::view::{BroadcastView, DirectView, LoadBalancedView};
 
 /// A connection to a controller. Cheap to clone; the last clone, view or result that goes ends it.
 #[derive(Clone)]
@@ -133,6 +135,11 @@ impl Client {
         DirectView::new(self.clone(), targets.into())
     }
 
+    /// A view by which every task goes to each of these engines, in one message for all of them.
+    pub fn broadcast_view(&self, targets: impl Into<Targets>) -> BroadcastView {
+        BroadcastView::new(self.clone(), targets.into())
+    }
+
     /// How much each engine has to do.
     ///
     /// # Errors
@@ -206,8 +213,27 @@ impl Client {
         records::read(content, buffers).map_err(|reason| QueryError::Unreadable { msg_type, reason })
     }
 
-    /// Submits tasks again, by the controller; gives the new id of each. Their results are the controller's to tell of
-    /// ([`Self::result_status`]).
+    /// The result of a function that is on record, whoever submitted the task, and whenever: `T` is what the function gives. A
+    /// Python function's result is read too, if it is a plain value or an array.
+    ///
+    /// ```no_run
+    /// # async fn example(client: remuda_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// for msg_id in client.history().await? {
+    ///     println!("{msg_id}: {:?}", client.get_result::<f64>(&msg_id).await);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn get_result<T: DeserializeOwned>(&self, msg_id: &MsgId) -> StoredResult<T> {
+        StoredResult::new(self.clone(), msg_id.clone(), reply::function)
+    }
+
+    /// The same for a task that is a program.
+    pub fn get_process_result(&self, msg_id: &MsgId) -> StoredResult<ProcessResult> {
+        StoredResult::new(self.clone(), msg_id.clone(), reply::process)
+    }
+
+    /// Submits tasks again, by the controller; gives the new id of each. Their results are had by [`Self::get_result`].
     ///
     /// # Errors
     /// [`QueryError::Refused`] for a task that is not on record, or not done.
@@ -370,7 +396,7 @@ impl Client {
         }
     }
 
-    async fn ask(&self, msg_type: MsgType, content: Value) -> Result<Arc<Outcome>, QueryError> {
+    pub(crate) async fn ask(&self, msg_type: MsgType, content: Value) -> Result<Arc<Outcome>, QueryError> {
         self.ask_within(msg_type, content, self.inner.query_timeout).await
     }
 
@@ -394,10 +420,14 @@ impl Client {
 
     /// Names a request, makes a place for its answer, and hands it to the thread.
     fn send(&self, has_output: bool, event: impl FnOnce(MsgId) -> Event) -> Option<(MsgId, Arc<Slot>)> {
-        let msg_id = self.inner.names.msg_id(self.inner.named.fetch_add(1, Ordering::Relaxed));
+        let msg_id = self.next_msg_id();
         let slot = self.inner.shared.expect(&msg_id, has_output)?;
         self.inner.sender.send(event(msg_id.clone()));
         Some((msg_id, slot))
+    }
+
+    fn next_msg_id(&self) -> MsgId {
+        self.inner.names.msg_id(self.inner.named.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Submits a task.
@@ -406,9 +436,23 @@ impl Client {
             Route::Direct { engine, .. } => Some(engine.clone()),
             Route::Balanced(_) => None,
         };
-        let sent = self.send(true, |msg_id| Event::Submit { msg_id, route, work });
+        let has_output = !route.is_quiet();
+        let sent = self.send(has_output, |msg_id| Event::Submit { msg_id, route, work });
         let (msg_id, slot) = sent.ok_or(SubmitError::Disconnected)?;
         Ok(TaskHandle { client: self.clone(), msg_id, slot, engine })
+    }
+
+    /// Submits one task to several engines; each one's part, in their order.
+    pub(crate) fn broadcast(&self, broadcast: Broadcast, work: Work) -> Result<Vec<TaskHandle>, SubmitError> {
+        let msg_id = self.next_msg_id();
+        let expect = |(uuid, _): &(EngineUuid, EngineId)| {
+            let part = part_id(&msg_id, uuid);
+            let slot = self.inner.shared.expect(&part, true).ok_or(SubmitError::Disconnected)?;
+            Ok(TaskHandle { client: self.clone(), msg_id: part, slot, engine: Some(uuid.clone()) })
+        };
+        let tasks = broadcast.targets.iter().map(expect).collect::<Result<_, _>>()?;
+        self.inner.sender.send(Event::Broadcast { msg_id, broadcast, work });
+        Ok(tasks)
     }
 
     /// A native task with its argument and what stands beside that, as it is sent.

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::client::{Client, Inner};
 use crate::error::{ConnectError, QueryError};
-use crate::outstanding::{Names, OUTPUT_LIMIT_BYTES, Outstanding};
+use crate::outstanding::{Names, OUTPUT_LIMIT_BYTES, Outstanding, RESEND_LIMIT_BYTES};
 use crate::{query, run};
 
 /// How long the controller may take to answer at first.
@@ -36,6 +36,7 @@ pub struct ConnectOptions {
     timeout: Duration,
     query_timeout: Duration,
     output_limit_bytes: usize,
+    resend_limit_bytes: usize,
 }
 
 impl Default for ConnectOptions {
@@ -46,6 +47,7 @@ impl Default for ConnectOptions {
             timeout: TIMEOUT,
             query_timeout: QUERY_TIMEOUT,
             output_limit_bytes: OUTPUT_LIMIT_BYTES,
+            resend_limit_bytes: RESEND_LIMIT_BYTES,
         }
     }
 }
@@ -94,6 +96,14 @@ impl ConnectOptions {
     #[must_use]
     pub fn output_limit_bytes(mut self, bytes: usize) -> Self {
         self.output_limit_bytes = bytes;
+        self
+    }
+
+    /// Most bytes of tasks without a reply that are kept, to be sent again should they be lost with a controller that dies: of the
+    /// newest. 256 MiB unless told otherwise. Nothing is kept for a stock controller.
+    #[must_use]
+    pub fn resend_limit_bytes(mut self, bytes: usize) -> Self {
+        self.resend_limit_bytes = bytes;
         self
     }
 
@@ -206,7 +216,7 @@ fn open(options: &ConnectOptions, path: &Path, start: &str) -> Result<(Inner, St
     let session = remuda_net::session(None, key, packer);
     let names = Names::new(&session, std::process::id());
     let name = session.id().clone();
-    let machine = Outstanding::new(session, options.output_limit_bytes);
+    let machine = Outstanding::new(session, options.output_limit_bytes).with_resend_limit(options.resend_limit_bytes);
     let net = |source: NetError| ConnectError::Net { path: path.to_owned(), source };
     let (sender, shared) = run::start(&connection, &interface, security, &name, machine).map_err(net)?;
     let address = address::url(&interface, connection.common.registration);

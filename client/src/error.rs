@@ -8,6 +8,7 @@ use std::time::Duration;
 use remuda_proto::{EngineUuid, MsgId, MsgType, PackError, RemoteError};
 
 use crate::map_error::MapError;
+use crate::outstanding::Lost;
 use crate::pickle::PickleError;
 
 /// Why a task gave no result.
@@ -25,6 +26,14 @@ pub enum TaskError {
         msg_id: MsgId,
         /// The engine, as far as it is known.
         engine: Option<EngineUuid>,
+    },
+    /// It was lost with a controller that died, and the client could not send it again by itself.
+    #[error("task `{msg_id}` was lost with a controller that died")]
+    Lost {
+        /// The task.
+        msg_id: MsgId,
+        /// Why it was not sent again, and what to do.
+        source: Lost,
     },
     /// It was told not to run.
     #[error("task `{msg_id}` was aborted")]
@@ -65,6 +74,14 @@ pub enum TaskError {
     /// It was never sent: what it was to run could not be written, or there is nowhere to run it.
     #[error("the task was not submitted")]
     NotSubmitted(#[source] Arc<SubmitError>),
+    /// It cannot be had from the controller's record: the task is not known there, or the controller does not answer.
+    #[error("task `{msg_id}` cannot be had from the controller's record")]
+    NotOnRecord {
+        /// The task.
+        msg_id: MsgId,
+        /// What the controller says.
+        source: Arc<QueryError>,
+    },
     /// The controller was shut down by a client.
     #[error("the controller was shut down before task `{msg_id}` was answered")]
     Shutdown {
@@ -154,9 +171,18 @@ pub enum SubmitError {
         /// Its id.
         id: u32,
     },
-    /// The view means all engines, and there are none.
-    #[error("no engine is registered: start some with `remuda engine`")]
-    NoEngines,
+    /// A view that means no engine.
+    #[error("the view has no engine to send this to: name some, or start one with `remuda engine`")]
+    NoTargets,
+    /// What is to be a name in the namespace of engines cannot be one.
+    #[error("`{name}` is no Python identifier: take a letter or `_`, then letters, digits and `_`, and no keyword")]
+    NotIdentifier {
+        /// The name.
+        name: String,
+    },
+    /// Names and their values were not given as a struct or a map with text for keys.
+    #[error("the names to push are given as a struct, or as a map from names to values")]
+    NoNames,
     /// The controller's scheme is `pure`, in which there is nobody to see to options.
     #[error("the controller's scheme `pure` knows no options of tasks but `label`")]
     PureScheme,

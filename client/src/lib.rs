@@ -1,8 +1,8 @@
 //! An async client of a cluster: of Remuda's controller, or of a stock ipyparallel one.
 //!
 //! It promises that every task which was submitted comes to one end, and that none of its calls waits for ever on a peer
-//! that has gone where that can be known. It never runs anything that a peer sends: Python objects are refused, and
-//! plain values are read within limits.
+//! that has gone where that can be known. It never runs anything that a peer sends: of Python's objects, arrays and bytes are
+//! read, others are refused, and all is read within limits.
 //!
 //! Start with [`Client`], which submits through its views, and [`AsyncResult`], which a task is waited for with:
 //!
@@ -29,6 +29,9 @@
 //!     Ok(())
 //! }
 //! ```
+//!
+//! A [`DirectView`] sends a task to each of its engines, and a [`BroadcastView`] one message for all of them: what is large, or
+//! for many engines, goes by that.
 //!
 //! The [`guide`] has a page for each concept; [`blocking`] is the same for programs that are not async.
 //!
@@ -86,7 +89,9 @@ pub use engine_changes::EngineChange;
 pub use error::ConnectError;
 pub use error::{DecodeError, QueryError, SubmitError, TaskError, TooFewEngines};
 pub use map_error::{MapError, MapFailure};
-pub use outstanding::{Engine, Piece, PieceKind};
+pub use outstanding::{Engine, Lost, Piece, PieceKind};
+#[cfg(feature = "io")]
+pub use pickle::PythonCall;
 #[cfg(feature = "io")]
 pub use program_output::OutputPart;
 pub use remuda_proto::function::{Function, Named};
@@ -98,8 +103,8 @@ pub use remuda_proto::value::{Array, ArrayError, Buffer, Element};
 pub use remuda_proto::{Dependency, EngineId, EngineUuid, MsgId, RemoteError, functions};
 pub use reply::{ExecuteResult, Metadata, ProcessFailed, ProcessResult};
 #[cfg(feature = "io")]
-pub use result::{AsyncMapResult, AsyncResult, OutputStream, Progress, TaskHandle};
+pub use result::{AsyncMapResult, AsyncResult, OutputStream, Progress, StoredResult, TaskHandle};
 #[cfg(feature = "io")]
 pub use slot::Output;
 #[cfg(feature = "io")]
-pub use view::{DirectView, Imap, LoadBalancedView, TaskOptions};
+pub use view::{BroadcastView, DirectView, Imap, LoadBalancedView, Sequence, TaskOptions};

@@ -1,9 +1,11 @@
 //! The machine of a client: what it asked for, and who answers.
 
+mod broadcast;
 mod engines;
 mod event;
 mod output;
 mod recheck;
+mod resend;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,18 +16,24 @@ use remuda_proto::message::metadata::{ReplyEnvelope, replying_engine};
 use remuda_proto::message::needs::Extras;
 use remuda_proto::message::parent_msg_id;
 use remuda_proto::{
-    Body, EngineId, EngineUuid, Envelope, Frames, Instant, Machine, Map, MsgId, MsgType, Now, Refusal, SeenSignatures,
-    Session, Status,
+    Body, Date, EngineId, EngineUuid, Envelope, Frames, Instant, Machine, Map, MsgId, MsgType, Now, Packer, Refusal,
+    SeenSignatures, Session, Status,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use self::broadcast::Open;
+pub use self::broadcast::{Broadcast, part_id};
 pub use self::engines::Engine;
 use self::engines::Engines;
-pub use self::event::{Channel, Effect, Event, Outcome, Reply, Route, Work};
+pub use self::event::{Channel, Effect, Event, Lost, Outcome, Reply, Route, Work};
 use self::output::Collecting;
 pub use self::output::{Piece, PieceKind};
+#[cfg(feature = "io")]
+pub(crate) use self::recheck::reply_on_record;
 use self::recheck::{Own, Recheck};
+pub use self::resend::RESEND_LIMIT_BYTES;
+use self::resend::Resend;
 
 /// How long after a task's reply its output is waited for. The reply and the output travel on different sockets, so the
 /// end of the output may come later; a message that was lost must not keep anyone waiting for it longer than this.
@@ -45,6 +53,8 @@ struct Request {
     channel: Channel,
     /// The engine it was sent to by name; then `engines` lists it there. Never set for queries and balanced tasks.
     engine: Option<EngineUuid>,
+    /// The broadcast that it is a part of; then `broadcasts` lists it there.
+    broadcast: Option<MsgId>,
     /// Whether the reply is the list of engines.
     lists_engines: bool,
     /// When it was sent.
@@ -64,6 +74,8 @@ pub struct Outstanding {
     seen: SeenSignatures,
     /// Requests without an outcome, by id.
     requests: Map<MsgId, Request>,
+    /// Broadcasts of which some part has no outcome.
+    broadcasts: Map<MsgId, Open>,
     /// Output of tasks that has not ended: of all tasks in `requests`, and of those whose reply overtook it.
     outputs: Map<MsgId, Collecting>,
     /// Each request's `expires` and each output's `ends`, and no more.
@@ -76,6 +88,8 @@ pub struct Outstanding {
     own: Map<MsgId, Own>,
     /// What is to be asked because another controller answers than before.
     recheck: Recheck,
+    /// What may have been lost on its way to a controller that died, and is then sent again.
+    resend: Resend,
     /// Whether the last request of our own was answered, as last said.
     answering: bool,
     /// Most bytes of output kept of one task.
@@ -102,6 +116,24 @@ impl Names {
     }
 }
 
+/// What a reply comes to.
+pub(crate) fn outcome(
+    packer: Packer,
+    received: Date,
+    body: &Body,
+    id_of: impl FnOnce(&EngineUuid) -> Option<EngineId>,
+) -> Outcome {
+    let said = ReplyEnvelope::read(packer, body).and_then(|said| Ok((said.status, replying_engine(packer, body)?)));
+    match said {
+        Ok((Some(status), engine)) => {
+            let engine_id = engine.as_ref().and_then(id_of);
+            Outcome::Reply(Reply { status, engine, engine_id, received, body: body.clone() })
+        }
+        Ok(_) => Outcome::Unreadable { reason: "it has no status".to_owned() },
+        Err(error) => Outcome::Unreadable { reason: error.to_string() },
+    }
+}
+
 #[derive(Serialize)]
 struct DirectMetadata<'a> {
     label: &'a Option<Value>,
@@ -117,16 +149,25 @@ impl Outstanding {
             session,
             seen: SeenSignatures::default(),
             requests: Map::default(),
+            broadcasts: Map::default(),
             outputs: Map::default(),
             timers: BTreeSet::new(),
             engines: Engines::default(),
             refresh: None,
             own: Map::default(),
             recheck: Recheck::default(),
+            resend: Resend::new(RESEND_LIMIT_BYTES),
             answering: true,
             output_limit_bytes,
             refused: Map::default(),
         }
+    }
+
+    /// The same, but of tasks without a reply no more than `bytes` are kept to be sent again, in the place of
+    /// [`RESEND_LIMIT_BYTES`].
+    #[must_use]
+    pub fn with_resend_limit(self, bytes: usize) -> Self {
+        Self { resend: Resend::new(bytes), ..self }
     }
 
     /// How many requests of the application have no outcome.
@@ -150,7 +191,9 @@ impl Outstanding {
             Route::Direct { engine, .. } => (Channel::Mux, Some(engine.clone())),
             Route::Balanced(_) => (Channel::Task, None),
         };
-        self.outputs.insert(msg_id.clone(), Collecting::default());
+        if !route.is_quiet() {
+            self.outputs.insert(msg_id.clone(), Collecting::default());
+        }
         let metadata = match route {
             Route::Direct { label, run_timeout, .. } => {
                 let mut extras = Extras::default();
@@ -159,10 +202,7 @@ impl Outstanding {
             }
             Route::Balanced(metadata) => self.pack(metadata),
         };
-        let (content, buffers) = match work {
-            Work::Apply { content, buffers } => (self.pack(content), &buffers[..]),
-            Work::Execute(content) => (self.pack(content), &[][..]),
-        };
+        let (content, buffers) = self.pack_work(work);
         let parts = Parts { msg_type: work.msg_type(), metadata: &metadata, content: &content, buffers };
         self.send(now, msg_id, channel, engine, None, &parts, out);
     }
@@ -187,20 +227,35 @@ impl Outstanding {
             self.resolve(msg_id, Outcome::EngineLost(lost), now, out);
             return;
         }
+        let frames = self.sign(now, &msg_id, engine.as_ref(), parts);
+        let expires = timeout.map(|timeout| now.instant + timeout);
+        if let Some(at) = expires {
+            self.timers.insert((at, msg_id.clone()));
+        }
+        let lists_engines = parts.msg_type == MsgType::ConnectionRequest;
+        let (broadcast, sent) = (None, now.instant);
+        let request = Request { channel, engine, broadcast, lists_engines, sent, expires };
+        self.requests.insert(msg_id.clone(), request);
+        out.push(Effect::Send { channel, frames: frames.clone() });
+        self.sent(now, msg_id, channel, frames, out);
+    }
+
+    /// A request as it is sent: to an engine by name, or wherever its socket leads.
+    fn sign(&mut self, now: Now, msg_id: &MsgId, engine: Option<&EngineUuid>, parts: &Parts<'_>) -> Frames {
         let mut header = self.session.header(now.date, parts.msg_type.clone());
         header.msg_id = msg_id.clone();
         let header = self.pack(&header);
         let parent = self.session.packer().empty_map();
         let body =
             self.session.sign_parts([&header, parent, parts.metadata, parts.content], parts.buffers.iter().cloned());
-        let expires = timeout.map(|timeout| now.instant + timeout);
-        if let Some(at) = expires {
-            self.timers.insert((at, msg_id.clone()));
+        Frames::new(engine.map(EngineUuid::identity), body)
+    }
+
+    fn pack_work<'a>(&self, work: &'a Work) -> (Vec<u8>, &'a [Bytes]) {
+        match work {
+            Work::Apply { content, buffers } => (self.pack(content), buffers),
+            Work::Execute(content) => (self.pack(content), &[]),
         }
-        let lists_engines = parts.msg_type == MsgType::ConnectionRequest;
-        let idents = engine.as_ref().map(EngineUuid::identity);
-        self.requests.insert(msg_id, Request { channel, engine, lists_engines, sent: now.instant, expires });
-        out.push(Effect::Send { channel, frames: Frames::new(idents, body) });
     }
 
     fn pack(&self, part: &(impl Serialize + ?Sized)) -> Vec<u8> {
@@ -240,7 +295,7 @@ impl Outstanding {
                 self.verify(body)?;
                 self.notification(now, body, out)
             }
-            Channel::Query | Channel::Mux | Channel::Task | Channel::Control => {
+            Channel::Query | Channel::Mux | Channel::Task | Channel::Broadcast | Channel::Control => {
                 self.verify(body)?;
                 self.reply(now, channel, body, out)
             }
@@ -255,28 +310,21 @@ impl Outstanding {
     fn reply(&mut self, now: Now, channel: Channel, body: &Body, out: &mut Vec<Effect>) -> Result<(), Refusal> {
         let packer = self.session.packer();
         let parent = parent_msg_id(packer, body)?.ok_or(Refusal::NoParent)?;
+        if channel == Channel::Broadcast {
+            return self.broadcast_reply(now, parent, body, out);
+        }
         let Some(request) = self.requests.get(&parent).filter(|request| request.channel == channel) else {
             return Err(Refusal::Unexpected(parent));
         };
-        let msg_type = Envelope::read(packer, body)?.msg_type;
-        let is_task = matches!(channel, Channel::Mux | Channel::Task);
         // Types of other replies are not looked at, as upstream does not: that to a signal_request is misspelt.
-        if is_task && !matches!(msg_type, MsgType::ApplyReply | MsgType::ExecuteReply) {
-            return Err(Refusal::UnexpectedType(msg_type));
+        if channel.has_tasks() {
+            self.check_task_reply(body)?;
         }
         let (lists_engines, sent) = (request.lists_engines, request.sent);
-        let said = ReplyEnvelope::read(packer, body).and_then(|said| Ok((said.status, replying_engine(packer, body)?)));
-        let mut outcome = match said {
-            Ok((Some(status), engine)) => {
-                let engine_id = engine.as_ref().and_then(|uuid| self.engines.id(uuid));
-                Outcome::Reply(Reply { status, engine, engine_id, received: now.date, body: body.clone() })
-            }
-            Ok(_) => Outcome::Unreadable { reason: "it has no status".to_owned() },
-            Err(error) => Outcome::Unreadable { reason: error.to_string() },
-        };
+        let mut outcome = self.outcome(now, body);
         if lists_engines
             && matches!(&outcome, Outcome::Reply(reply) if reply.status == Status::Ok)
-            && let Err(refusal) = self.renew_engines(now, sent, body, out)
+            && let Err(refusal) = self.renew_engines(now, sent, &parent, body, out)
         {
             outcome = Outcome::Unreadable { reason: refusal.to_string() };
         }
@@ -284,8 +332,28 @@ impl Outstanding {
         Ok(())
     }
 
-    /// Takes over the list of a `connection_reply`, whose request was sent at `sent`.
-    fn renew_engines(&mut self, now: Now, sent: Instant, body: &Body, out: &mut Vec<Effect>) -> Result<(), Refusal> {
+    /// Whether a message is of a type that answers tasks.
+    fn check_task_reply(&self, body: &Body) -> Result<(), Refusal> {
+        match Envelope::read(self.session.packer(), body)?.msg_type {
+            MsgType::ApplyReply | MsgType::ExecuteReply => Ok(()),
+            other => Err(Refusal::UnexpectedType(other)),
+        }
+    }
+
+    /// What a reply comes to.
+    fn outcome(&self, now: Now, body: &Body) -> Outcome {
+        outcome(self.session.packer(), now.date, body, |uuid| self.engines.id(uuid))
+    }
+
+    /// Takes over the list of a `connection_reply`, whose request `parent` was sent at `sent`.
+    fn renew_engines(
+        &mut self,
+        now: Now,
+        sent: Instant,
+        parent: &MsgId,
+        body: &Body,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
         let listed = engines::read_list(self.session.packer(), body)?;
         for gone in self.engines.unlisted(&listed, sent) {
             self.engine_left(now, &gone, out);
@@ -298,7 +366,7 @@ impl Outstanding {
             let wait = if self.refresh.is_none() { FIRST_REFRESH } else { REFRESH_EVERY };
             self.refresh = Some(now.instant + wait);
         }
-        self.recheck(now, body, out);
+        self.recheck(now, parent, body, out);
         Ok(())
     }
 
@@ -329,6 +397,7 @@ impl Outstanding {
             }
             MsgType::ShutdownNotification => {
                 self.recheck.clear();
+                self.resend.clear();
                 for msg_id in self.requests.keys().cloned().collect::<Vec<_>>() {
                     self.resolve(msg_id, Outcome::Shutdown, now, out);
                 }
@@ -344,28 +413,35 @@ impl Outstanding {
         let Some((engine, requests)) = self.engines.leave(uuid) else { return };
         // First, so that whoever learns that a task was lost no longer finds its engine.
         out.push(Effect::EngineLeft(engine.clone()));
-        for msg_id in requests {
+        for msg_id in self.with_coalesced(requests) {
             self.resolve(msg_id, Outcome::EngineLost(engine.clone()), now, out);
         }
     }
 
     /// Ends a request, if it has not ended.
     fn resolve(&mut self, msg_id: MsgId, outcome: Outcome, now: Now, out: &mut Vec<Effect>) {
-        if let Some(request) = self.requests.swap_remove(&msg_id) {
+        let request = self.requests.swap_remove(&msg_id);
+        if let Some(request) = &request {
+            if let Some(original) = &request.broadcast {
+                self.end_part(original, &msg_id);
+            }
             if let Some(uuid) = &request.engine {
                 self.engines.unassign(uuid, &msg_id);
             }
             if let Some(at) = request.expires {
                 self.timers.remove(&(at, msg_id.clone()));
             }
+            self.resend.forget(&msg_id);
         }
         match self.own.swap_remove(&msg_id) {
             None => {}
             Some(Own::Engines) => return self.refreshed(now, &outcome, out),
             Some(Own::Status(asked)) => return self.status_told(now, asked, &outcome, out),
+            Some(Own::Behind { channel, tasks }) => return self.behind_told(now, channel, tasks, &outcome, out),
             Some(Own::Result(task)) => return self.result_told(now, task, &outcome, out),
         }
-        let ended = self.outputs.get_mut(&msg_id).map(|collecting| collecting.replied(&self.session, &outcome));
+        let engine = request.and_then(|request| request.engine);
+        let ended = self.outputs.get_mut(&msg_id).map(|collecting| collecting.replied(&self.session, &outcome, engine));
         out.push(Effect::Resolve { msg_id: msg_id.clone(), outcome });
         match ended {
             Some(true) => self.end_output(&msg_id, true, out),
@@ -443,6 +519,7 @@ impl Machine for Outstanding {
     fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
         match event {
             Event::Submit { msg_id, route, work } => self.submit(now, msg_id, &route, &work, out),
+            Event::Broadcast { msg_id, broadcast, work } => self.broadcast(now, &msg_id, &broadcast, &work, out),
             Event::Query { msg_id, msg_type, content, timeout } => {
                 self.assert_new(&msg_id);
                 self.query(now, msg_id, msg_type, &content, timeout, out);
@@ -487,8 +564,8 @@ impl Machine for Outstanding {
     fn check(&self) {
         let mut timers = BTreeSet::new();
         for (msg_id, request) in &self.requests {
-            let is_task = matches!(request.channel, Channel::Mux | Channel::Task);
-            assert_eq!(is_task, self.outputs.contains_key(msg_id), "output of `{msg_id}`");
+            let is_task = request.channel.has_tasks();
+            assert!(is_task || !self.outputs.contains_key(msg_id), "output of `{msg_id}`");
             assert!(!is_task || request.expires.is_none(), "task `{msg_id}` would expire");
             timers.extend(request.expires.map(|at| (at, msg_id.clone())));
             if let Some(uuid) = &request.engine {
@@ -509,6 +586,8 @@ impl Machine for Outstanding {
         }
         assert!(!self.is_refreshing() || self.refresh.is_none(), "the list of engines would be asked for twice");
         self.engines.check();
+        self.check_broadcasts();
+        self.check_resend();
     }
 }
 

@@ -11,15 +11,16 @@ use serde_pickle::{HashableValue, Value as Python};
 use crate::error::DecodeError;
 use crate::pickle;
 
-/// A pickled plain value: None, booleans, numbers, text, and lists, tuples, sets and dicts of them.
+/// A value as ipyparallel serialises it, a pickle and the buffers behind it: None, booleans, numbers, text, `bytes`, `NumPy`
+/// arrays, and lists, tuples, sets and dicts of them.
 ///
-/// Bytes become text if they are UTF-8, else `{"hex": ".."}`; tuples and sets lists; keys that are no text their text;
+/// Bytes become text if they are UTF-8, else `{"hex": ".."}`; arrays, tuples and sets lists; keys that are no text their text;
 /// numbers that JSON does not have (infinities, what is no number, very long ones) text.
 ///
 /// # Errors
-/// What [`pickle::read`] refuses: objects, above all.
-pub fn from_pickle(bytes: &[u8]) -> Result<Value, DecodeError> {
-    Ok(json(pickle::read_value(bytes)?))
+/// What [`pickle::read`] refuses: other objects, above all.
+pub fn from_pickle(buffers: &[Bytes]) -> Result<Value, DecodeError> {
+    Ok(json(pickle::read_value(buffers)?))
 }
 
 /// A value in MessagePack, as native engines give it; in the same way. What stands beside it is looked up in `buffers`, which
@@ -162,6 +163,10 @@ fn of_bytes(bytes: &[u8]) -> Value {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    fn from_pickle(pickle: &'static [u8]) -> Result<Value, DecodeError> {
+        super::from_pickle(&[Bytes::from_static(pickle)])
+    }
 
     #[test]
     fn plain_values_are_what_they_were() {

@@ -65,6 +65,7 @@ pub fn read<T: DeserializeOwned>(packer: Packer, msg_type: &MsgType, outcome: &O
         Outcome::NoAnswer { waited } => return Err(QueryError::NoAnswer { msg_type, waited: *waited }),
         Outcome::Unreadable { reason } => return Err(QueryError::Unreadable { msg_type, reason: reason.clone() }),
         Outcome::Shutdown => return Err(QueryError::Shutdown),
+        Outcome::Lost(lost) => return Err(QueryError::Unreadable { msg_type, reason: lost.to_string() }),
     };
     let unreadable = |error: remuda_proto::PackError| QueryError::Unreadable {
         msg_type: msg_type.clone(),

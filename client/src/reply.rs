@@ -162,6 +162,7 @@ pub fn result<T>(packer: Packer, msg_id: &MsgId, outcome: &Outcome, decode: Deco
         Outcome::EngineLost(engine) => {
             return Err(TaskError::EngineLost { msg_id, engine: Some(engine.uuid.clone()) });
         }
+        Outcome::Lost(source) => return Err(TaskError::Lost { msg_id, source: *source }),
         Outcome::Shutdown => return Err(TaskError::Shutdown { msg_id }),
         Outcome::NoAnswer { waited } => return Err(TaskError::Pending { msg_id, waited: *waited }),
         Outcome::Unreadable { reason } => {
@@ -259,7 +260,9 @@ pub fn calls<T: DeserializeOwned>(packer: Packer, reply: &Reply) -> Result<Calls
 /// # Errors
 /// What [`pickle::read`] refuses.
 pub fn pickled<T: DeserializeOwned>(_packer: Packer, reply: &Reply) -> Result<T, DecodeError> {
-    Ok(pickle::read(&buffer(reply, 0)?)?)
+    buffer(reply, 0)?;
+    let buffers: Vec<Bytes> = (0..reply.body.buffer_count()).map_while(|index| reply.body.buffer(index)).collect();
+    Ok(pickle::read(&buffers)?)
 }
 
 /// How a program ended.

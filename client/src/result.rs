@@ -3,6 +3,7 @@
 mod handle;
 mod map;
 mod progress;
+mod stored;
 
 use std::future::{Future, IntoFuture};
 use std::ops::Deref;
@@ -13,6 +14,7 @@ pub use handle::{OutputStream, TaskHandle};
 pub use map::AsyncMapResult;
 pub(crate) use map::{Part, ended_items};
 pub use progress::Progress;
+pub use stored::StoredResult;
 
 use crate::error::TaskError;
 use crate::reply::Decode;

@@ -15,11 +15,12 @@ use crate::outstanding::{Channel, Effect, Event, Outstanding};
 use crate::slot::{End, Slot};
 
 /// The sockets in their order, with the names that the log has for them.
-const CHANNELS: [(Channel, &str); 6] = [
+const CHANNELS: [(Channel, &str); 7] = [
     (Channel::Query, "query"),
     (Channel::Notification, "notification"),
     (Channel::Mux, "mux"),
     (Channel::Task, "task"),
+    (Channel::Broadcast, "broadcast"),
     (Channel::Control, "control"),
     (Channel::Iopub, "iopub"),
 ];
@@ -95,12 +96,17 @@ impl Shared {
     fn resolve(&self, msg_id: &MsgId, end: End) {
         let mut waiting = self.waiting();
         let waiter = waiting.slots.get(msg_id).unwrap_or_else(|| panic!("nobody waits for `{msg_id}`"));
-        let slot = Arc::clone(&waiter.slot);
-        if !waiter.has_output {
+        let (slot, has_output) = (Arc::clone(&waiter.slot), waiter.has_output);
+        if !has_output {
             waiting.slots.swap_remove(msg_id);
         }
         drop(waiting);
-        slot.resolve(end);
+        // A result that nobody has kept the handle of takes no memory.
+        let others = 1 + usize::from(has_output);
+        if Arc::strong_count(&slot) == others {
+            return;
+        }
+        slot.resolve(end, has_output);
     }
 
     fn end_output(&self, msg_id: &MsgId, complete: bool, dropped_bytes: u64) {
@@ -215,6 +221,7 @@ pub(crate) fn start(
             Channel::Notification => (Kind::Sub, connection.notification),
             Channel::Mux => (Kind::Dealer, connection.mux),
             Channel::Task => (Kind::Dealer, connection.task),
+            Channel::Broadcast => (Kind::Dealer, connection.broadcast),
             Channel::Control => (Kind::Dealer, connection.control),
             Channel::Iopub => (Kind::Sub, connection.iopub),
         };

@@ -72,10 +72,12 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub(crate) fn resolve(&self, end: End) {
+    /// Sets how it ended. `has_output`: the output has an end of its own, which is not there yet.
+    pub(crate) fn resolve(&self, end: End, has_output: bool) {
         let mut state = self.lock();
         assert!(state.end.is_none(), "a request was resolved twice: {:?}, then {end:?}", state.end);
         state.end = Some(end);
+        state.output_ended |= !has_output;
         drop(state);
         self.changed.notify_waiters();
     }

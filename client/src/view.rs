@@ -1,22 +1,26 @@
 //! How tasks are submitted: by name of the engine, or wherever there is room.
 
+mod broadcast;
 mod direct;
 mod imap;
 mod load_balanced;
+mod namespace;
+mod sequence;
 
 use bytes::Bytes;
 use remuda_proto::message::native::{NativeTask, ProcessTask, ProgramInput};
 use remuda_proto::{Function, value};
-use serde::Serialize;
 
+pub use broadcast::BroadcastView;
 pub use direct::DirectView;
 pub use imap::Imap;
 pub use load_balanced::{LoadBalancedView, TaskOptions};
+pub use sequence::Sequence;
 
 use crate::client::Client;
 use crate::error::SubmitError;
 use crate::outstanding::Work;
-use crate::pickle;
+use crate::pickle::PythonCall;
 use remuda_proto::message::native::ApplyContent;
 
 /// A call of a function that native engines have.
@@ -53,9 +57,8 @@ fn process(client: &Client, mut task: ProcessTask, input: Option<Bytes>) -> Resu
 }
 
 /// A call of a Python function that engines can import.
-fn python<A: Serialize + ?Sized>(module: &str, name: &str, arguments: &A) -> Result<Work, SubmitError> {
-    let function = || format!("{module}.{name}");
-    let buffers = pickle::call(module, name, arguments);
-    let buffers = buffers.map_err(|source| SubmitError::PythonArgument { function: function(), source })?;
+fn python(call: PythonCall) -> Result<Work, SubmitError> {
+    let function = call.name().to_owned();
+    let buffers = call.buffers().map_err(|source| SubmitError::PythonArgument { function, source })?;
     Ok(Work::Apply { content: ApplyContent::default(), buffers })
 }

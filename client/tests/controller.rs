@@ -28,6 +28,7 @@ struct Controller {
     notification: Socket,
     mux: Socket,
     task: Socket,
+    broadcast: Socket,
     control: Socket,
     /// An XPUB, which hears of subscriptions.
     iopub: zmq::Socket,
@@ -44,6 +45,7 @@ impl Controller {
             notification: bind(Kind::Pub),
             mux: bind(Kind::Router),
             task: bind(Kind::Router),
+            broadcast: bind(Kind::Router),
             control: bind(Kind::Router),
             iopub: publisher(),
             session: Session::new("hub".into(), "u", Key::new(KEY), Packer::Json, 1),
@@ -53,7 +55,7 @@ impl Controller {
         let file = json!({
             "interface": "tcp://*", "location": "", "key": KEY, "registration": port(&controller.query),
             "notification": port(&controller.notification), "mux": port(&controller.mux), "task": port(&controller.task),
-            "control": port(&controller.control), "iopub": port_of(&controller.iopub), "broadcast": 1,
+            "control": port(&controller.control), "iopub": port_of(&controller.iopub), "broadcast": port(&controller.broadcast),
         });
         fs::write(controller.path(), file.to_string()).unwrap();
         controller
@@ -270,6 +272,147 @@ async fn a_program_gets_its_stdin_and_gives_its_exit_code() {
     let results = view.process(task, Bytes::from_static(b"in")).unwrap().await.unwrap();
     assert_eq!((results[0].outcome.signal, &*results[0].stdout), (Some(9), &b"in"[..]));
     assert!(matches!(view.process(ProcessTask::default(), None), Err(SubmitError::NoProgram)));
+    thread.join().unwrap();
+}
+
+/// What a leaf makes of a broadcast for one of its engines.
+fn part_header(request: &Frames, engine: &str) -> Vec<u8> {
+    let mut header: Header = serde_json::from_slice(request.body.header()).unwrap();
+    header.msg_id = format!("{}_{engine}", header.msg_id).into();
+    serde_json::to_vec(&header).unwrap()
+}
+
+#[tokio::test]
+async fn a_broadcast_is_sent_once_and_gives_a_result_for_each_engine() {
+    let (client, thread) = connected(|controller| {
+        let request = Controller::receive(&mut controller.broadcast);
+        let metadata: Value = serde_json::from_slice(request.body.metadata()).unwrap();
+        let expected = json!({"targets": [["e3", 3], ["e0", 0]], "is_broadcast": true, "is_coalescing": false});
+        assert_eq!(metadata, expected);
+        assert_eq!((request.idents.len(), request.body.last_buffer().as_deref()), (1, Some(&b"\x92\x06\x07"[..])));
+        controller.await_subscriber();
+        let buffers = [Bytes::from_static(b"N."), Bytes::from_static(b"\x2a")];
+        for engine in ["e0", "e3"] {
+            let parent = part_header(&request, engine);
+            let stream = json!({"name": "stdout", "text": engine});
+            controller.publish("engine.stdout", "stream", Some(&parent), &json!({}), &stream);
+            let idle = json!({"execution_state": "idle"});
+            controller.publish("engine.status", "status", Some(&parent), &json!({"engine": engine}), &idle);
+            let metadata = json!({"status": "ok", "engine": engine, "is_broadcast": true});
+            let content = json!({"status": "ok", "remuda": "function"});
+            let session = &mut controller.session;
+            let message = session.message(Date(0), MsgType::ApplyReply, Some(&parent), &metadata, &content, &buffers);
+            assert!(controller.broadcast.send_frames(&Frames::new([request.idents[0].clone()], message.unwrap().1)));
+        }
+    })
+    .await;
+    let results = client.broadcast_view(ids(&[3, 0, 3, 9])).call(Named::<_, i64>::new("mul"), (6, 7)).unwrap();
+    assert_eq!(results.len(), 3);
+    for (index, engine) in [(0, "e3"), (1, "e0")] {
+        let result = results.results().nth(index).unwrap().unwrap();
+        assert_eq!(result.timeout(DEADLINE).await.unwrap(), 42);
+        assert_eq!(result.metadata().unwrap().engine_uuid.unwrap().as_str(), engine);
+        assert!(result.msg_id().as_str().ends_with(engine), "{}", result.msg_id());
+        let output = result.output().await;
+        assert!(output.complete && output.stdout() == engine, "{output:?}");
+    }
+    thread.join().unwrap();
+    assert!(matches!(results.results().nth(2), Some(Err(SubmitError::NoSuchEngine { id: 9 }))));
+    assert_eq!(client.outstanding(), 0);
+}
+
+#[tokio::test]
+async fn a_broadcast_without_engines_is_refused_and_one_to_unknown_ones_fails_without_being_sent() {
+    let (client, thread) = connected(|controller| {
+        let first = Controller::receive(&mut controller.broadcast);
+        let content: Value = serde_json::from_slice(first.body.content()).unwrap();
+        assert_eq!(content["code"], "to somebody");
+    })
+    .await;
+    let nobody = client.broadcast_view(ids(&[])).execute("1");
+    assert!(matches!(nobody, Err(SubmitError::NoTargets)), "{nobody:?}");
+    let error = client
+        .broadcast_view(ids(&[8, 9]))
+        .coalesce(true)
+        .call(Named::<_, ()>::new("f"), 1)
+        .unwrap()
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error.first().error, TaskError::NotSubmitted(why) if matches!(**why, SubmitError::NoSuchEngine { id: 8 })),
+        "{error:?}"
+    );
+    assert_eq!(error.failed(), 2);
+    let sent = client.broadcast_view(Targets::All).execute("to somebody").unwrap();
+    assert_eq!(sent.len(), 2);
+    thread.join().unwrap();
+}
+
+#[tokio::test]
+async fn replies_are_coalesced_for_functions_and_for_nothing_else() {
+    let (client, thread) = connected(|controller| {
+        let coalescing = |request: &Frames| -> Value {
+            let metadata: Value = serde_json::from_slice(request.body.metadata()).unwrap();
+            metadata["is_coalescing"].clone()
+        };
+        let request = Controller::receive(&mut controller.broadcast);
+        assert_eq!(coalescing(&request), json!(true));
+        let parent = part_header(&request, "e0");
+        let metadata = json!({"status": "ok", "engine": "e0", "is_broadcast": true, "is_coalescing": true,
+            "broadcast_targets": [["e3", 3], ["e0", 0]]});
+        let buffers = [Bytes::from_static(b"K\x03."), Bytes::from_static(b"K\x00.")];
+        let message =
+            controller.session.message(Date(0), MsgType::ApplyReply, Some(&parent), &metadata, &ok(), &buffers);
+        assert!(controller.broadcast.send_frames(&Frames::new([request.idents[0].clone()], message.unwrap().1)));
+        for _ in 0..2 {
+            assert_eq!(coalescing(&Controller::receive(&mut controller.broadcast)), json!(false));
+        }
+    })
+    .await;
+    let view = client.broadcast_view(Targets::All).coalesce(true);
+    let results = view.call_python::<_, i64>("os", "getpid", &()).unwrap();
+    let ids = tokio::time::timeout(DEADLINE, results.get()).await.unwrap().unwrap();
+    assert_eq!(ids, [0, 3]);
+    view.execute("1").unwrap();
+    view.process(ProcessTask { argv: vec!["true".into()], ..ProcessTask::default() }, None).unwrap();
+    thread.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_task_that_a_controller_died_with_before_it_took_it_goes_to_the_next_as_it_was() {
+    let welcome = |pid: u32| {
+        let mut list = engines();
+        list["remuda"] = json!({"version": "1", "pid": pid, "scheme": "lru", "hwm": 1, "durability": "sync"});
+        list
+    };
+    let controller = Controller::new();
+    let options = controller.options();
+    let thread = controlled(controller, move |controller| {
+        controller.answer(&welcome(1));
+        let swallowed = Controller::receive(&mut controller.task);
+        controller.answer(&welcome(2));
+        let nobody_knows = |question: &Frames| {
+            let asked: Value = serde_json::from_slice(question.body.content()).unwrap();
+            json!({"status": "ok", "pending": [], "completed": [], "unknown": asked["msg_ids"]})
+        };
+        let question = Controller::receive(&mut controller.query);
+        let answer = controller.reply(&question, &json!({}), &nobody_knows(&question), &[]);
+        assert!(controller.query.send_frames(&answer));
+        // It could be on its way: the same is asked behind it.
+        let question = Controller::receive(&mut controller.task);
+        assert_eq!(Envelope::read(Packer::Json, &question.body).unwrap().msg_type, MsgType::ResultRequest);
+        let answer = controller.reply(&question, &json!({}), &nobody_knows(&question), &[]);
+        assert!(controller.query.send_frames(&answer));
+        let again = Controller::receive(&mut controller.task);
+        assert_eq!(again, swallowed, "from the same name, in the same bytes");
+        let content = json!({"status": "ok", "remuda": "function"});
+        let buffers = [Bytes::from_static(b"N."), Bytes::from_static(b"\x07")];
+        let reply = controller.reply(&again, &ok(), &content, &buffers);
+        assert!(controller.task.send_frames(&reply));
+    });
+    let client = Client::connect(options).await.unwrap();
+    let result = client.load_balanced_view().call(Named::<_, u8>::new("seven"), ()).unwrap();
+    assert_eq!(result.timeout(DEADLINE).await.unwrap(), 7);
     thread.join().unwrap();
 }
 

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use remuda_client::{Client, ConnectOptions, Named, PieceKind, ProcessTask, TaskError};
+use remuda_client::{Client, ConnectOptions, Named, PieceKind, ProcessTask, Targets, TaskError};
 
 /// How long anything may take before it counts as hung.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -54,6 +54,26 @@ async fn programs_run_on_native_engines_whatever_the_controller() {
         assert_eq!(view.call(Named::<_, i64>::new("mul"), (6, 7)).unwrap().timeout(DEADLINE).await.unwrap(), 42);
         let cat = view.process(shell("cat"), Bytes::from_static(b"in")).unwrap();
         assert_eq!(&*cat.timeout(DEADLINE).await.unwrap().stdout, b"in");
+        // To all engines in one message, whose replies come one by one or as one.
+        let engines = client.engine_ids().len();
+        for coalesce in [false, true] {
+            let broadcast = client.broadcast_view(Targets::All).coalesce(coalesce);
+            let products = broadcast.call(Named::<_, i64>::new("mul"), (6, 7)).unwrap();
+            let products = tokio::time::timeout(DEADLINE, products.get()).await.expect("all engines answer");
+            assert_eq!(products.unwrap(), vec![42; engines]);
+            let cats = broadcast.process(shell("cat"), Bytes::from_static(b"in")).unwrap();
+            assert_eq!(cats.len(), engines);
+            for cat in cats.results() {
+                let cat = cat.unwrap();
+                assert_eq!(&*cat.timeout(DEADLINE).await.unwrap().stdout, b"in");
+                assert_eq!(cat.output().await.stdout(), "in");
+            }
+        }
+    }
+    // A native engine has no names.
+    if !python {
+        let error = client.direct_view(Targets::All).push("x", &1).unwrap().await.unwrap_err();
+        assert!(error.first().error.to_string().contains("has no Python namespace"), "{error:?}");
     }
     let status = client.status().await.unwrap();
     assert_eq!(status.remuda.is_some(), client.controller().is_some());

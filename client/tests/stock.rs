@@ -55,8 +55,47 @@ async fn a_stock_cluster_serves_this_client() {
     assert_eq!((&*split.0, &*split.1), ("/a", "b"));
     let texts: Vec<String> = direct.call_python("platform", "python_implementation", &()).unwrap().await.unwrap();
     assert_eq!(texts, ["CPython"; 2]);
-    let bytes = view.call_python::<_, Vec<u8>>("os", "urandom", &(8,)).unwrap().await.unwrap_err();
-    assert!(matches!(&bytes, TaskError::Decode { .. }), "{bytes:?}");
+    let bytes = view.call_python::<_, Vec<u8>>("os", "urandom", &(8,)).unwrap().await.unwrap();
+    assert_eq!(bytes.len(), 8);
+    let object = view.call_python::<_, String>("decimal", "Decimal", &(8,)).unwrap().await.unwrap_err();
+    assert!(matches!(&object, TaskError::Decode { .. }), "{object:?}");
+
+    // The same by broadcast, each engine's part by itself or all of it in one reply.
+    let broadcast = client.broadcast_view(Targets::All).label("b");
+    let results = broadcast.execute("import os\nprint(os.getpid(), end='')\n6 * 7").unwrap();
+    let mut pids: Vec<u32> = Vec::new();
+    for (id, result) in ids.iter().zip(results.results()) {
+        let result = result.as_ref().unwrap();
+        result.timeout(DEADLINE).await.unwrap();
+        let output = result.output().await;
+        assert!(output.complete, "{output:?}");
+        assert_eq!(output.execute_result().unwrap()["text/plain"], "42");
+        pids.push(output.stdout().parse().unwrap());
+        let metadata = result.metadata().unwrap();
+        assert_eq!((metadata.engine_id, metadata.label), (Some(*id), Some(json!("b"))));
+    }
+    assert_ne!(pids[0], pids[1]);
+    for coalesce in [false, true] {
+        let results = broadcast.coalesce(coalesce).call_python::<_, u32>("os", "getpid", &()).unwrap();
+        let results = tokio::time::timeout(DEADLINE, results.get()).await.expect("all engines answer");
+        assert_eq!(results.unwrap(), pids, "coalesced: {coalesce}");
+    }
+    // A function that one engine has and the other has not. Of a coalesced reply only the last one's error is told; the other
+    // is missed.
+    for (late, told) in [(ids[0], "AttributeError"), (ids[1], "1 buffers from 2 engines")] {
+        let there = client.direct_view([ids[1]]).execute("import math, time; math.seven = lambda: 7");
+        there.await.unwrap();
+        let slow = client.direct_view([late]).execute("import time; time.sleep(1)");
+        let error = broadcast.coalesce(true).call_python::<_, i64>("math", "seven", &()).unwrap().await.unwrap_err();
+        assert_eq!((error.failed(), error.total), (2, 2));
+        let chain: Vec<_> = std::iter::successors(std::error::Error::source(&error), |error| error.source())
+            .map(ToString::to_string)
+            .collect();
+        assert!(chain.iter().any(|text| text.contains(told)), "{chain:?}");
+        slow.await.unwrap();
+        let error = broadcast.call_python::<_, i64>("math", "seven", &()).unwrap().await.unwrap_err();
+        assert_eq!((error.first().items.clone(), error.failed(), &error.succeeded[..]), (0..1, 1, &[(1, 7)][..]));
+    }
 
     // Dependencies, as the stock scheduler has them.
     let after = Dependency::all_succeed([product.msg_id().clone()]);
@@ -106,7 +145,15 @@ async fn a_stock_cluster_serves_this_client() {
     // An engine that is shut down leaves, and takes a direct task with it.
     let lost =
         client.direct_view([ids[1]]).execute("import os, time; print('on', flush=True); time.sleep(1); os._exit(1)");
+    let parts = broadcast.execute("1").unwrap();
+    let coalesced = broadcast.coalesce(true).call_python::<_, u32>("os", "getpid", &()).unwrap();
     let error = lost.await.unwrap_err();
+    assert!(matches!(error.first().error, TaskError::EngineLost { .. }), "{error:?}");
+    let error = parts.await.unwrap_err();
+    assert_eq!((error.first().items.clone(), error.failed()), (1..2, 1));
+    assert!(matches!(error.first().error, TaskError::EngineLost { .. }), "{error:?}");
+    let error = coalesced.await.unwrap_err();
+    assert_eq!(error.failed(), 2);
     assert!(matches!(error.first().error, TaskError::EngineLost { .. }), "{error:?}");
     assert_eq!(client.engine_ids(), [ids[0]]);
 

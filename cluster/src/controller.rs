@@ -316,6 +316,7 @@ impl Controller {
                     scheme: config.task.scheme.to_string(),
                     hwm: config.task.hwm,
                     started: started.date.to_string(),
+                    durability: durability(&config.store).name().to_owned(),
                 },
                 in_effect: in_effect(config, max_engines),
                 started_at: started.instant,

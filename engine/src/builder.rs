@@ -165,6 +165,7 @@ impl EngineBuilder {
     /// What it prints with [`Task::print`](crate::Task::print) the client can read as it comes; what several functions share is a
     /// [`State`](crate::State).
     #[must_use]
+    #[allow(clippy::needless_pass_by_value, reason = "a function is named, not borrowed")]
     pub fn register<F, O>(mut self, function: F, call: impl Fn(F::Args) -> O + Send + Sync + 'static) -> Self
     where
         F: Function,
@@ -187,6 +188,7 @@ impl EngineBuilder {
     /// });
     /// ```
     #[must_use]
+    #[allow(clippy::needless_pass_by_value, reason = "a function is named, not borrowed")]
     pub fn register_async<F, O, Fut>(
         mut self,
         function: F,

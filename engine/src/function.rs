@@ -157,13 +157,20 @@ impl Results {
         let refuse = |form: &str, error: &dyn Display| {
             RemoteError::new("TypeError", format!("the result of `{name}` has no {form} form: {error}"))
         };
-        let before = self.pickle.len();
-        self.pickle.write(result).map_err(|error| refuse("pickled", &error))?;
-        let entry = if self.pickle.is_list() { self.writer.write_entry(result) } else { self.writer.write(result) };
-        entry.map_err(|error| {
-            self.pickle.truncate(before);
-            refuse("MessagePack", &error)
-        })
+        let (mark, met) = (self.writer.mark(), self.writer.met());
+        let written = if self.pickle.is_list() { self.writer.write_entry(result) } else { self.writer.write(result) };
+        written.map_err(|error| refuse("MessagePack", &error))?;
+        let pickled =
+            if self.writer.met() == met { self.pickle.write(result) } else { self.pickle.write_marked(result) };
+        let order = pickled.map_err(|error| {
+            self.writer.truncate(mark);
+            refuse("pickled", &error)
+        })?;
+        if !order.is_sorted() {
+            self.writer = value::Writer::with_order(1, order);
+            self.writer.write(result).map_err(|error| refuse("MessagePack", &error))?;
+        }
+        Ok(())
     }
 }
 
@@ -209,6 +216,7 @@ fn catch<T>(function: impl FnOnce() -> T) -> Result<T, Panicked> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use remuda_proto::{Array, Buffer};
     use serde_pickle::{DeOptions, Value};
 
     fn functions() -> Functions {
@@ -282,15 +290,46 @@ mod tests {
     }
 
     #[test]
+    fn what_python_looks_for_comes_first_and_in_its_order() {
+        #[derive(serde::Serialize)]
+        struct Named {
+            z: Array<f64>,
+            deep: Vec<Vec<Buffer>>,
+            a: Buffer,
+        }
+        let mut functions = Functions::default();
+        let [deep, a] = [1, 2].map(|byte| Buffer::from(vec![byte; 5000]));
+        let z = Array::from(vec![0.5; 1000]);
+        let made = (z.clone(), deep.clone(), a.clone());
+        functions.add("make", None, move |(): ()| {
+            let (z, deep, a) = made.clone();
+            Ok(Named { z, deep: vec![vec![deep]], a })
+        });
+        let Outcome::Value { pickle, msgpack, buffers } = functions.call("make", b"\xc0", &[]) else { panic!() };
+        // By the keys of the dict; what is deeper than that is in the pickle, and behind the others beside it.
+        assert_eq!(buffers, [a.0.clone(), z.bytes().clone(), deep.0.clone()]);
+        assert!(pickle.windows(11).filter(|part| part == b"CannedArray" || part == b"CannedBytes").count() == 2);
+        #[derive(serde::Deserialize)]
+        struct Back {
+            z: Array<f64>,
+            deep: Vec<Vec<Buffer>>,
+            a: Buffer,
+        }
+        let all = [&[pickle], &buffers[..]].concat();
+        let back: Back = value::read(&msgpack, &all).unwrap();
+        assert_eq!((back.z, &back.deep[0][0], back.a), (z, &deep, a));
+    }
+
+    #[test]
     fn buffers_pass_through_without_a_copy() {
         let mut functions = Functions::default();
-        functions.add("same", None, |buffer: remuda_proto::Buffer| Ok(buffer));
-        let large = remuda_proto::Buffer::from(vec![1; 10_000]);
+        functions.add("same", None, |buffer: Buffer| Ok(buffer));
+        let large = Buffer::from(vec![1; 10_000]);
         let (argument, buffers) = value::write(&large, 0).unwrap();
         let Outcome::Value { msgpack, buffers, .. } = functions.call("same", &argument, &buffers) else { panic!() };
         assert_eq!(buffers[0].as_ptr(), large.as_ptr());
         let all = [&[Bytes::new()], &buffers[..]].concat();
-        assert_eq!(value::read::<remuda_proto::Buffer>(&msgpack, &all).unwrap(), large);
+        assert_eq!(value::read::<Buffer>(&msgpack, &all).unwrap(), large);
     }
 
     #[test]

@@ -2,13 +2,17 @@
 
 use bytes::Bytes;
 use remuda_proto::message::native::ProcessOutcome;
+#[cfg(feature = "io")]
+use remuda_proto::pickle::{self as proto_pickle, Marking};
+#[cfg(feature = "io")]
+use remuda_proto::value::{self, ASIDE_BYTES};
 use serde::Serialize;
 
 /// `None`.
 pub(crate) const NONE: &[u8] = b"\x80\x04N.";
 
 /// A plain value. Structs become dicts, enums what serde makes of them in JSON.
-pub(crate) fn value(value: &impl Serialize) -> Result<Bytes, serde_pickle::Error> {
+pub(crate) fn plain(value: &impl Serialize) -> Result<Bytes, serde_pickle::Error> {
     serde_pickle::to_vec(value, serde_pickle::SerOptions::new()).map(Bytes::from)
 }
 
@@ -40,18 +44,8 @@ impl Writer {
         self.is_list
     }
 
-    /// How much was written, in bytes.
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// Forgets what was written after that.
-    pub(crate) fn truncate(&mut self, len: usize) {
-        self.bytes.truncate(len);
-    }
-
-    /// Writes the value, or the next of the list. On an error nothing is written.
-    pub(crate) fn write(&mut self, value: &impl Serialize) -> Result<(), serde_pickle::Error> {
+    /// Writes the value, or the next of the list, in which there are no buffers. On an error nothing is written.
+    pub(crate) fn write(&mut self, value: &impl Serialize) -> Result<Vec<usize>, serde_pickle::Error> {
         let whole = serde_pickle::to_vec(value, serde_pickle::SerOptions::new())?;
         if self.is_list {
             let bare = whole.strip_prefix(BEGIN).and_then(|rest| rest.strip_suffix(b"."));
@@ -59,7 +53,31 @@ impl Writer {
         } else {
             self.bytes = whole;
         }
-        Ok(())
+        Ok(Vec::new())
+    }
+
+    /// The same for a value in which there are buffers or arrays: for Python they are bytes and `NumPy` arrays. Gives the order in
+    /// which the large ones have to stand beside the pickle, by which the value is to be written ([`value::Writer::with_order`]):
+    /// those that ipyparallel looks for, in its order, come first. In a list all data is in the pickle.
+    pub(crate) fn write_marked(&mut self, value: &impl Serialize) -> Result<Vec<usize>, serde_pickle::Error> {
+        let Marking { value, marks } = proto_pickle::mark(remuda_net::random_bytes(), value)?;
+        let large = |(number, marked): (usize, &value::Marked)| (marked.bytes.len() >= ASIDE_BYTES).then_some(number);
+        let large: Vec<usize> = marks.met.iter().enumerate().filter_map(large).collect();
+        if self.is_list {
+            self.bytes.extend(proto_pickle::inside(&value, &marks)?);
+            return Ok((0..large.len()).collect());
+        }
+        let mut first = Vec::new();
+        self.bytes = proto_pickle::object(&value, &marks, &mut |number, data| {
+            let is_aside = data.len() >= ASIDE_BYTES;
+            first.extend(is_aside.then_some(number));
+            is_aside
+        })?;
+        let rest = large.iter().filter(|number| !first.contains(number)).copied();
+        let frames: Vec<usize> = first.iter().copied().chain(rest).collect();
+        let place =
+            |number: &usize| frames.iter().position(|frame| frame == number).expect("each large one has a frame");
+        Ok(large.iter().map(place).collect())
     }
 
     /// The pickle.
@@ -98,7 +116,7 @@ pub(crate) fn program(ended: &ProcessOutcome, stdout: &[u8], stderr: &[u8], outp
         peak_memory_bytes: ended.peak_memory_bytes,
         output: output.map(serde_bytes::Bytes::new),
     };
-    value(&dict).expect("numbers and bytes have a pickled form")
+    plain(&dict).expect("numbers and bytes have a pickled form")
 }
 
 #[cfg(test)]

@@ -1,13 +1,21 @@
 //! A channel into a thread that may be asleep in a poll over sockets.
 
+mod bell;
+
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+use bell::{Bell, Wake};
+
+/// What the bell and the channel are made of: others where a test looks at every order in which threads can take turns.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+}
 
 /// Makes a channel whose receiving end can be polled together with sockets.
 ///
@@ -19,37 +27,29 @@ pub fn mailbox<T>() -> std::io::Result<(Sender<T>, Mailbox<T>)> {
         fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(std::io::Error::from)?;
     }
     let (sender, receiver) = mpsc::channel();
-    let bell = Arc::new(Bell {
-        writer,
-        asleep: AtomicBool::new(false),
-        waiting: AtomicUsize::new(0),
-        senders: AtomicUsize::new(1),
-    });
+    let bell = Arc::new(Bell::new(writer));
     Ok((Sender { sender, bell: Arc::clone(&bell) }, Mailbox { receiver, reader, bell }))
 }
 
-struct Bell {
-    writer: PipeWriter,
-    /// Whether the receiver is about to sleep, or sleeps: only then is a wake-up worth a system call.
-    asleep: AtomicBool,
-    /// How many messages were sent and not yet received.
-    waiting: AtomicUsize,
-    /// How many senders there are.
-    senders: AtomicUsize,
+impl Wake for PipeWriter {
+    fn wake(&self) {
+        // A full pipe wakes just as well, and a closed one means that nobody is there to wake.
+        let _ = (&*self).write(&[1]);
+    }
 }
 
 /// The sending end; cheap to clone, and never blocks.
 pub struct Sender<T> {
     sender: mpsc::Sender<T>,
-    bell: Arc<Bell>,
+    bell: Arc<Bell<PipeWriter>>,
 }
 
 impl<T> Sender<T> {
     /// Sends, and wakes the receiver if it sleeps. A receiver that has gone is no error: its thread ended.
     pub fn send(&self, message: T) {
-        self.bell.waiting.fetch_add(1, Ordering::SeqCst);
-        if self.sender.send(message).is_ok() && self.bell.asleep.swap(false, Ordering::SeqCst) {
-            self.wake();
+        self.bell.announce(1);
+        if self.sender.send(message).is_ok() {
+            self.bell.ring();
         }
     }
 
@@ -58,36 +58,29 @@ impl<T> Sender<T> {
         if messages.len() == 0 {
             return;
         }
-        self.bell.waiting.fetch_add(messages.len(), Ordering::SeqCst);
+        self.bell.announce(messages.len());
         for message in messages {
             if self.sender.send(message).is_err() {
                 return;
             }
         }
-        if self.bell.asleep.swap(false, Ordering::SeqCst) {
-            self.wake();
-        }
+        self.bell.ring();
     }
 
     /// Wakes the receiver from a nap, in which what is sent wakes nobody.
     pub fn ring(&self) {
-        self.wake();
+        self.bell.wake();
     }
 
     /// How many messages wait to be received.
     pub fn lag(&self) -> usize {
-        self.bell.waiting.load(Ordering::Relaxed)
-    }
-
-    fn wake(&self) {
-        // A full pipe wakes just as well, and a closed one means that nobody is there to wake.
-        let _ = (&self.bell.writer).write(&[1]);
+        self.bell.waiting()
     }
 }
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
-        self.bell.senders.fetch_add(1, Ordering::SeqCst);
+        self.bell.join();
         Self { sender: self.sender.clone(), bell: Arc::clone(&self.bell) }
     }
 }
@@ -95,9 +88,7 @@ impl<T> Clone for Sender<T> {
 impl<T> Drop for Sender<T> {
     /// The last sender that goes wakes the receiver, so that it sees it is alone.
     fn drop(&mut self) {
-        if self.bell.senders.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.wake();
-        }
+        self.bell.leave();
     }
 }
 
@@ -116,25 +107,25 @@ pub enum Mail<T> {
 pub struct Mailbox<T> {
     receiver: mpsc::Receiver<T>,
     reader: PipeReader,
-    bell: Arc<Bell>,
+    bell: Arc<Bell<PipeWriter>>,
 }
 
 impl<T> Mailbox<T> {
     /// The next message, if there is one.
     pub fn try_receive(&self) -> Option<T> {
         // Cheaper than a look into the channel, and mostly there is nothing.
-        if self.bell.waiting.load(Ordering::SeqCst) == 0 {
+        if self.bell.waiting() == 0 {
             return None;
         }
         let message = self.receiver.try_recv().ok()?;
-        self.bell.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.bell.taken();
         Some(message)
     }
 
     /// The next message; waits for it. `None` when all senders have gone.
     pub fn receive(&self) -> Option<T> {
         let message = self.receiver.recv().ok()?;
-        self.bell.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.bell.taken();
         Some(message)
     }
 
@@ -142,7 +133,7 @@ impl<T> Mailbox<T> {
     pub fn receive_within(&self, time: Duration) -> Mail<T> {
         match self.receiver.recv_timeout(time) {
             Ok(message) => {
-                self.bell.waiting.fetch_sub(1, Ordering::Relaxed);
+                self.bell.taken();
                 Mail::Came(message)
             }
             Err(mpsc::RecvTimeoutError::Timeout) => Mail::None,
@@ -153,12 +144,12 @@ impl<T> Mailbox<T> {
     /// Says that the receiver is about to poll: from now on senders write to [`Self::fd`]. To be followed by one more
     /// [`Self::try_receive`], for what was sent just before.
     pub(crate) fn before_sleep(&self) {
-        self.bell.asleep.store(true, Ordering::SeqCst);
+        self.bell.sleep();
     }
 
     /// Empties the pipe after a poll.
     pub(crate) fn after_sleep(&self) {
-        self.bell.asleep.store(false, Ordering::SeqCst);
+        self.bell.awake();
         let mut buffer = [0; 64];
         while matches!((&self.reader).read(&mut buffer), Ok(count) if count == buffer.len()) {}
     }
@@ -170,12 +161,12 @@ impl<T> Mailbox<T> {
 
     /// Whether something waits to be received.
     pub(crate) fn has_mail(&self) -> bool {
-        self.bell.waiting.load(Ordering::SeqCst) > 0 || self.is_closed()
+        self.bell.waiting() > 0 || self.is_closed()
     }
 
     /// Whether every sender has gone, and all that they sent was received.
     pub fn is_closed(&self) -> bool {
-        self.bell.senders.load(Ordering::SeqCst) == 0 && self.bell.waiting.load(Ordering::SeqCst) == 0
+        self.bell.is_over()
     }
 }
 

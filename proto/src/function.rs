@@ -25,16 +25,30 @@ pub trait Function {
     }
 }
 
-impl<F: Function> Function for &F {
-    type Args = F::Args;
-    type Output = F::Output;
+/// What [`functions!`](crate::functions) makes of a definition: a type that stands for the function.
+pub trait Definition {
+    /// As [`Function::Args`].
+    type Args: Serialize + DeserializeOwned + Send + 'static;
+    /// As [`Function::Output`].
+    type Output: Serialize + DeserializeOwned + Send + 'static;
+    /// As [`Function::name`].
+    const NAME: &'static str;
+    /// As [`Function::signature`].
+    const SIGNATURE: &'static str;
+}
+
+/// A defined function is named by a Rust function, which gives its type: unlike a constant it may have the name of a local
+/// variable.
+impl<F: Fn() -> D, D: Definition> Function for F {
+    type Args = D::Args;
+    type Output = D::Output;
 
     fn name(&self) -> &str {
-        (**self).name()
+        D::NAME
     }
 
     fn signature(&self) -> Option<&str> {
-        (**self).signature()
+        Some(D::SIGNATURE)
     }
 }
 
@@ -69,6 +83,19 @@ impl<A, R> std::fmt::Debug for Named<A, R> {
     }
 }
 
+impl<A, R> Function for &Named<A, R>
+where
+    A: Serialize + DeserializeOwned + Send + 'static,
+    R: Serialize + DeserializeOwned + Send + 'static,
+{
+    type Args = A;
+    type Output = R;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 impl<A, R> Function for Named<A, R>
 where
     A: Serialize + DeserializeOwned + Send + 'static,
@@ -82,8 +109,8 @@ where
     }
 }
 
-/// Defines functions that engines have and clients call: each becomes a value of its name that is a
-/// [`Function`](crate::Function). Both sides use the same definition, in a crate of its own or in one that they share.
+/// Defines functions that engines have and clients call: each becomes a Rust function of its name, which is a
+/// [`Function`](crate::Function) and is not called but passed on: `view.call(mul, (6, 7))`. Both sides use the same definition, in a crate of its own or in one that they share.
 ///
 /// ```
 /// remuda_proto::functions! {
@@ -106,26 +133,25 @@ macro_rules! functions {
     (@each $prefix:literal $(
         $(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $output:ty)?;
     )*) => {$(
+        #[doc = concat!("The type of [`", stringify!($name), "`](fn@", stringify!($name), ").")]
+        #[allow(non_camel_case_types, reason = "it stands for a function, and is named as one")]
+        #[derive(Clone, Copy, Debug, Default)]
+        $vis struct $name {}
+
+        impl $crate::function::Definition for $name {
+            type Args = $crate::functions!(@args $($type),*);
+            type Output = $crate::functions!(@output $($output)?);
+            const NAME: &'static str = concat!($prefix, stringify!($name));
+            const SIGNATURE: &'static str = concat!(
+                $prefix, stringify!($name), "(", $crate::functions!(@list $($arg: $type),*), ")" $(, " -> ", stringify!($output))?
+            );
+        }
+
         $(#[$meta])*
         #[doc = ""]
         #[doc = concat!("`", $prefix, stringify!($name), "(", $crate::functions!(@list $($arg: $type),*), ")" $(, " -> ", stringify!($output))?, "`")]
-        #[allow(non_camel_case_types, reason = "it stands for a function, and is named as one")]
-        #[derive(Clone, Copy, Debug, Default)]
-        $vis struct $name;
-
-        impl $crate::Function for $name {
-            type Args = $crate::functions!(@args $($type),*);
-            type Output = $crate::functions!(@output $($output)?);
-
-            fn name(&self) -> &str {
-                concat!($prefix, stringify!($name))
-            }
-
-            fn signature(&self) -> Option<&str> {
-                Some(concat!(
-                    $prefix, stringify!($name), "(", $crate::functions!(@list $($arg: $type),*), ")" $(, " -> ", stringify!($output))?
-                ))
-            }
+        $vis fn $name() -> $name {
+            $name {}
         }
     )*};
     (@list) => { "" };
@@ -164,5 +190,7 @@ mod tests {
         assert_eq!(three.signature(), Some("test.three(a: i64, b: Vec<String>, c: (f64, bool)) -> Option<String>"));
         assert_eq!((one.signature(), none.signature()), (Some("test.one(a: String)"), Some("test.none() -> u8")));
         assert_eq!(Named::<(), ()>::new("f").signature(), None);
+        let none = (none(), 5).1;
+        assert_eq!(none, 5, "a local variable may have its name");
     }
 }

@@ -13,6 +13,7 @@ pub mod machine;
 pub mod message;
 pub mod monitor;
 mod pack;
+pub mod pickle;
 pub mod recovery;
 mod refusal;
 mod remote_error;

@@ -168,6 +168,14 @@ pub enum Monitor {
         /// How many there were.
         tried: u64,
     },
+    /// A client asks the hub how requests stand (`result_request`), on the socket that its requests go by: the hub has heard of
+    /// all that came before the question there, and answers on its own socket.
+    Asked {
+        /// The client, as both sockets name it.
+        client: Identity,
+        /// The question.
+        body: Body,
+    },
     /// The answer to a question of the hub.
     Explained(Box<Explanation>),
     /// The task scheduler has a request for the nanny of an engine, by way of the control channel.

@@ -32,8 +32,8 @@ pub type WriteError = rmp_serde::encode::Error;
 enum Beside {
     /// Inside the value.
     Nowhere,
-    /// Written values put theirs here; the first gets the number `first`.
-    Taking { first: usize, buffers: Vec<Bytes> },
+    /// Written values put theirs here; the first gets the number `first`. `met` counts those that stand inside, too.
+    Taking { first: usize, buffers: Vec<Bytes>, order: Option<Vec<usize>>, met: usize },
     /// Written values put theirs here, whatever their size, and leave a mark in their place.
     Marking { marks: Marks },
     /// Read values find theirs here.
@@ -71,6 +71,8 @@ pub struct Writer {
     bytes: Vec<u8>,
     buffers: Vec<Bytes>,
     first: usize,
+    order: Option<Vec<usize>>,
+    met: usize,
 }
 
 impl Writer {
@@ -79,23 +81,46 @@ impl Writer {
         Self { first, ..Self::default() }
     }
 
+    /// The same, for a value whose buffers are known: the one that is met first gets the number `first + order[0]`, and so on.
+    /// `order` has each number below its length once.
+    pub fn with_order(first: usize, order: Vec<usize>) -> Self {
+        Self { first, order: Some(order), ..Self::default() }
+    }
+
+    /// How many buffers and arrays were met, of any size.
+    pub fn met(&self) -> usize {
+        self.met
+    }
+
+    /// How far it is, to go [back](Self::truncate) to.
+    pub fn mark(&self) -> (usize, usize) {
+        (self.bytes.len(), self.buffers.len())
+    }
+
+    /// Forgets what was written since that mark.
+    pub fn truncate(&mut self, (bytes, buffers): (usize, usize)) {
+        self.bytes.truncate(bytes);
+        self.buffers.truncate(buffers);
+    }
+
     /// Writes a value behind what is there. Structs become maps.
     ///
     /// # Errors
     /// For a value that MessagePack does not have; nothing of it is left then.
     pub fn write<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), WriteError> {
-        let (bytes, buffers) = (self.bytes.len(), self.buffers.len());
-        let taking = Beside::Taking { first: self.first, buffers: std::mem::take(&mut self.buffers) };
+        let mark = self.mark();
+        let taking = Beside::Taking {
+            first: self.first,
+            buffers: std::mem::take(&mut self.buffers),
+            order: self.order.take(),
+            met: self.met,
+        };
         let scope = Restore::enter(taking);
         let written = rmp_serde::encode::write_named(&mut self.bytes, value);
-        if let Beside::Taking { buffers, .. } = scope.leave() {
-            self.buffers = buffers;
+        if let Beside::Taking { buffers, order, met, .. } = scope.leave() {
+            (self.buffers, self.order, self.met) = (buffers, order, met);
         }
-        if written.is_err() {
-            self.bytes.truncate(bytes);
-            self.buffers.truncate(buffers);
-        }
-        written
+        written.inspect_err(|_| self.truncate(mark))
     }
 
     /// Writes a list of this one value.
@@ -134,7 +159,13 @@ impl Writer {
 
     /// All that was written, and the buffers in their order.
     pub fn finish(self) -> (Bytes, Vec<Bytes>) {
-        (self.bytes.into(), self.buffers)
+        let mut buffers = self.buffers;
+        if let Some(order) = self.order {
+            let mut numbered: Vec<_> = order.into_iter().zip(buffers).collect();
+            numbered.sort_by_key(|(number, _)| *number);
+            buffers = numbered.into_iter().map(|(_, buffer)| buffer).collect();
+        }
+        (self.bytes.into(), buffers)
     }
 }
 
@@ -153,8 +184,14 @@ pub fn write<T: Serialize + ?Sized>(value: &T, first: usize) -> Result<(Bytes, V
 /// # Errors
 /// For what is no MessagePack, a value of another type, and a buffer that is not there.
 pub fn read<T: DeserializeOwned>(bytes: &[u8], buffers: &[Bytes]) -> Result<T, ReadError> {
+    give(buffers, || rmp_serde::from_slice(bytes))
+}
+
+/// Deserialises a value by whatever deserializer `read` uses. A [`Buffer`] or an [`Array`] that is given bytes which lie in one of
+/// `buffers` becomes a part of that, from [`ASIDE_BYTES`] on, instead of a copy.
+pub fn give<R>(buffers: &[Bytes], read: impl FnOnce() -> R) -> R {
     let _scope = Restore::enter(Beside::Giving { buffers: buffers.to_vec() });
-    rmp_serde::from_slice(bytes)
+    read()
 }
 
 /// The values of a list, each as it is written; any other value is no list.
@@ -272,6 +309,34 @@ mod tests {
         assert_eq!(marks.find(&second), Some(1));
         assert_eq!(marks.find(b"text"), None);
         assert_eq!(marks.find(&[&[9; 16][..], &[0, 0, 0, 2]].concat()), None, "there is no such buffer");
+    }
+
+    #[test]
+    fn bytes_that_lie_in_a_buffer_are_a_part_of_it() {
+        let message = Bytes::from(vec![7; ASIDE_BYTES + 10]);
+        let read = |part: &[u8], buffers: &[Bytes]| {
+            let deserializer = serde::de::value::BytesDeserializer::<serde::de::value::Error>::new(part);
+            give(buffers, || Buffer::deserialize(deserializer)).unwrap()
+        };
+        let shared = read(&message[5..5 + ASIDE_BYTES], std::slice::from_ref(&message));
+        assert_eq!((shared.as_ptr(), shared.len()), (message[5..].as_ptr(), ASIDE_BYTES));
+        let small = read(&message[5..10], std::slice::from_ref(&message));
+        assert_ne!(small.as_ptr(), message[5..].as_ptr(), "a few bytes do not keep the whole message");
+        assert_ne!(read(&message, &[Bytes::from(vec![7; 9000])]).as_ptr(), message.as_ptr());
+    }
+
+    #[test]
+    fn buffers_can_be_in_another_order() {
+        let [one, two, three] = [1, 2, 3].map(|byte| Buffer::from(vec![byte; ASIDE_BYTES]));
+        let value = (&one, &two, Buffer::default(), &three);
+        let mut writer = Writer::with_order(1, vec![2, 0, 1]);
+        writer.write(&value).unwrap();
+        assert_eq!(writer.met(), 4);
+        let (bytes, buffers) = writer.finish();
+        assert_eq!(buffers, [&two.0, &three.0, &one.0].map(Bytes::clone));
+        let all = [&[Bytes::new()], &buffers[..]].concat();
+        let back: (Buffer, Buffer, Buffer, Buffer) = read(&bytes, &all).unwrap();
+        assert_eq!((&back.0, &back.1, &back.3), (&one, &two, &three));
     }
 
     proptest! {

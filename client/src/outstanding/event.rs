@@ -9,6 +9,7 @@ use remuda_proto::message::native::ApplyContent;
 use remuda_proto::{Body, Date, EngineId, EngineUuid, Frames, MsgId, MsgType, Refusal, Status};
 use serde_json::Value;
 
+use super::broadcast::Broadcast;
 use super::engines::Engine;
 use super::output::Piece;
 
@@ -23,10 +24,19 @@ pub enum Channel {
     Mux,
     /// DEALER to the task scheduler.
     Task,
+    /// DEALER to the broadcast scheduler.
+    Broadcast,
     /// DEALER to the control queue.
     Control,
     /// SUB to the engines' output.
     Iopub,
+}
+
+impl Channel {
+    /// Whether tasks go by it.
+    pub fn has_tasks(self) -> bool {
+        matches!(self, Self::Mux | Self::Task | Self::Broadcast)
+    }
 }
 
 /// What is to be run.
@@ -68,6 +78,13 @@ pub enum Route {
     Balanced(Box<TaskMetadata>),
 }
 
+impl Route {
+    /// Whether nobody will ask for the output of the task.
+    pub fn is_quiet(&self) -> bool {
+        matches!(self, Self::Balanced(metadata) if metadata.extras.quiet)
+    }
+}
+
 /// What can happen to a client.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -77,6 +94,15 @@ pub enum Event {
         msg_id: MsgId,
         /// Where it goes.
         route: Route,
+        /// What it is.
+        work: Work,
+    },
+    /// The application submits one task to several engines: a part for each, whose id is its [`part_id`](super::part_id).
+    Broadcast {
+        /// Its id, which no earlier request had. Never in an [`Effect`]: those are of its parts.
+        msg_id: MsgId,
+        /// Where it goes.
+        broadcast: Broadcast,
         /// What it is.
         work: Work,
     },
@@ -137,7 +163,8 @@ pub enum Effect {
         /// What it wrote.
         piece: Piece,
     },
-    /// No more output of this task will be taken. Once for each task, never before its [`Effect::Resolve`].
+    /// No more output of this task will be taken. Once for each task that is not [quiet](Route::is_quiet), never before its
+    /// [`Effect::Resolve`].
     OutputEnded {
         /// The task.
         msg_id: MsgId,
@@ -180,8 +207,32 @@ pub enum Outcome {
         /// What is wrong with it.
         reason: String,
     },
+    /// It was lost with a controller that died, and was not sent again. Only for tasks.
+    Lost(Lost),
     /// The controller announced that it shuts down.
     Shutdown,
+}
+
+/// Why a task that was lost with a controller was not sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Lost {
+    /// So much was outstanding that it was not kept for that.
+    #[error(
+        "more was outstanding than is kept for sending again: submit it again, and raise `ConnectOptions::resend_limit_bytes` if \
+         there is memory"
+    )]
+    NotKept,
+    /// The controller may have acted on it without a record of that.
+    #[error(
+        "it may have run, since that controller acted on what was not on disk: submit it again if it may run twice; with \
+         `remuda controller --durability=sync` nothing has to be asked"
+    )]
+    MayHaveRun,
+    /// It is a part of a broadcast, which is one message for many engines.
+    #[error(
+        "broadcasts are not sent again: submit it again if it may run twice, for it may have run on some engines, or run yet"
+    )]
+    Broadcast,
 }
 
 /// The reply to a request, with what was already read of it.

@@ -144,10 +144,11 @@ impl Collecting {
     }
 
     /// Notes how the task ended, and says whether its output has ended as well. What never ran has none, and neither has
-    /// what is lost; such errors name no engine (`client/client.py: _handle_apply_reply`).
-    pub(super) fn replied(&mut self, session: &Session, outcome: &Outcome) -> bool {
+    /// what is lost; such errors name no engine (`client/client.py: _handle_apply_reply`). `engine` is the one that it was sent
+    /// to by name: the reply to a broadcast may be that of another one, which failed.
+    pub(super) fn replied(&mut self, session: &Session, outcome: &Outcome, engine: Option<EngineUuid>) -> bool {
         let Outcome::Reply(reply) = outcome else { return true };
-        self.replied = reply.engine.clone().map_or(Replied::BySomebody, Replied::By);
+        self.replied = engine.or_else(|| reply.engine.clone()).map_or(Replied::BySomebody, Replied::By);
         match reply.status {
             Status::Aborted => true,
             Status::Error => {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{Channel, Effect, Outcome, Outstanding, REFRESH_EVERY};
 
 /// Most tasks that one question is about.
-const ASK_AT_ONCE: usize = 1000;
+pub(super) const ASK_AT_ONCE: usize = 1000;
 /// Most replies that are awaited at a time.
 const FETCH_AT_ONCE: usize = 16;
 
@@ -28,13 +28,20 @@ pub(super) enum Own {
     Status(Vec<MsgId>),
     /// The reply of this task.
     Result(MsgId),
+    /// How these tasks stand, behind all that was sent on this channel before.
+    Behind {
+        /// The channel.
+        channel: Channel,
+        /// The tasks, all of that channel.
+        tasks: Vec<MsgId>,
+    },
 }
 
 /// Which tasks are to be asked for.
 #[derive(Debug, Default)]
 pub(super) struct Recheck {
-    /// The controller that answered last, if it is one that says who it is.
-    controller: Option<(u32, String)>,
+    /// The last controller that said who it is.
+    controller: Option<ControllerInfo>,
     /// How these stand is not known.
     unsure: VecDeque<MsgId>,
     /// These are done; their replies are to be fetched.
@@ -42,11 +49,11 @@ pub(super) struct Recheck {
 }
 
 impl Recheck {
-    /// Notes who answers. Returns whether it is another controller than before.
-    fn answers(&mut self, controller: &ControllerInfo) -> bool {
+    /// Notes who answers. Returns the controller before, if that was another one.
+    fn answers(&mut self, controller: ControllerInfo) -> Option<ControllerInfo> {
         let this = (controller.pid, controller.started.clone());
-        let before = self.controller.replace(this);
-        before.is_some() && before != self.controller
+        let before = self.controller.replace(controller);
+        before.filter(|before| (before.pid, &before.started) != (this.0, &this.1))
     }
 
     /// Forgets all that is to be asked.
@@ -72,18 +79,34 @@ struct Done {
 }
 
 impl Outstanding {
-    /// Looks who says so, when a list of engines comes. What is asked because of that is sent.
-    pub(super) fn recheck(&mut self, now: Now, body: &Body, out: &mut Vec<Effect>) {
+    /// Looks who says so, when a list of engines comes that `question` asked for. What is asked because of that is sent.
+    pub(super) fn recheck(&mut self, now: Now, question: &MsgId, body: &Body, out: &mut Vec<Effect>) {
         let welcome = self.session.packer().unpack::<Welcome>(body.content());
         let controller = welcome.ok().and_then(|welcome| welcome.remuda);
-        let is_other = controller.is_some_and(|controller| self.recheck.answers(&controller));
+        // To a question of the application it need not say who it is.
+        if controller.is_some() || self.own.contains_key(question) {
+            self.resend.answers(controller.as_ref());
+        }
+        let before = controller.and_then(|controller| self.recheck.answers(controller));
+        let is_other = before.is_some();
+        self.resend.replaced(before.as_ref());
         // A controller drops what is for a client that it cannot reach for a minute.
         if is_other || !self.answering {
-            let is_task = |channel| matches!(channel, Channel::Mux | Channel::Task);
-            let tasks = self.requests.iter().filter(|(_, request)| is_task(request.channel));
+            // A stock controller has no record of broadcasts, and refuses a question about a task that it does not know.
+            let is_recorded = |channel| channel != Channel::Broadcast || self.recheck.controller.is_some();
+            let tasks = self.requests.iter().filter(|(_, request)| request.channel.has_tasks());
+            let tasks = tasks.filter(|(_, request)| is_recorded(request.channel));
             self.recheck.unsure = tasks.map(|(msg_id, _)| msg_id.clone()).collect();
             self.recheck.done.clear();
+            self.doubt();
         }
+        self.ask_on(now, out);
+        self.ask_behind_again(now, out);
+    }
+
+    /// These tasks are done: their replies are fetched.
+    pub(super) fn fetch(&mut self, now: Now, done: Vec<MsgId>, out: &mut Vec<Effect>) {
+        self.recheck.done.extend(done);
         self.ask_on(now, out);
     }
 
@@ -105,7 +128,7 @@ impl Outstanding {
             let (msg_ids, status_only) = match &own {
                 Own::Result(msg_id) => (vec![msg_id.clone()], false),
                 Own::Status(msg_ids) => (msg_ids.clone(), true),
-                Own::Engines => continue,
+                Own::Engines | Own::Behind { .. } => continue,
             };
             let content = json!(ResultRequest { msg_ids, status_only, remuda: Some(Map::default()) });
             self.ask_own(now, own, MsgType::ResultRequest, &content, out);
@@ -125,11 +148,11 @@ impl Outstanding {
             Outcome::Reply(reply) if reply.status == Status::Ok => {
                 let told = self.session.packer().unpack::<ResultStatus>(reply.body.content()).unwrap_or_default();
                 // One that is pending gets its reply from the controller; one that is unknown may still be on its way there.
-                self.recheck.done.extend(told.completed);
-                self.ask_on(now, out);
+                self.fetch(now, told.completed, out);
+                self.ask_behind_about(now, told.unknown, out);
             }
             // An older controller knows no such question.
-            Outcome::Reply(_) => {}
+            Outcome::Reply(_) if !self.resend.can_ask() => {}
             // Again, when the next list of engines comes.
             _ => self.recheck.unsure.extend(asked),
         }
@@ -162,7 +185,7 @@ impl Outstanding {
 }
 
 /// The reply of a task as it would have come, made of its record.
-fn reply_on_record(session: &Session, task: &MsgId, answer: &Body) -> Result<Body, PackError> {
+pub(crate) fn reply_on_record(session: &Session, task: &MsgId, answer: &Body) -> Result<Body, PackError> {
     let packer: Packer = session.packer();
     let mut results: Map<String, Value> = packer.unpack(answer.content())?;
     let done = results.swap_remove(task.as_str()).unwrap_or_default();

@@ -424,4 +424,6 @@ fn ids_of_the_application_are_not_those_of_the_session() {
     assert_eq!(session.header(Date(0), MsgType::Status).msg_id.as_str(), "s_7_0");
 }
 
+mod broadcast;
 mod recheck;
+mod resend;

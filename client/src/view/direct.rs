@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::client::{Client, Targets};
 use crate::error::SubmitError;
 use crate::outstanding::{Route, Work};
+use crate::pickle::PythonCall;
 use crate::reply::{self, Decode, ExecuteResult, ProcessResult};
 use crate::result::{AsyncMapResult, AsyncResult, Part};
 
@@ -65,6 +66,7 @@ impl DirectView {
 
     /// Calls a function once for each item. The items are split over the engines, the first of them to the first engine, as
     /// many to each as can be; each engine gets its own as one task.
+    #[allow(clippy::needless_pass_by_value, reason = "a function is named, not borrowed")]
     pub fn map<F: Function>(&self, function: F, items: impl IntoIterator<Item = F::Args>) -> AsyncMapResult<F::Output> {
         let (engines, mut items) = (self.engine_ids(), items.into_iter().collect::<Vec<_>>());
         let mut parts = Vec::new();
@@ -76,7 +78,7 @@ impl DirectView {
             }
         }
         if !items.is_empty() {
-            parts.push(Part::chunk(Err(SubmitError::NoEngines), items.len()));
+            parts.push(Part::chunk(Err(SubmitError::NoTargets), items.len()));
         }
         parts.reverse();
         AsyncMapResult::new(self.client.clone(), parts)
@@ -105,7 +107,15 @@ impl DirectView {
         function: &str,
         arguments: &A,
     ) -> Result<AsyncMapResult<T>, SubmitError> {
-        Ok(self.submit(&super::python(module, function, arguments)?, reply::pickled))
+        self.python(PythonCall::new(module, function).args(arguments))
+    }
+
+    /// The same with all that a call may have, keyword arguments above all.
+    ///
+    /// # Errors
+    /// As for [`Self::call_python`].
+    pub fn python<T: DeserializeOwned>(&self, call: PythonCall) -> Result<AsyncMapResult<T>, SubmitError> {
+        Ok(self.submit(&super::python(call)?, reply::pickled))
     }
 
     /// Runs a code string on Python engines. What it prints, and the value of its last expression, is output.
@@ -114,15 +124,25 @@ impl DirectView {
         self.submit(&Work::Execute(ExecuteRequest { code: code.into(), silent, user_expressions }), reply::execute)
     }
 
-    fn submit<T>(&self, work: &Work, decode: Decode<T>) -> AsyncMapResult<T> {
-        let submit = |id| Part::one(self.submit_to(id, work.clone(), decode));
-        AsyncMapResult::new(self.client.clone(), self.engine_ids().into_iter().map(submit).collect())
+    pub(super) fn submit<T>(&self, work: &Work, decode: Decode<T>) -> AsyncMapResult<T> {
+        let submit = |id| self.submit_to(id, work.clone(), decode);
+        self.each(self.engine_ids().into_iter().map(submit).collect())
     }
 
-    fn submit_to<T>(&self, id: EngineId, work: Work, decode: Decode<T>) -> Result<AsyncResult<T>, SubmitError> {
+    pub(super) fn submit_to<T>(
+        &self,
+        id: EngineId,
+        work: Work,
+        decode: Decode<T>,
+    ) -> Result<AsyncResult<T>, SubmitError> {
         let (engine, label) = (self.client.uuid(id)?, self.label.clone());
         let route = Route::Direct { engine, label, run_timeout: self.run_timeout };
         Ok(AsyncResult::new(self.client.submit(route, work)?, decode))
+    }
+
+    /// The results of tasks of which each engine got one.
+    pub(super) fn each<T>(&self, results: Vec<Result<AsyncResult<T>, SubmitError>>) -> AsyncMapResult<T> {
+        AsyncMapResult::new(self.client.clone(), results.into_iter().map(Part::one).collect())
     }
 }
 

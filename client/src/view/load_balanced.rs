@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::client::Client;
 use crate::error::SubmitError;
 use crate::outstanding::{Route, Work};
+use crate::pickle::PythonCall;
 use crate::reply::{self, Decode, ProcessResult};
 use crate::result::{AsyncMapResult, AsyncResult, Part};
 use crate::view::Imap;
@@ -45,8 +46,9 @@ pub struct TaskOptions {
     pub fail_unplaceable: bool,
     /// Whether a further try may be on an engine where it failed.
     pub retry_anywhere: bool,
-    /// Whether a native engine saves itself the word that it begins and ends, which only the end of
-    /// [`AsyncResult::output`](crate::AsyncResult) needs: it costs as much as the rest of a small task.
+    /// Whether nobody will ask for the output of the task ([`TaskHandle::output`](crate::TaskHandle::output) then has none): the client
+    /// keeps none, and a native engine saves itself the word that it begins and ends, which costs as much as the rest of a small
+    /// task. What a program wrote is in its result all the same.
     pub quiet: bool,
     /// What makes a service of it: the task scheduler starts it again when it ends, and moves it when its engine dies. Then
     /// `retries` have no meaning.
@@ -163,7 +165,7 @@ impl LoadBalancedView {
         Self { chunk_size: items.max(1), ..self.clone() }
     }
 
-    /// A view whose tasks' engines save themselves the word that a task begins and ends; see [`TaskOptions::quiet`].
+    /// A view for whose tasks nobody will ask for output; see [`TaskOptions::quiet`].
     #[must_use]
     pub fn quiet(&self, quiet: bool) -> Self {
         self.with(|options| options.quiet = quiet)
@@ -204,6 +206,7 @@ impl LoadBalancedView {
 
     /// Calls a function once for each item, each as a task of its own, or as the [`chunk_size`](Self::chunk_size) says. Items
     /// that cannot be submitted fail alone. All of them are outstanding at once; [`Self::imap`] has a bound.
+    #[allow(clippy::needless_pass_by_value, reason = "a function is named, not borrowed")]
     pub fn map<F: Function>(&self, function: F, items: impl IntoIterator<Item = F::Args>) -> AsyncMapResult<F::Output> {
         let (mut items, mut parts) = (items.into_iter(), Vec::new());
         loop {
@@ -211,7 +214,7 @@ impl LoadBalancedView {
             if chunk.is_empty() {
                 return AsyncMapResult::new(self.client.clone(), parts);
             }
-            parts.push(self.submit_chunk(&function, chunk));
+            parts.push(self.submit_chunk(&function, &chunk));
         }
     }
 
@@ -248,12 +251,12 @@ impl LoadBalancedView {
     }
 
     /// Submits one task of a map.
-    pub(super) fn submit_chunk<F: Function>(&self, function: &F, mut items: Vec<F::Args>) -> Part<F::Output> {
+    pub(super) fn submit_chunk<F: Function>(&self, function: &F, items: &[F::Args]) -> Part<F::Output> {
         if self.chunk_size == 1 && items.len() == 1 {
-            let args = items.swap_remove(0);
-            return Part::one(self.call(function, args));
+            let work = super::call(&self.client, function, &items[0]);
+            return Part::one(work.and_then(|work| self.submit(work, reply::function)));
         }
-        let work = super::calls(&self.client, function, &items);
+        let work = super::calls(&self.client, function, items);
         Part::chunk(work.and_then(|work| self.submit(work, reply::calls)), items.len())
     }
 
@@ -271,8 +274,8 @@ impl LoadBalancedView {
         self.submit(super::process(&self.client, task, input.into())?, reply::process)
     }
 
-    /// Calls a function of an importable module on a Python engine: `("operator", "mul", &(6, 7))`. Arguments and result
-    /// are plain values, the arguments a tuple or an array of them.
+    /// Calls a function of an importable module on a Python engine: `("operator", "mul", &(6, 7))`. The arguments are a tuple
+    /// or an array; what they, and results, can be: [`PythonCall`] and [`pickle::read`](crate::pickle::read).
     ///
     /// # Errors
     /// [`SubmitError::PythonArgument`], and as for [`Self::call`].
@@ -282,7 +285,27 @@ impl LoadBalancedView {
         function: &str,
         arguments: &A,
     ) -> Result<AsyncResult<T>, SubmitError> {
-        self.submit(super::python(module, function, arguments)?, reply::pickled)
+        self.python(PythonCall::new(module, function).args(arguments))
+    }
+
+    /// The same with all that a call may have, keyword arguments above all.
+    ///
+    /// ```no_run
+    /// # async fn example(view: remuda_client::LoadBalancedView) -> Result<(), Box<dyn std::error::Error>> {
+    /// use remuda_client::PythonCall;
+    /// use remuda_proto::value::Array;
+    ///
+    /// let grid = Array::new([2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+    /// let sums: Array<f64> = view.python(PythonCall::new("numpy", "sum").arg(&grid).kwarg("axis", &1))?.await?;
+    /// assert_eq!(*sums, [6.0, 15.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`Self::call_python`].
+    pub fn python<T: DeserializeOwned>(&self, call: PythonCall) -> Result<AsyncResult<T>, SubmitError> {
+        self.submit(super::python(call)?, reply::pickled)
     }
 
     fn submit<T>(&self, work: Work, decode: Decode<T>) -> Result<AsyncResult<T>, SubmitError> {

@@ -126,7 +126,11 @@ impl EngineCore {
     }
 
     fn no_python(&self, what: &str) -> String {
-        format!("engine {} is a native engine and runs no Python {what}; {}", self.writer.id, self.runs())
+        format!(
+            "engine {} is a native engine, which has no Python namespace and runs no Python {what}; {}",
+            self.writer.id,
+            self.runs()
+        )
     }
 
     pub(super) fn unknown(&self, msg_type: &MsgType) -> String {

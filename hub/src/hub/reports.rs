@@ -2,9 +2,10 @@
 
 use remuda_proto::message::{Envelope, MsgType};
 use remuda_proto::monitor::{Monitor, Queue, Ticket};
-use remuda_proto::{Body, EngineUuid, Identity, MsgId, Now, Refusal};
+use remuda_proto::{Body, EngineUuid, Identity, Idents, MsgId, Now, Refusal};
 
 use super::{Effect, Hub, refuse};
+use crate::query;
 use crate::record::{Outcome, OutputPiece, TaskRecord};
 use crate::store::Write;
 use crate::tracking::{Unexpected, Untracked};
@@ -44,6 +45,10 @@ impl Hub {
             }
             Monitor::Signal { engine, body } => {
                 out.push(Effect::Signal { engine, body });
+                Ok(())
+            }
+            Monitor::Asked { client, body } => {
+                query::answer(self, now, Idents::from_iter([client]), body, out);
                 Ok(())
             }
             Monitor::Drained { engine, request } => {

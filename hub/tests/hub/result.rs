@@ -1,12 +1,12 @@
 //! Results, and the records that they are made of.
 
-use remuda_hub::Limits;
 use remuda_hub::store::MemoryStore;
+use remuda_hub::{Effect, Limits};
 use remuda_proto::message::{MsgType, Status};
-use remuda_proto::monitor::Queue;
+use remuda_proto::monitor::{Monitor, Queue};
 use serde_json::json;
 
-use super::support::Story;
+use super::support::{Story, client};
 
 fn limited(records: usize, size_bytes: usize) -> Story {
     let limits = Limits { records, size_bytes, cull_fraction: 0.1 };
@@ -93,6 +93,23 @@ fn who_asks_for_it_is_told_which_ids_nobody_knows() {
         assert_eq!(told, [json!(["a"]), json!(["b"]), json!(["x"])]);
         assert_eq!(answer.content["a"].is_null(), status_only);
     }
+}
+
+#[test]
+fn a_question_that_came_behind_requests_is_answered_on_the_hubs_own_socket() {
+    let mut story = Story::new();
+    story.engine("e");
+    story.request("a", Queue::Task, None);
+    let content = json!({"msg_ids": ["a", "b"], "status_only": true, "remuda": {}});
+    let body = story.message("result_request", &content);
+    let out = story.monitor(Monitor::Asked { client: client(), body: body.clone() });
+    let [Effect::Reply { to, body: reply }] = &out[..] else { panic!("{out:?}") };
+    assert_eq!(to[..], [client()]);
+    let answer = story.read(reply);
+    assert_eq!(answer.parent["msg_type"], "result_request");
+    assert_eq!((&answer.content["pending"], &answer.content["unknown"]), (&json!(["a"]), &json!(["b"])));
+    let again = story.monitor(Monitor::Asked { client: client(), body });
+    assert!(matches!(&again[..], [Effect::Refused { .. }]), "{again:?}");
 }
 
 #[test]

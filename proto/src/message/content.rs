@@ -364,6 +364,10 @@ pub struct ControllerInfo {
     /// When it started, ISO 8601; empty if unknown.
     #[serde(default)]
     pub started: String,
+    /// What it may lose when it dies: the name of a [`Durability`](crate::monitor::Durability). One that says so answers a
+    /// `result_request` also on the sockets for tasks and direct requests, behind all that came before it there.
+    #[serde(default)]
+    pub durability: String,
 }
 
 /// What a `queue_reply` says under `remuda`, to who asks with that key.

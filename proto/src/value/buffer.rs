@@ -52,8 +52,14 @@ pub(super) fn serialize<S: Serializer>(
         Mark([u8; 20]),
     }
     let place = BESIDE.with_borrow_mut(|beside| match beside {
-        Beside::Taking { first, buffers } if bytes.len() >= ASIDE_BYTES => {
-            let number = u32::try_from(*first + buffers.len()).ok()?;
+        Beside::Taking { first, buffers, order, met } => {
+            *met += 1;
+            if bytes.len() < ASIDE_BYTES {
+                return Some(Place::Inside);
+            }
+            let at = buffers.len();
+            let at = order.as_ref().map_or(Some(at), |order| order.get(at).copied())?;
+            let number = u32::try_from(*first + at).ok()?;
             buffers.push(bytes.clone());
             Some(Place::Beside(number))
         }
@@ -85,6 +91,22 @@ impl<'de> Deserialize<'de> for Buffer {
     }
 }
 
+/// The same bytes as a part of the buffer in which they lie, if there is one, and they are many.
+fn shared(bytes: &[u8]) -> Option<Bytes> {
+    if bytes.len() < ASIDE_BYTES {
+        return None;
+    }
+    let part = bytes.as_ptr_range();
+    let holds = |buffer: &&Bytes| {
+        let whole = buffer.as_ptr_range();
+        whole.start <= part.start && part.end <= whole.end
+    };
+    BESIDE.with_borrow(|beside| match beside {
+        Beside::Giving { buffers } => buffers.iter().find(holds).map(|buffer| buffer.slice_ref(bytes)),
+        _ => None,
+    })
+}
+
 /// Reads a [`Buffer`]: for who reads values of any kind.
 #[derive(Clone, Copy, Debug)]
 pub struct BufferVisitor;
@@ -97,7 +119,7 @@ impl<'de> Visitor<'de> for BufferVisitor {
     }
 
     fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Buffer, E> {
-        Ok(Buffer(Bytes::copy_from_slice(bytes)))
+        Ok(Buffer(shared(bytes).unwrap_or_else(|| Bytes::copy_from_slice(bytes))))
     }
 
     fn visit_byte_buf<E: serde::de::Error>(self, bytes: Vec<u8>) -> Result<Buffer, E> {

@@ -15,9 +15,10 @@ import sysconfig
 from importlib.metadata import version
 from pathlib import Path
 
+from remuda._function import NativeFunction, function
 from remuda._options import options
 
-__all__ = ["__version__", "find_program", "options"]
+__all__ = ["NativeFunction", "__version__", "find_program", "function", "options"]
 
 __version__ = version("remuda")
 

@@ -135,6 +135,27 @@ fn a_request_for_an_engine_that_is_not_there_is_answered() {
 }
 
 #[test]
+fn a_question_about_requests_is_handed_to_the_hub_by_the_direct_queue_alone() {
+    let mut world = World::new(Channel::Mux);
+    let question = world.request("result_request", &json!({"msg_ids": ["m"], "status_only": true}));
+    let out = world.send(&[], &question);
+    let [RelayEffect::Monitor(Monitor::Asked { client, body })] = &out[..] else { panic!("{out:?}") };
+    assert_eq!((client, body), (&ident("c"), &question));
+    let again = world.send(&[], &question);
+    assert!(matches!(&again[..], [RelayEffect::Refused { refusal: Refusal::Verify(VerifyError::Duplicate), .. }]));
+    // One that names an engine is for that.
+    let question = world.request("result_request", &json!({}));
+    assert!(matches!(world.send(&["e-1"], &question)[..], [.., RelayEffect::ToEngine { .. }]));
+    let mut world = World::new(Channel::Control);
+    let question = world.request("result_request", &json!({}));
+    let out = world.send(&[], &question);
+    assert!(matches!(
+        &out[..],
+        [RelayEffect::ToClient { .. }, RelayEffect::Refused { refusal: Refusal::NoTarget, .. }]
+    ));
+}
+
+#[test]
 fn an_engine_that_left_is_not_there() {
     let mut world = World::new(Channel::Mux);
     assert_eq!(world.relay.engines().count(), 1);

@@ -4,7 +4,7 @@ use remuda_proto::message::metadata::TaskMetadata;
 use remuda_proto::message::native::{Capability, Need, Runs, StopReason};
 use remuda_proto::message::story::AttemptEnd;
 use remuda_proto::monitor::{IntakeLimit, Monitor, Queue, Ticket};
-use remuda_proto::{Body, EngineUuid, Envelope, Identity, Instant, MsgId, Refusal, Status};
+use remuda_proto::{Body, EngineUuid, Envelope, Identity, Instant, MsgId, MsgType, Refusal, Status};
 
 use super::answer::{self, Failure};
 use super::config::Scheme;
@@ -19,6 +19,11 @@ impl TaskScheduler {
         self.session.key().verify(&body)?;
         let packer = self.session.packer();
         let envelope = Envelope::read(packer, &body)?;
+        if let (MsgType::ResultRequest, Some(client)) = (&envelope.msg_type, client) {
+            // Not a task, but a question about those that came before it.
+            step.out.push(TaskEffect::Monitor(Monitor::Asked { client: client.clone(), body }));
+            return Ok(());
+        }
         if !envelope.msg_type.as_str().ends_with("_request") {
             // Nothing would ever answer it, and an engine would be held for it for good.
             return Err(Refusal::UnexpectedType(envelope.msg_type));

@@ -539,7 +539,7 @@ impl TaskBook {
                     known && *tried == task.tried.len() as u64
                 }),
                 // Nobody asks here.
-                Monitor::Explained(_) | Monitor::Signal { .. } => false,
+                Monitor::Explained(_) | Monitor::Asked { .. } | Monitor::Signal { .. } => false,
                 Monitor::Drained { engine, request: number } => {
                     self.engines.get(engine).is_some_and(|one| one.has.is_empty() && one.draining == Some(*number))
                 }

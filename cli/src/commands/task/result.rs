@@ -102,7 +102,7 @@ fn value(record: &Record) -> Told {
         (Some(NativeReply::Map(_)), _, Some(list)) => {
             plain::from_messagepack(list, &record.result_buffers).map(each_call)
         }
-        (_, Some(pickle), _) => plain::from_pickle(pickle),
+        (_, Some(_), _) => plain::from_pickle(&record.result_buffers),
         // A code string gives no buffers; the value of its last expression is output.
         (_, None, _) => {
             let shown = record.fields.get("execute_result").map(|result| match result {

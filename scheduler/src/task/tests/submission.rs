@@ -1,7 +1,8 @@
 //! What comes in from clients.
 
 use super::*;
-use remuda_proto::VerifyError;
+use remuda_proto::monitor::Durability;
+use remuda_proto::{Date, MsgType, VerifyError};
 
 #[test]
 fn a_task_goes_to_an_engine_byte_for_byte() {
@@ -51,6 +52,31 @@ fn a_message_that_nothing_would_answer_does_not_hold_an_engine() {
     let body = world.request("a", "comm_msg", &plain(), &plain());
     assert!(matches!(&refusals(&world.submit_body(body))[..], [Refusal::UnexpectedType(_)]));
     assert_eq!(world.counts(), (0, 0, 0));
+}
+
+#[test]
+fn a_question_about_tasks_is_handed_to_the_hub_and_is_no_task() {
+    for durability in Durability::ALL {
+        let mut world = World::new(TaskConfig { durability, ..TaskConfig::default() });
+        world.join("e");
+        // The hub hears of a task as it comes, so before a question that comes after it, whatever waits for the disk.
+        assert_eq!(monitored(&world.submit("a", &plain()))[0], "request a");
+        let question = world.request("q", "result_request", &plain(), &json!({"msg_ids": ["a"], "status_only": true}));
+        let out = world.submit_body(question.clone());
+        let [TaskEffect::Monitor(Monitor::Asked { client, body })] = &out[..] else { panic!("{out:?}") };
+        assert_eq!((client, body), (&ident("c"), &question));
+        assert_eq!(world.scheduler.len(), 1);
+    }
+    let mut world = World::of(&["e"]);
+    let forged = Session::new(SessionId::from("x"), "u", Key::new("other"), Packer::Json, 1).message(
+        Date(0),
+        MsgType::ResultRequest,
+        None,
+        &plain(),
+        &plain(),
+        &[],
+    );
+    assert_eq!(refusals(&world.submit_body(forged.unwrap().1)), [Refusal::Verify(VerifyError::Invalid)]);
 }
 
 #[test]
