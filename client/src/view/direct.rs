@@ -66,6 +66,7 @@ impl DirectView {
 
     /// Calls a function once for each item. The items are split over the engines, the first of them to the first engine, as
     /// many to each as can be; each engine gets its own as one task.
+    #[allow(clippy::needless_pass_by_value, reason = "a function is named, not borrowed")]
     pub fn map<F: Function>(&self, function: F, items: impl IntoIterator<Item = F::Args>) -> AsyncMapResult<F::Output> {
         let (engines, mut items) = (self.engine_ids(), items.into_iter().collect::<Vec<_>>());
         let mut parts = Vec::new();

@@ -28,7 +28,7 @@ where
     F: Function,
     S: Stream<Item = F::Args>,
 {
-    pub(super) fn new(view: LoadBalancedView, function: F, items: S) -> Self {
+    pub(super) fn new(view: &LoadBalancedView, function: F, items: S) -> Self {
         // Nobody can ask for the output of these tasks, so no engine need tell of its end.
         let view = view.quiet(true);
         Self { view, function, items, max_outstanding: MAX_OUTSTANDING }
@@ -44,7 +44,7 @@ where
     /// The results in the order of the items. An item that failed is an error in its place; the others go on.
     pub fn ordered(self) -> impl Stream<Item = Result<F::Output, TaskError>> {
         let Self { view, function, items, max_outstanding } = self;
-        let tasks = items.ready_chunks(view.items_per_task()).map(move |chunk| view.submit_chunk(&function, chunk));
+        let tasks = items.ready_chunks(view.items_per_task()).map(move |chunk| view.submit_chunk(&function, &chunk));
         let results = tasks.map(|task| async { ended_items(task).await }).buffered(max_outstanding);
         results.flat_map(futures::stream::iter)
     }
@@ -57,7 +57,7 @@ where
             *next += chunk.len();
             std::future::ready(Some((first, chunk)))
         });
-        let tasks = numbered.map(move |(first, chunk)| (first, view.submit_chunk(&function, chunk)));
+        let tasks = numbered.map(move |(first, chunk)| (first, view.submit_chunk(&function, &chunk)));
         let results = tasks.map(|(first, task)| async move { (first.., ended_items(task).await) });
         let results = results.buffer_unordered(max_outstanding);
         results.flat_map(|(numbers, results)| futures::stream::iter(numbers.zip(results)))

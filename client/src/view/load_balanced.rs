@@ -206,6 +206,7 @@ impl LoadBalancedView {
 
     /// Calls a function once for each item, each as a task of its own, or as the [`chunk_size`](Self::chunk_size) says. Items
     /// that cannot be submitted fail alone. All of them are outstanding at once; [`Self::imap`] has a bound.
+    #[allow(clippy::needless_pass_by_value, reason = "a function is named, not borrowed")]
     pub fn map<F: Function>(&self, function: F, items: impl IntoIterator<Item = F::Args>) -> AsyncMapResult<F::Output> {
         let (mut items, mut parts) = (items.into_iter(), Vec::new());
         loop {
@@ -213,7 +214,7 @@ impl LoadBalancedView {
             if chunk.is_empty() {
                 return AsyncMapResult::new(self.client.clone(), parts);
             }
-            parts.push(self.submit_chunk(&function, chunk));
+            parts.push(self.submit_chunk(&function, &chunk));
         }
     }
 
@@ -242,7 +243,7 @@ impl LoadBalancedView {
 
     /// The same over a stream.
     pub fn imap_stream<F: Function, S: Stream<Item = F::Args>>(&self, function: F, items: S) -> Imap<F, S> {
-        Imap::new(self.clone(), function, items)
+        Imap::new(self, function, items)
     }
 
     pub(super) fn items_per_task(&self) -> usize {
@@ -250,12 +251,12 @@ impl LoadBalancedView {
     }
 
     /// Submits one task of a map.
-    pub(super) fn submit_chunk<F: Function>(&self, function: &F, items: Vec<F::Args>) -> Part<F::Output> {
+    pub(super) fn submit_chunk<F: Function>(&self, function: &F, items: &[F::Args]) -> Part<F::Output> {
         if self.chunk_size == 1 && items.len() == 1 {
             let work = super::call(&self.client, function, &items[0]);
             return Part::one(work.and_then(|work| self.submit(work, reply::function)));
         }
-        let work = super::calls(&self.client, function, &items);
+        let work = super::calls(&self.client, function, items);
         Part::chunk(work.and_then(|work| self.submit(work, reply::calls)), items.len())
     }
 
