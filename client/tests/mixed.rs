@@ -13,6 +13,11 @@ use remuda_client::{Client, ConnectOptions, Named, PieceKind, ProcessTask, Targe
 /// How long anything may take before it counts as hung.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// A function of the example engine.
+fn factor() -> Named<u64, Vec<u64>> {
+    Named::new("examples.factor")
+}
+
 fn shell(script: &str) -> ProcessTask {
     ProcessTask { argv: ["sh", "-c", script].map(str::to_owned).to_vec(), ..ProcessTask::default() }
 }
@@ -51,16 +56,16 @@ async fn programs_run_on_native_engines_whatever_the_controller() {
     let python = client.controller().is_none() && client.engine_ids().len() > 1;
     if !python {
         // What has an argument cannot tell a stock scheduler that a Python engine is not meant.
-        assert_eq!(view.call(Named::<_, i64>::new("mul"), (6, 7)).unwrap().timeout(DEADLINE).await.unwrap(), 42);
+        assert_eq!(view.call(factor(), 84).unwrap().timeout(DEADLINE).await.unwrap(), [2, 2, 3, 7]);
         let cat = view.process(shell("cat"), Bytes::from_static(b"in")).unwrap();
         assert_eq!(&*cat.timeout(DEADLINE).await.unwrap().stdout, b"in");
         // To all engines in one message, whose replies come one by one or as one.
         let engines = client.engine_ids().len();
         for coalesce in [false, true] {
             let broadcast = client.broadcast_view(Targets::All).coalesce(coalesce);
-            let products = broadcast.call(Named::<_, i64>::new("mul"), (6, 7)).unwrap();
-            let products = tokio::time::timeout(DEADLINE, products.get()).await.expect("all engines answer");
-            assert_eq!(products.unwrap(), vec![42; engines]);
+            let factors = broadcast.call(factor(), 15).unwrap();
+            let factors = tokio::time::timeout(DEADLINE, factors.get()).await.expect("all engines answer");
+            assert_eq!(factors.unwrap(), vec![vec![3, 5]; engines]);
             let cats = broadcast.process(shell("cat"), Bytes::from_static(b"in")).unwrap();
             assert_eq!(cats.len(), engines);
             for cat in cats.results() {

@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn what_python_looks_for_comes_first_and_in_its_order() {
-        #[derive(serde::Serialize)]
+        #[derive(serde::Serialize, serde::Deserialize)]
         struct Named {
             z: Array<f64>,
             deep: Vec<Vec<Buffer>>,
@@ -309,14 +309,8 @@ mod tests {
         // By the keys of the dict; what is deeper than that is in the pickle, and behind the others beside it.
         assert_eq!(buffers, [a.0.clone(), z.bytes().clone(), deep.0.clone()]);
         assert!(pickle.windows(11).filter(|part| part == b"CannedArray" || part == b"CannedBytes").count() == 2);
-        #[derive(serde::Deserialize)]
-        struct Back {
-            z: Array<f64>,
-            deep: Vec<Vec<Buffer>>,
-            a: Buffer,
-        }
         let all = [&[pickle], &buffers[..]].concat();
-        let back: Back = value::read(&msgpack, &all).unwrap();
+        let back: Named = value::read(&msgpack, &all).unwrap();
         assert_eq!((back.z, &back.deep[0][0], back.a), (z, &deep, a));
     }
 

@@ -140,7 +140,7 @@ impl StockEngine {
     fn done(&mut self, now: Now, outcome: Outcome, out: &mut Vec<Effect>) {
         let (request, started) = self.running.take().expect("only what was started ends");
         let result = match outcome {
-            Outcome::Value { pickle, .. } => Ok(vec![pickle]),
+            Outcome::Value { pickle, .. } | Outcome::Mapped { pickle, .. } => Ok(vec![pickle]),
             Outcome::Program { stdout, .. } => Ok(vec![stdout]),
             Outcome::Failed(error) => Err((Status::Error, Some(error))),
         };

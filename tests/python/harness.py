@@ -133,6 +133,14 @@ def remuda_binary():
     return max(built, key=lambda path: path.stat().st_mtime, default=None)
 
 
+def example_engine():
+    """The engine of the examples, with functions in Rust: `REMUDA_EXAMPLE_ENGINE`, or what cargo built in this checkout."""
+    target = Path(os.environ.get("CARGO_TARGET_DIR") or REPOSITORY / "target")
+    engine = Path(os.environ.get("REMUDA_EXAMPLE_ENGINE") or target / "debug" / "engine")
+    assert engine.is_file(), f"no example engine `{engine}`: cargo build -p remuda-examples --bin engine"
+    return engine.resolve()
+
+
 STOCK_CONTROLLER = [sys.executable, "-m", "ipyparallel.controller"]
 STOCK_ENGINE = [sys.executable, "-m", "ipyparallel.engine"]
 
@@ -205,6 +213,10 @@ class Cluster:
     def start_native_engine(self, *args):
         """A `remuda engine`; not waited for."""
         return self.start("native", [remuda_binary(), "engine", "--slots=1", "--profile-dir", self.profile_dir, *args])
+
+    def start_example_engine(self):
+        """An engine with the functions of the examples; not waited for."""
+        return self.start("example", ["env", f"IPP_PROFILE_DIR={self.profile_dir}", example_engine()])
 
     # -- connection files
 

@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from harness import HERE, MARK, REPOSITORY, processes_marked, wait_for
+from harness import HERE, MARK, REPOSITORY, example_engine, processes_marked, wait_for
 
 pytestmark = pytest.mark.remuda_only("the package carries remuda")
 
@@ -121,6 +121,31 @@ def test_native_engines_start_by_name_too(user):
     assert seen["ids"] == [0, 1]
     assert (seen["status"], seen["output"]) == (0, "a\nb\nc\n"), seen["errors"]
     assert user.connection_files() == []
+
+
+def test_functions_of_native_engines_are_called_by_any_view(user):
+    user.env["REMUDA_EXAMPLE_ENGINE"] = str(example_engine())
+    seen = user.scenario("native_functions")
+    errors = seen.pop("errors")
+    assert seen == {
+        "apply": [2, 2, 3, 7],
+        "a NumPy number": [2, 2, 3, 7],
+        "map": True,
+        "direct": [3, 5],
+        "direct map": [[2, 3], [5, 7]],
+        "broadcast": [[3, 7]],
+        "executor": [7, 11],
+        "bytes": {"one": 1000, "two": 2000},
+        "a struct": seen["a struct"],
+        "beside Python functions": 42,
+        "an array": ["ndarray", "uint16", [40, 60], 100],
+    }
+    assert len(seen["a struct"]) > 1, "a struct is a dict"
+    assert "`examples.factor(number: u64) -> Vec<u64>` cannot read its argument" in errors["another type"]
+    assert "takes no keyword arguments" in errors["keyword"]
+    assert "a `object` cannot be sent" in errors["an object"]
+    assert "is a function of native engines" in errors["local"]
+    assert "UnmetDependency" in errors["on a Python engine"]
 
 
 def test_ipcluster_starts_and_stops_it(user):
