@@ -44,7 +44,7 @@ remuda_client::functions! {
     pub fn collatz(limit: u64) -> (u64, u32);
 }
 
-/// What [`factor`](struct@factor) takes is below this.
+/// What [`factor`](fn@factor) takes is below this.
 pub const FACTOR_LIMIT: u64 = 1_000_000_000_000;
 
 /// The right to buy at `strike` what then is worth the mean of its price over all days. There is no formula for its value.
