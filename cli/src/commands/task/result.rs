@@ -97,7 +97,9 @@ fn value(record: &Record) -> Told {
             Err(_) => Told::Error(Box::new(RemoteError::new("Error", "the reply does not say what went wrong"))),
         };
     }
-    let read = match (native, buffer(0), record.result_buffers.last()) {
+    // Behind the pickle.
+    let own = record.result_buffers.get(1..).and_then(<[_]>::last);
+    let read = match (native, buffer(0), own) {
         (Some(NativeReply::Function), _, Some(value)) => plain::from_messagepack(value, &record.result_buffers),
         (Some(NativeReply::Map(_)), _, Some(list)) => {
             plain::from_messagepack(list, &record.result_buffers).map(each_call)
