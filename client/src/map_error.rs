@@ -67,6 +67,7 @@ impl<T: std::fmt::Debug> std::error::Error for MapError<T> {
 }
 
 /// What of a map has ended, put together.
+#[cfg(feature = "io")]
 #[derive(Debug)]
 pub(crate) struct Gathering<T> {
     succeeded: Vec<(usize, T)>,
@@ -74,6 +75,7 @@ pub(crate) struct Gathering<T> {
     total: usize,
 }
 
+#[cfg(feature = "io")]
 impl<T> Gathering<T> {
     pub(crate) fn new() -> Self {
         Self { succeeded: Vec::new(), failures: Vec::new(), total: 0 }
@@ -110,7 +112,7 @@ impl<T> Gathering<T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "io"))]
 mod tests {
     use super::*;
 
