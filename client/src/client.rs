@@ -316,7 +316,7 @@ impl Client {
     }
 
     /// Tells engines not to run these tasks, and native engines to stop those that run already: the program gets a signal,
-    /// and is killed if it does not go. A stock engine, or a function, goes on to its end.
+    /// and is killed if it does not go; a function is told, and ends if it listens. A stock engine goes on to its end.
     ///
     /// # Errors
     /// The first engine that does not confirm it. Engines that leave meanwhile are none.

@@ -282,7 +282,7 @@ impl Drop for Worker {
         let calling = state.running.values().filter(|group| group.close()).count();
         drop(state);
         self.shared.wake.notify_all();
-        // A function cannot be stopped: its thread ends with it, or with the process.
+        // A function that does not listen cannot be stopped: its thread ends with it, or with the process.
         if calling == 0 {
             for thread in self.threads.drain(..) {
                 if thread.join().is_err() {

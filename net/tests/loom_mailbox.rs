@@ -1,5 +1,6 @@
-//! Every order in which senders and a receiver that sleeps can take turns: no message is left lying while the receiver sleeps,
-//! and no sleep outlasts the last sender. The code is that of the mailbox, with the atomics of a model checker.
+//! The orders in which senders and a receiver that sleeps can take turns, with up to three switches by force: no message is left
+//! lying while the receiver sleeps, and no sleep outlasts the last sender. The code is that of the mailbox, with the atomics of a
+//! model checker.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -67,12 +68,13 @@ impl Shared {
         Some(message)
     }
 
-    /// As the loop of a thread with sockets does it: all that is there, then a sleep, unless something came just before.
-    fn receive_all(&self) -> Vec<u32> {
+    /// As the loop of a thread with sockets does it: all that is there, then a sleep, unless something came just before. Ends with
+    /// the last sender, or with so many messages.
+    fn receive(&self, most: usize) -> Vec<u32> {
         let mut received = Vec::new();
         loop {
             received.extend(std::iter::from_fn(|| self.try_receive()));
-            if self.bell.is_over() {
+            if self.bell.is_over() || received.len() == most {
                 return received;
             }
             self.bell.sleep();
@@ -86,13 +88,15 @@ impl Shared {
     }
 }
 
-fn check(senders: u32) {
+fn check(senders: u32, ends_with_them: bool) {
     let mut model = loom::model::Builder::new();
     // All orders of three threads would take hours; with so many switches by force all that is known of such faults shows.
     model.preemption_bound = Some(3);
     model.check(move || {
         let shared = Shared::new();
-        (1..senders).for_each(|_| shared.bell.join());
+        // A sender that stays is silent: nothing but the others' messages ends a sleep.
+        let joined = if ends_with_them { senders - 1 } else { senders };
+        (0..joined).for_each(|_| shared.bell.join());
         let threads: Vec<_> = (0..senders)
             .map(|message| {
                 let shared = Arc::clone(&shared);
@@ -102,7 +106,8 @@ fn check(senders: u32) {
                 })
             })
             .collect();
-        let mut received = shared.receive_all();
+        let most = if ends_with_them { usize::MAX } else { senders as usize };
+        let mut received = shared.receive(most);
         received.sort_unstable();
         assert_eq!(received, (0..senders).collect::<Vec<_>>());
         threads.into_iter().for_each(|thread| thread.join().unwrap());
@@ -110,11 +115,21 @@ fn check(senders: u32) {
 }
 
 #[test]
-fn a_receiver_that_goes_to_sleep_misses_nothing() {
-    check(1);
+fn a_message_ends_the_sleep() {
+    check(1, false);
 }
 
 #[test]
-fn nor_does_it_with_two_senders() {
-    check(2);
+fn each_of_two_does() {
+    check(2, false);
+}
+
+#[test]
+fn the_last_sender_that_goes_ends_the_sleep() {
+    check(1, true);
+}
+
+#[test]
+fn the_last_of_two_does() {
+    check(2, true);
 }

@@ -152,11 +152,6 @@ impl Writer {
         }
     }
 
-    /// How many bytes were written, those of the buffers included.
-    pub fn len_bytes(&self) -> usize {
-        self.bytes.len() + self.buffers.iter().map(Bytes::len).sum::<usize>()
-    }
-
     /// All that was written, and the buffers in their order.
     pub fn finish(self) -> (Bytes, Vec<Bytes>) {
         let mut buffers = self.buffers;

@@ -97,10 +97,8 @@ impl TaskHandle {
     }
 
     /// Like [`Self::abort`], and also stops it if it runs already, on a native engine. The result of a program then says by
-    /// which signal it ended. A function is told ([`Task::is_stopped`], of the engine's side), and an async one is dropped where
+    /// which signal it ended. A function is told (`Task::is_stopped`, of the engine's side), and an async one is dropped where
     /// it waits.
-    ///
-    /// [`Task::is_stopped`]: https://docs.rs/remuda-engine/latest/remuda_engine/struct.Task.html#method.is_stopped
     ///
     /// # Errors
     /// The first engine that does not confirm it.

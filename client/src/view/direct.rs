@@ -48,7 +48,8 @@ impl DirectView {
     }
 
     /// A view whose tasks may run for so long: then they are stopped, and fail with `RunTimeout`. Only native engines see to
-    /// it, and only programs can be stopped: nobody watches tasks that go past the task scheduler.
+    /// it, for nobody watches tasks that go past the task scheduler; and a function ends only if it listens
+    /// ([`TaskHandle::stop`](crate::TaskHandle::stop)).
     #[must_use]
     pub fn run_timeout(&self, limit: Duration) -> Self {
         Self { run_timeout: Some(limit), ..self.clone() }

@@ -119,7 +119,7 @@ impl LoadBalancedView {
     }
 
     /// A view whose tasks may run for so long: then they are stopped, and fail with `RunTimeout`. The time in queues does
-    /// not count. A function of a native engine cannot be stopped.
+    /// not count. A function of a native engine ends only if it listens ([`TaskHandle::stop`](crate::TaskHandle::stop)).
     #[must_use]
     pub fn run_timeout(&self, limit: Duration) -> Self {
         self.with(|options| options.run_timeout = Some(limit))
