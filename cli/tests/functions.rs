@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use remuda_client::blocking::{Wait, WaitEach};
-use remuda_client::{Array, Buffer, Client, ConnectOptions, Named, PieceKind, Progress, TaskError};
+use remuda_client::{
+    Array, Buffer, Client, ConnectOptions, MsgId, Named, PieceKind, ProcessTask, Progress, QueryError, TaskError,
+};
 use remuda_engine::{Engine, EngineBuilder, State, StateError, Task};
 use remuda_tests::{DEADLINE, EngineThread, Place};
 
@@ -239,6 +241,55 @@ fn one_client_serves_many_threads_and_async_tasks_at_once() {
         });
     });
     remuda_tests::wait_for("nothing outstanding", || client.outstanding() == 0);
+}
+
+/// The hub hears of a task a moment after it was submitted.
+fn on_record(client: &Client, id: &MsgId) {
+    remuda_tests::wait_for("the task to be on record", || client.get_result::<()>(id).is_ready().wait().is_ok());
+}
+
+/// Whoever asks, and whoever submitted it.
+#[test]
+fn a_result_on_record_is_had_by_its_id() {
+    let (place, _controller, _engine, client) = cluster(builder());
+    let other = Client::connect(ConnectOptions::file(place.profile().client_file())).wait().unwrap();
+    let view = client.load_balanced_view();
+
+    let product = view.call(mul, (6, 7)).unwrap();
+    assert_eq!((&product).wait().unwrap(), 42);
+    let id = product.msg_id();
+    on_record(&other, id);
+    let (stored, metadata) = other.get_result::<i64>(id).get_with_metadata().wait().unwrap();
+    assert_eq!((stored, metadata.engine_id, &metadata.msg_id), (42, client.engine_ids().first().copied(), id));
+    let again = other.resubmit(std::slice::from_ref(id)).wait().unwrap();
+    assert_eq!(other.get_result::<i64>(&again[id]).timeout(DEADLINE).wait().unwrap(), 42);
+    let wrong = other.get_result::<String>(id).wait().unwrap_err();
+    assert!(matches!(wrong, TaskError::Decode { .. }), "{wrong:?}");
+
+    let numbers = Array::from(vec![1.5; 10_000]);
+    let large = view.call(reverse, (Buffer::from(vec![7; 10_000]), numbers.clone())).unwrap();
+    on_record(&other, large.msg_id());
+    assert_eq!(other.get_result::<(Buffer, Array<f64>)>(large.msg_id()).timeout(DEADLINE).wait().unwrap().1, numbers);
+    let argv = ["echo", "on"].map(str::to_owned).to_vec();
+    let program = view.process(ProcessTask { argv, ..ProcessTask::default() }, None).unwrap();
+    on_record(&other, program.msg_id());
+    let ended = other.get_process_result(program.msg_id()).timeout(DEADLINE).wait().unwrap();
+    assert_eq!(ended.stdout_text(), "on\n");
+
+    // One that runs is waited for, and its failure is that which its own client sees.
+    let endless = view.call(forever, ()).unwrap();
+    let stored = other.get_result::<()>(endless.msg_id());
+    on_record(&other, endless.msg_id());
+    let pending = stored.timeout(Duration::ZERO).wait().unwrap_err();
+    assert!(matches!(pending, TaskError::Pending { .. }), "{pending:?}");
+    assert!(!stored.is_ready().wait().unwrap());
+    endless.stop().wait().unwrap();
+    let failed = stored.timeout(DEADLINE).wait().unwrap_err();
+    assert_eq!(failed.to_string(), endless.wait().unwrap_err().to_string());
+
+    let unknown = other.get_result::<i64>(&"never".into()).wait().unwrap_err();
+    let TaskError::NotOnRecord { source, .. } = &unknown else { panic!("{unknown:?}") };
+    assert!(matches!(**source, QueryError::Refused { .. }), "{source:?}");
 }
 
 /// The list of engines, as a stream of what changes in it.

@@ -228,11 +228,6 @@ pub enum Lost {
          `remuda controller --durability=sync` nothing has to be asked"
     )]
     MayHaveRun,
-    /// It is a part of a broadcast, which is one message for many engines.
-    #[error(
-        "broadcasts are not sent again: submit it again if it may run twice, for it may have run on some engines, or run yet"
-    )]
-    Broadcast,
 }
 
 /// The reply to a request, with what was already read of it.

@@ -161,10 +161,7 @@ impl Outstanding {
         }
         for msg_id in unknown {
             let Some(channel) = self.requests.get(&msg_id).map(|request| request.channel) else { continue };
-            if channel == Channel::Broadcast {
-                self.resolve(msg_id, Outcome::Lost(Lost::Broadcast), now, out);
-                continue;
-            }
+            // Of a broadcast nobody can be asked behind it: it may still be on its way.
             self.resend.lane(channel).into_iter().for_each(|lane| lane.doubted.push_back(msg_id.clone()));
         }
         for channel in [Channel::Task, Channel::Mux] {
