@@ -67,12 +67,14 @@ impl<W: Wake> Bell<W> {
 
     /// The receiver is about to sleep. Before it does it is to look once more for what was announced just before.
     pub(crate) fn sleep(&self) {
-        self.asleep.store(true, Ordering::SeqCst);
+        // Swaps, not stores: a sender that rang before this one is then seen with all that it announced, and one that rings after
+        // it sees the receiver asleep. No order between two variables is needed for that.
+        self.asleep.swap(true, Ordering::SeqCst);
     }
 
     /// It sleeps no more.
     pub(crate) fn awake(&self) {
-        self.asleep.store(false, Ordering::SeqCst);
+        self.asleep.swap(false, Ordering::SeqCst);
     }
 
     /// Whether every sender has gone, and all that they sent was received.
