@@ -108,13 +108,17 @@ pub(crate) struct LibraryClientArgs {
     pub(crate) count: u64,
     /// How many items a task
     pub(crate) chunk: usize,
+    /// The process id of the controller
+    pub(crate) controller: i32,
 }
 
 /// What a client of `library` does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Load {
-    /// Submits tasks.
+    /// Submits tasks, until all are with the controller.
     Submit,
+    /// Submits tasks while the controller is stopped, until all are with the socket.
+    Socket,
     /// Submits tasks, and waits for their results.
     Call,
     /// Maps items, with a bound on what is outstanding.

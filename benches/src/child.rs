@@ -192,6 +192,11 @@ impl Program {
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// It and its children.
     pub(crate) fn tree(&self) -> Result<Tree> {
         Tree::of(self.process.id())

@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::time::TimeValLike;
+use nix::unistd::Pid;
 use remuda_client::blocking::Wait;
-use remuda_client::{Buffer, Client, ConnectOptions, LoadBalancedView};
+use remuda_client::{Buffer, Client, ConnectOptions, LoadBalancedView, QueryError};
 use remuda_engine::{Engine, read_engine};
 use serde::{Deserialize, Serialize};
 
@@ -33,12 +35,15 @@ remuda_client::functions! {
 
 /// How long a cluster may take to start.
 const START: Duration = Duration::from_secs(30);
+/// How long an answer is waited for that does not come.
+const GLIMPSE: Duration = Duration::from_millis(20);
 const MIB: u64 = 1024 * 1024;
 
 /// What a client measured.
 #[derive(Debug, Serialize, Deserialize)]
 struct Measured {
-    /// From the first call to the last result; of `submit`, until all was handed to the socket.
+    /// From the first call to the last result; of `submit`, until the controller had read all, and of `socket`, until all was
+    /// handed to the socket.
     seconds: f64,
     /// CPU time of the client.
     cpu_seconds: f64,
@@ -79,7 +84,8 @@ impl Cluster {
         let this = std::env::current_exe().context("cannot find this program")?;
         let (count, chunk) = (count.to_string(), chunk.to_string());
         let load = clap::ValueEnum::to_possible_value(&load).context("a load has a name")?;
-        let arguments = ["library-client", &*self.file, load.get_name(), &*count, &*chunk];
+        let controller = self.controller.pid().to_string();
+        let arguments = ["library-client", &*self.file, load.get_name(), &*count, &*chunk, &*controller];
         let done = Command::new(this).args(arguments).stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
         ensure!(done.status.success(), "the client ended with {}", done.status);
         Ok(serde_json::from_slice(&done.stdout)?)
@@ -94,7 +100,8 @@ pub(crate) fn run(args: &LibraryArgs) -> Result<ExitCode> {
     let mut text = format!("{}\n\n", journal.machine());
     writeln!(text, "{:<34}{:>12}{:>16}{:>14}", "", "a second", "client CPU, us", "peak, MiB")?;
     let rows = [
-        ("submitted", Load::Submit, args.tasks, 1),
+        ("submitted, into the socket", Load::Socket, args.tasks, 1),
+        ("submitted, to the controller", Load::Submit, args.tasks, 1),
         ("called and answered", Load::Call, args.tasks, 1),
         ("mapped, a task each", Load::Map, args.items, 1),
         ("mapped, 100 items a task", Load::Map, args.items, 100),
@@ -157,13 +164,22 @@ pub(crate) fn engine(file: &Path) -> Result<ExitCode> {
 
 /// (internal) A client.
 pub(crate) fn client(args: &LibraryClientArgs) -> Result<ExitCode> {
-    let client = Client::connect(ConnectOptions::file(&args.file)).wait()?;
+    let options = ConnectOptions::file(&args.file);
+    let options = if args.load == Load::Socket { options.query_timeout(GLIMPSE) } else { options };
+    let client = Client::connect(options).wait()?;
     client.wait_for_engines(1, START).wait()?;
     let view = client.load_balanced_view().quiet(true).chunk_size(args.chunk);
     let tree = Tree::of(std::process::id())?;
     let (before, cpu, begun) = (tree.memory()?, cpu_time()?, Instant::now());
     let seconds = match args.load {
         Load::Submit => submit(&client, &view, args.count)?,
+        Load::Socket => {
+            let controller = Pid::from_raw(args.controller);
+            kill(controller, Signal::SIGSTOP)?;
+            let seconds = into_the_socket(&client, &view, args.count);
+            kill(controller, Signal::SIGCONT)?;
+            seconds?
+        }
         Load::Call => call(&view, args.count)?,
         Load::Map => map(&view, args.count)?,
         Load::Buffer => there_and_back(&view, args.count)?,
@@ -182,7 +198,20 @@ fn cpu_time() -> Result<f64> {
     Ok(micros as f64 / 1e6)
 }
 
-/// Submits, and says how long it took until all was handed to the socket: what is asked after that is answered then.
+/// Submits, and says how long it took until all was handed to the socket, without what the controller would take of the processor
+/// for it: that is stopped. What is asked after the tasks is sent behind them, and given up so much later.
+fn into_the_socket(client: &Client, view: &LoadBalancedView, count: u64) -> Result<Option<f64>> {
+    let begun = Instant::now();
+    for number in 0..count {
+        drop(view.call(same, number)?);
+    }
+    let asked = client.result_status(&[]).wait();
+    let taken = begun.elapsed();
+    ensure!(matches!(asked, Err(QueryError::NoAnswer { .. })), "a stopped controller answers: {asked:?}");
+    Ok(Some(taken.saturating_sub(GLIMPSE).as_secs_f64()))
+}
+
+/// Submits, and says how long it took until the controller had read all: what is asked after that is answered then.
 fn submit(client: &Client, view: &LoadBalancedView, count: u64) -> Result<Option<f64>> {
     let begun = Instant::now();
     for number in 0..count {

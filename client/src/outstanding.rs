@@ -241,9 +241,8 @@ impl Outstanding {
     }
 
     /// A request as it is sent: to an engine by name, or wherever its socket leads.
-    fn sign(&mut self, now: Now, msg_id: &MsgId, engine: Option<&EngineUuid>, parts: &Parts<'_>) -> Frames {
-        let mut header = self.session.header(now.date, parts.msg_type.clone());
-        header.msg_id = msg_id.clone();
+    fn sign(&self, now: Now, msg_id: &MsgId, engine: Option<&EngineUuid>, parts: &Parts<'_>) -> Frames {
+        let header = self.session.header_of(msg_id.clone(), now.date, parts.msg_type.clone());
         let header = self.pack(&header);
         let parent = self.session.packer().empty_map();
         let body =

@@ -212,6 +212,12 @@ pub struct BodyBuilder {
 }
 
 impl BodyBuilder {
+    /// Makes room for these frames, which are about to be appended.
+    pub fn reserve<'a>(&mut self, frames: impl IntoIterator<Item = &'a [u8]>) {
+        let sizes = frames.into_iter().map(<[u8]>::len);
+        self.small.reserve(sizes.filter(|size| *size < LARGE_FRAME_BYTES).sum());
+    }
+
     /// Appends a frame, copying it.
     pub fn push(&mut self, frame: &[u8]) {
         if frame.len() >= LARGE_FRAME_BYTES {

@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use crate::scan;
 
+/// Most parts are shorter than this, headers too: they are packed without growing.
+const USUAL_BYTES: usize = 384;
+
 /// Why a part could not be packed or unpacked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -64,7 +67,11 @@ impl Packer {
     /// For a value that JSON or MessagePack does not have.
     pub fn pack<T: Serialize + ?Sized>(self, value: &T) -> Result<Vec<u8>, PackError> {
         Ok(match self {
-            Self::Json => serde_json::to_vec(value)?,
+            Self::Json => {
+                let mut packed = Vec::with_capacity(USUAL_BYTES);
+                serde_json::to_writer(&mut packed, value)?;
+                packed
+            }
             Self::Msgpack => rmp_serde::to_vec_named(value)?,
         })
     }

@@ -222,6 +222,11 @@ impl Session {
     pub fn header(&mut self, date: Date, msg_type: MsgType) -> Header {
         let msg_id = MsgId::from(format!("{}{}", self.prefix, self.counter));
         self.counter += 1;
+        self.header_of(msg_id, date, msg_type)
+    }
+
+    /// A header for a message whose id the caller made.
+    pub fn header_of(&self, msg_id: MsgId, date: Date, msg_type: MsgType) -> Header {
         Header {
             msg_id,
             msg_type,
@@ -273,7 +278,9 @@ impl Session {
     /// A signed message of four parts that are packed already.
     pub fn sign_parts(&self, parts: [&[u8]; 4], buffers: impl IntoIterator<Item = Bytes>) -> Body {
         let mut builder = BodyBuilder::default();
-        builder.push(&self.key.sign(parts));
+        let signature = self.key.sign(parts);
+        builder.reserve([&*signature].into_iter().chain(parts));
+        builder.push(&signature);
         parts.iter().for_each(|part| builder.push(part));
         buffers.into_iter().for_each(|buffer| builder.push_bytes(buffer));
         builder.finish().expect("a signature and four parts make a body")
