@@ -151,6 +151,15 @@ pub(crate) struct ConnectArgs {
     pub(crate) file: Option<PathBuf>,
 }
 
+/// Which controller a client connects to, if it is not the profile's.
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub(crate) struct ReachArgs {
+    /// The controller: a connection file of clients, or the word that `remuda cluster invite --client` prints; other users of a
+    /// machine see its command lines, and with the word the cluster's key [env: `REMUDA_CLIENT`]
+    #[arg(long, value_name = "FILE|INVITATION")]
+    pub(crate) connect: Option<OsString>,
+}
+
 /// How programs run, one or many.
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct WorkArgs {
@@ -187,6 +196,8 @@ pub(crate) struct VenueArgs {
     /// Seconds to wait for the controller's answer
     #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
     pub(crate) connect_timeout: f64,
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
 }
@@ -265,6 +276,8 @@ pub(crate) enum LogFormat {
 /// Arguments of `remuda status`.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
     /// How to print it

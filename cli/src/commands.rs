@@ -23,9 +23,10 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use remuda_client::{Client, ConnectOptions};
+use remuda_client::{Client, ConnectError, ConnectOptions};
 
-use crate::args::{Command, PlaceArgs};
+use crate::args::{Command, PlaceArgs, ReachArgs};
+use crate::connect::of_client;
 use crate::failure::{Failure, Outcome};
 use crate::invocation::Invocation;
 
@@ -76,7 +77,17 @@ fn say(text: &str) {
 /// A client of the cluster that runs in this place; `timeout` is in seconds.
 async fn connect(place: &PlaceArgs, timeout: f64) -> Result<Client, Failure> {
     let options = ConnectOptions::file(place.profile().client_file()).timeout(Duration::from_secs_f64(timeout));
-    Client::connect(options).await.map_err(|error| {
-        Failure::new(error).hint(format!("start a cluster with `remuda cluster start{}`", place.options()))
-    })
+    Client::connect(options).await.map_err(|error| start_one(error, place))
+}
+
+/// A client of the controller that is named, or else of the cluster that runs in this place; `timeout` is in seconds.
+async fn reach(reach: &ReachArgs, place: &PlaceArgs, timeout: f64) -> Result<Client, Failure> {
+    let (options, is_said) = of_client(reach, place);
+    // What was named is no cluster that could be started here: the error says what to do.
+    let failure = |error| if is_said { Failure::new(error) } else { start_one(error, place) };
+    Client::connect(options.timeout(Duration::from_secs_f64(timeout))).await.map_err(failure)
+}
+
+fn start_one(error: ConnectError, place: &PlaceArgs) -> Failure {
+    Failure::new(error).hint(format!("start a cluster with `remuda cluster start{}`", place.options()))
 }

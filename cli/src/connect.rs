@@ -1,4 +1,4 @@
-//! Where an engine's connection comes from: a file, an invitation, or the profile.
+//! Where a connection comes from, an engine's or a client's: a file, an invitation, or the profile.
 
 use std::ffi::OsString;
 use std::fs;
@@ -6,13 +6,14 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use remuda_cluster::invitation::{self, PREFIX};
+use remuda_client::ConnectOptions;
 use remuda_net::connection_file;
 use remuda_net::profile::variable;
 use remuda_proto::EngineConnection;
+use remuda_proto::invitation::{self, Guest, PREFIX};
 use tempfile::TempDir;
 
-use crate::args::ConnectArgs;
+use crate::args::{ConnectArgs, PlaceArgs, ReachArgs};
 use crate::failure::{Failure, Outcome};
 
 /// What is said of the controller, in place of a file's name, that is to be read from stdin.
@@ -69,7 +70,10 @@ fn read(text: &str, what: &str) -> Result<Source, Failure> {
     let connection = invitation::from_word(text).map_err(|error| {
         let error = anyhow::Error::new(error).context(format!("{what} is no invitation to a cluster"));
         Failure::new(error)
-            .hint("copy the whole line again that `remuda cluster invite` prints where the controller runs")
+            .hint(format!(
+                "copy the whole line again that `{}` prints where the controller runs",
+                Guest::Engine.command()
+            ))
             .code(2)
     })?;
     Ok(Source::Given(Box::new(connection)))
@@ -81,6 +85,23 @@ fn json(text: &str, what: &str) -> Result<Source, Failure> {
         Failure::new(error).hint("give the text of `ipcontroller-engine.json`")
     })?;
     Ok(Source::Given(Box::new(connection)))
+}
+
+/// How a client connects, and whether that was said: by the option, or by the environment where no profile is named. It is not the
+/// profile's controller then.
+pub(crate) fn of_client(reach: &ReachArgs, place: &PlaceArgs) -> (ConnectOptions, bool) {
+    if let Some(text) = &reach.connect {
+        return match text.to_str().map(str::trim).filter(|text| text.starts_with(PREFIX)) {
+            Some(word) => (ConnectOptions::url(word), true),
+            None => (ConnectOptions::file(text), true),
+        };
+    }
+    let is_said = std::env::var_os(variable::CLIENT).is_some_and(|text| !text.is_empty());
+    if is_said && place.options().is_empty() {
+        (ConnectOptions::default(), true)
+    } else {
+        (ConnectOptions::file(place.profile().client_file()), false)
+    }
 }
 
 /// A connection's file, for those who take only that. It goes with this.

@@ -122,3 +122,21 @@ fn an_invitation_that_is_cut_off_is_refused_at_once() {
     let done = finish(command);
     assert!(done.code == Some(2) && done.stderr.contains("character 9"), "{}", done.stderr);
 }
+
+#[test]
+fn a_client_connects_by_the_printed_line_and_neither_word_is_taken_for_the_other() {
+    let site = Site::new(&["--ip=*"]);
+    let line = site.does(&["cluster", "invite", "--client"]);
+    let mut status = site.paste(&line);
+    assert!(status.wait().success(), "{}", status.log());
+    assert!(status.log().contains("no engine"), "{}", status.log());
+    let word = site.does(&["cluster", "invite", "--client", "--word"]);
+    let done = finish(site.home.command(&["run", "--connect", word.trim(), "--", "true"]));
+    assert!(done.code == Some(1) && done.stderr.contains("the invitation has no engine"), "{}", done.stderr);
+    let done = finish(site.home.command(&["engine", "--connect", word.trim()]));
+    assert!(done.code == Some(2) && done.stderr.contains("for clients, not for engines"), "{}", done.stderr);
+    let engines = site.does(&["cluster", "invite", "--word"]);
+    let done = finish(site.home.command(&["status", "--connect", engines.trim()]));
+    assert!(done.code == Some(1) && done.stderr.contains("for engines, not for clients"), "{}", done.stderr);
+    assert!(!done.stderr.contains(&engines[10..40]), "{}", done.stderr);
+}

@@ -1,20 +1,25 @@
 //! Finding a controller, and the first words with it.
 
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use remuda_net::connection_file::{self, FileError};
-use remuda_net::profile::Place;
+use remuda_net::profile::{Place, variable};
 use remuda_net::{NetError, Security, address};
 use remuda_proto::connection::Common;
+use remuda_proto::invitation;
 use remuda_proto::message::content::{ConnectionReply, ControllerInfo};
 use remuda_proto::{ClientConnection, MsgType};
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::client::{Client, Inner};
-use crate::error::{ConnectError, QueryError};
+use crate::diagnosis::{Diagnosis, diagnose};
+use crate::error::{ConnectError, Origin, QueryError};
 use crate::outstanding::{Names, OUTPUT_LIMIT_BYTES, Outstanding, RESEND_LIMIT_BYTES};
 use crate::{query, run};
 
@@ -22,28 +27,58 @@ use crate::{query, run};
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may take to let itself be connected to, in which time a dead address is told from a slow controller.
 const PROBE: Duration = Duration::from_secs(2);
+/// How long it may be silent before it is looked for the reason.
+const QUIET: Duration = Duration::from_secs(1);
 /// How long any later question may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Which controller to connect to, and how.
 ///
-/// Without more it is that of the default profile, or the one that `$IPP_PROFILE_DIR` and `$IPP_CLUSTER_ID` name, as it
-/// is for ipyparallel's own client.
+/// Without more it is the one that `$REMUDA_CLIENT` names, a connection file or an invitation; else that of the default profile,
+/// or the one that `$IPP_PROFILE_DIR` and `$IPP_CLUSTER_ID` name, as it is for ipyparallel's own client.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
     place: Place,
-    file: Option<PathBuf>,
+    /// In place of that.
+    named: Option<Named>,
     timeout: Duration,
     query_timeout: Duration,
     output_limit_bytes: usize,
     resend_limit_bytes: usize,
 }
 
+/// What says where the controller is.
+#[derive(Clone, Debug)]
+enum Named {
+    File(PathBuf),
+    Invitation(Word),
+}
+
+impl Named {
+    /// What stands where either can.
+    fn read(text: OsString) -> Self {
+        match text.to_str().map(str::trim).filter(|text| text.starts_with(invitation::PREFIX)) {
+            Some(word) => Self::Invitation(Word(word.to_owned())),
+            None => Self::File(text.into()),
+        }
+    }
+}
+
+/// A word that may hold a key, and is not shown.
+#[derive(Clone)]
+struct Word(String);
+
+impl fmt::Debug for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("secret")
+    }
+}
+
 impl Default for ConnectOptions {
     fn default() -> Self {
         Self {
             place: Place::default(),
-            file: None,
+            named: None,
             timeout: TIMEOUT,
             query_timeout: QUERY_TIMEOUT,
             output_limit_bytes: OUTPUT_LIMIT_BYTES,
@@ -67,7 +102,14 @@ impl ConnectOptions {
 
     /// The controller that wrote this file, `ipcontroller-client.json` commonly.
     pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self { file: Some(path.into()), ..Self::default() }
+        Self { named: Some(Named::File(path.into())), ..Self::default() }
+    }
+
+    /// The controller that an invitation for clients is to: a word that begins with `remuda:`, as
+    /// `remuda cluster invite --client` prints it. It holds the cluster's key, and is not shown by anything here. A word that is none
+    /// is told by [`Client::connect`].
+    pub fn url(word: &str) -> Self {
+        Self { named: Some(Named::Invitation(Word(word.trim().to_owned()))), ..Self::default() }
     }
 
     /// Which of the profile's clusters.
@@ -107,15 +149,42 @@ impl ConnectOptions {
         self
     }
 
-    /// The connection file that these options come to.
-    pub fn path(&self) -> PathBuf {
-        self.file.clone().unwrap_or_else(|| self.place.find().client_file())
+    /// The connection file that these options come to; `None` where it is an invitation.
+    pub fn path(&self) -> Option<PathBuf> {
+        match self.found() {
+            Some(Named::File(path)) => Some(path),
+            Some(Named::Invitation(_)) => None,
+            None => Some(self.place.find().client_file()),
+        }
     }
 
-    /// The command that starts a controller which writes that file.
+    /// What names the controller, unless it is a profile.
+    fn found(&self) -> Option<Named> {
+        let place = &self.place;
+        let is_placed = place.profile_dir.is_some() || place.profile.is_some() || place.cluster_id.is_some();
+        let from_environment = || std::env::var_os(variable::CLIENT).filter(|text| !text.is_empty() && !is_placed);
+        self.named.clone().or_else(|| from_environment().map(Named::read))
+    }
+
+    /// The connection, and where it is from.
+    fn read(&self) -> Result<(ClientConnection, Origin), ConnectError> {
+        let path = match self.found() {
+            Some(Named::Invitation(Word(word))) => return Ok((invitation::from_word(&word)?, Origin::Invitation)),
+            Some(Named::File(path)) => path,
+            None => self.place.find().client_file(),
+        };
+        let start = self.start();
+        match connection_file::read_client(&path) {
+            Ok(connection) => Ok((connection, Origin::File { path, start })),
+            Err(FileError::Missing { path }) => Err(ConnectError::NoFile { path, start }),
+            Err(source) => Err(ConnectError::File { path, start, source }),
+        }
+    }
+
+    /// The command that starts a controller which writes the file.
     fn start(&self) -> String {
         let mut command = "remuda controller".to_owned();
-        if self.file.is_some() {
+        if self.named.is_some() {
             return command;
         }
         if let Some(dir) = &self.place.profile_dir {
@@ -133,17 +202,17 @@ impl ConnectOptions {
     }
 }
 
-/// The address that the file names, if the controller can be there.
-fn locate(path: &Path, connection: &ClientConnection, start: &str) -> Result<String, ConnectError> {
+/// The address of the connection, if the controller can be there.
+fn locate(connection: &ClientConnection, origin: &Origin) -> Result<String, ConnectError> {
     let common = &connection.common;
     let interface = address::connect_interface(common);
     let listens = address::listens(&interface, common.registration, PROBE);
     if !common.ssh.is_empty() && (listens != Some(true) || is_elsewhere(&interface, connection)) {
-        return Err(ConnectError::Ssh { path: path.to_owned(), server: common.ssh.clone() });
+        return Err(ConnectError::Ssh { origin: origin.clone(), server: common.ssh.clone() });
     }
     if listens == Some(false) {
         let address = address::url(&interface, common.registration);
-        return Err(ConnectError::Stale { path: path.to_owned(), address, start: start.to_owned() });
+        return Err(ConnectError::Stale { origin: origin.clone(), address });
     }
     Ok(interface)
 }
@@ -170,23 +239,45 @@ impl Client {
     /// # Errors
     /// Within seconds, when there is no controller to be had; what is wrong and what to do is in the message.
     pub async fn connect(options: ConnectOptions) -> Result<Self, ConnectError> {
-        let (path, start) = (options.path(), options.start());
-        let blocking = {
-            let (options, path, start) = (options.clone(), path.clone(), start.clone());
-            move || open(&options, &path, &start)
-        };
+        let timeout = options.timeout;
         // Looking for the file, the name and the port waits for disk and network.
-        let opened = tokio::task::spawn_blocking(blocking).await;
-        let (inner, address) = opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        let Opened { inner, origin, site } = blocking(move || open(&options)).await?;
         let mut client = Self { inner: Arc::new(inner) };
         let msg_type = MsgType::ConnectionRequest;
-        let answer = client.ask_within(msg_type.clone(), json!({"remuda": {}}), options.timeout).await;
-        let welcome = answer.and_then(|outcome| query::read::<Welcome>(client.inner.packer, &msg_type, &outcome));
-        let welcome = welcome.map_err(|error| match error {
-            QueryError::NoAnswer { waited, .. } => {
-                ConnectError::NoAnswer { path: path.clone(), address, waited, start }
+        let address = site.address();
+        let (answer, found) = {
+            let mut answer = pin!(async {
+                let outcome = client.ask_within(msg_type.clone(), json!({"remuda": {}}), timeout).await?;
+                query::read::<Welcome>(client.inner.packer, &msg_type, &outcome)
+            });
+            let mut found = pin!(async {
+                tokio::time::sleep(QUIET.min(timeout / 2)).await;
+                blocking(move || diagnose(&site.interface, site.port, &site.security)).await
+            });
+            tokio::select! {
+                biased;
+                answer = &mut answer => {
+                    let is_missing = matches!(answer, Err(QueryError::NoAnswer { .. }));
+                    (answer, if is_missing { Some(found.await) } else { None })
+                }
+                diagnosis = &mut found => {
+                    // What lets nobody in like us will not answer; anything else may just be slow.
+                    let answer = match &diagnosis {
+                        Diagnosis::Unauthorized(_) => Err(QueryError::NoAnswer { msg_type: msg_type.clone(), waited: timeout }),
+                        Diagnosis::Silent(_) => answer.await,
+                    };
+                    (answer, Some(diagnosis))
+                }
             }
-            source => ConnectError::Refused { path: path.clone(), source },
+        };
+        let welcome = answer.map_err(|error| match (error, found) {
+            (QueryError::NoAnswer { .. }, Some(Diagnosis::Unauthorized(reason))) => {
+                ConnectError::Unauthorized { origin, address, reason }
+            }
+            (QueryError::NoAnswer { waited, .. }, Some(Diagnosis::Silent(silence))) => {
+                ConnectError::NoAnswer { origin, address, waited, silence }
+            }
+            (source, _) => ConnectError::Refused { origin, source },
         })?;
         let inner = Arc::get_mut(&mut client.inner).expect("nobody else has the client yet");
         inner.controller = welcome.remuda;
@@ -194,35 +285,50 @@ impl Client {
     }
 }
 
-/// Reads the file, looks whether a controller is there, and opens the sockets.
-fn open(options: &ConnectOptions, path: &Path, start: &str) -> Result<(Inner, String), ConnectError> {
-    let connection = connection_file::read_client(path).map_err(|source| match source {
-        FileError::Missing { path } => ConnectError::NoFile { path, start: start.to_owned() },
-        source => ConnectError::File { path: path.to_owned(), start: start.to_owned(), source },
-    })?;
-    let interface = locate(path, &connection, start)?;
-    let unusable = |source| ConnectError::File {
-        path: path.to_owned(),
-        start: start.to_owned(),
-        source: FileError::Unusable { path: path.to_owned(), source },
-    };
-    let packer = connection.common.packer().map_err(unusable)?;
-    let key = connection.common.signing_key().map_err(unusable)?;
-    let security = Security::to_connect(&connection.common).map_err(|source| ConnectError::File {
-        path: path.to_owned(),
-        start: start.to_owned(),
-        source: FileError::Curve { path: path.to_owned(), source: Box::new(source) },
-    })?;
+/// Does on a thread of its own what waits.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
+/// Sockets that are open, though perhaps to nobody.
+struct Opened {
+    inner: Inner,
+    origin: Origin,
+    site: Site,
+}
+
+/// Where the hub is, and how it is talked with.
+struct Site {
+    interface: String,
+    port: u16,
+    security: Security,
+}
+
+impl Site {
+    fn address(&self) -> String {
+        address::url(&self.interface, self.port)
+    }
+}
+
+/// Reads the connection, looks whether a controller is there, and opens the sockets.
+fn open(options: &ConnectOptions) -> Result<Opened, ConnectError> {
+    let (connection, origin) = options.read()?;
+    let common = &connection.common;
+    let security = Security::to_connect(common).map_err(|source| ConnectError::Curve(Box::new(source)))?;
+    let interface = locate(&connection, &origin)?;
+    let good = "whoever reads a connection looks whether it can be used";
+    let (packer, key) = (common.packer().expect(good), common.signing_key().expect(good));
     let session = remuda_net::session(None, key, packer);
     let names = Names::new(&session, std::process::id());
     let name = session.id().clone();
     let machine = Outstanding::new(session, options.output_limit_bytes).with_resend_limit(options.resend_limit_bytes);
-    let net = |source: NetError| ConnectError::Net { path: path.to_owned(), source };
-    let (sender, shared) = run::start(&connection, &interface, security, &name, machine).map_err(net)?;
-    let address = address::url(&interface, connection.common.registration);
+    let net = |source: NetError| ConnectError::Net { origin: origin.clone(), source };
+    let started = run::start(&connection, &interface, security.clone(), &name, machine);
+    let (sender, shared) = started.map_err(net)?;
     let is_pure = connection.task_scheme == "pure";
     let inner = Inner::new(sender, shared, names, packer, options.query_timeout, is_pure);
-    Ok((inner, address))
+    Ok(Opened { inner, origin, site: Site { interface, port: common.registration, security } })
 }
 
 #[cfg(test)]
@@ -238,6 +344,17 @@ mod tests {
         );
         assert_eq!(ConnectOptions::profile_dir("/p").start(), "remuda controller --profile-dir /p");
         assert_eq!(ConnectOptions::file("/f.json").start(), "remuda controller");
-        assert_eq!(ConnectOptions::profile_dir("/p").path(), Path::new("/p/security/ipcontroller-client.json"));
+        let file = PathBuf::from("/p/security/ipcontroller-client.json");
+        assert_eq!(ConnectOptions::profile_dir("/p").path(), Some(file));
+    }
+
+    #[test]
+    fn a_word_is_told_from_a_file_and_never_shown() {
+        let read = |text: &str| Named::read(text.into());
+        assert!(matches!(read(" remuda:x\n"), Named::Invitation(Word(word)) if word == "remuda:x"));
+        assert!(matches!(read("./remuda:x"), Named::File(path) if path == PathBuf::from("./remuda:x")));
+        let options = ConnectOptions::url("remuda:hunter2");
+        assert_eq!(options.path(), None);
+        assert!(!format!("{options:?}").contains("hunter2"));
     }
 }

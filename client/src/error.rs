@@ -1,7 +1,5 @@
 //! What can go wrong: one enum for each operation.
 
-#[cfg(feature = "io")]
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +8,9 @@ use remuda_proto::{EngineUuid, MsgId, MsgType, PackError, RemoteError};
 use crate::map_error::MapError;
 use crate::outstanding::Lost;
 use crate::pickle::PickleError;
+
+#[cfg(feature = "io")]
+pub use crate::connect_error::{ConnectError, Origin, Silence, Unauthorized};
 
 /// Why a task gave no result.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -243,93 +244,6 @@ pub struct TooFewEngines {
     pub found: usize,
     /// How long was waited.
     pub waited: Duration,
-}
-
-/// Why there is no connection. Each message names the connection file and says what to do.
-#[cfg(feature = "io")]
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// There is no connection file.
-    #[error("no connection file `{}`: start a controller with `{start}`, or name its file", path.display())]
-    NoFile {
-        /// Where it was looked for.
-        path: PathBuf,
-        /// The command that starts a controller which writes it.
-        start: String,
-    },
-    /// The file is of no use.
-    #[error(
-        "cannot connect by `{}`: remove it and start the controller again with `{start}`, which writes it anew",
-        path.display()
-    )]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The command that starts a controller.
-        start: String,
-        /// What is wrong with it.
-        source: remuda_net::connection_file::FileError,
-    },
-    /// Nothing listens where the file says.
-    #[error(
-        "no controller listens at `{address}`, as `{}` says: it has stopped, or was killed; remove the file, and start a \
-         controller with `{start}`",
-        path.display()
-    )]
-    Stale {
-        /// The file.
-        path: PathBuf,
-        /// Where the controller was.
-        address: String,
-        /// The command that starts a controller.
-        start: String,
-    },
-    /// Something listens, but there was no answer that could be believed.
-    #[error(
-        "no answer from `{address}` within {waited:?}: either the key in `{path}` is not that of the controller there \
-         (another controller has taken the port; remove the file or copy the right one), or what listens there is no \
-         controller or hangs (start one with `{start}`)",
-        path = path.display()
-    )]
-    NoAnswer {
-        /// The file.
-        path: PathBuf,
-        /// The address.
-        address: String,
-        /// How long was waited.
-        waited: Duration,
-        /// The command that starts a controller.
-        start: String,
-    },
-    /// The controller answered that it will not have us.
-    #[error("the controller of `{}` refused the connection", path.display())]
-    Refused {
-        /// The file.
-        path: PathBuf,
-        /// What it says.
-        source: QueryError,
-    },
-    /// The file says that the controller is reached through an SSH server, which this client does not do.
-    #[error(
-        "the controller of `{}` is reached through the SSH server `{server}`: forward its ports, and name a file with \
-         the forwarded ones",
-        path.display()
-    )]
-    Ssh {
-        /// The file.
-        path: PathBuf,
-        /// The server.
-        server: String,
-    },
-    /// A socket or a thread could not be made.
-    #[error("cannot open the sockets for `{}`", path.display())]
-    Net {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: remuda_net::NetError,
-    },
 }
 
 impl<T> From<MapError<T>> for TaskError {

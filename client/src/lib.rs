@@ -61,7 +61,11 @@ mod client;
 #[cfg(feature = "io")]
 mod connect;
 #[cfg(feature = "io")]
+mod connect_error;
+#[cfg(feature = "io")]
 pub mod definitions;
+#[cfg(feature = "io")]
+mod diagnosis;
 #[cfg(feature = "io")]
 mod engine_changes;
 #[cfg(feature = "io")]
@@ -86,7 +90,7 @@ pub use definitions::{DefinitionError, Definitions};
 #[cfg(feature = "io")]
 pub use engine_changes::EngineChange;
 #[cfg(feature = "io")]
-pub use error::ConnectError;
+pub use error::{ConnectError, Origin, Silence, Unauthorized};
 pub use error::{DecodeError, QueryError, SubmitError, TaskError, TooFewEngines};
 pub use map_error::{MapError, MapFailure};
 pub use outstanding::{Engine, Lost, Piece, PieceKind};
@@ -94,6 +98,8 @@ pub use outstanding::{Engine, Lost, Piece, PieceKind};
 pub use pickle::PythonCall;
 #[cfg(feature = "io")]
 pub use program_output::OutputPart;
+#[cfg(feature = "io")]
+pub use remuda_net::greeting::Mechanism;
 pub use remuda_proto::function::{Function, Named};
 pub use remuda_proto::message::content::ProgramStream;
 pub use remuda_proto::message::native::{Limits, ProcessOutcome, ProcessTask, ProgramInput, ProgramOutput, StopReason};

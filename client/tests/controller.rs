@@ -3,19 +3,21 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use remuda_client::{
-    Client, ConnectError, ConnectOptions, EngineId, Named, PieceKind, ProcessTask, QueryError, SubmitError, Targets,
-    TaskError,
+    Client, ConnectError, ConnectOptions, EngineId, Mechanism, Named, Origin, PieceKind, ProcessTask, QueryError,
+    Silence, SubmitError, Targets, TaskError, Unauthorized,
 };
 use remuda_net::{Context, Kind, Received, Socket};
-use remuda_proto::{Date, Envelope, Frames, Header, Identity, Key, MsgId, MsgType, Packer, Session};
+use remuda_proto::{
+    Date, EngineConnection, Envelope, Frames, Header, Identity, Key, MsgId, MsgType, Packer, Session, invitation,
+};
 use serde_json::{Value, json};
 
 /// How long anything may take before it counts as hung.
@@ -545,10 +547,79 @@ async fn a_file_that_is_of_no_use_is_named_with_what_to_do() {
 async fn a_controller_that_does_not_answer_may_have_another_key() {
     let controller = Controller::new();
     let error = Client::connect(controller.options().timeout(Duration::from_millis(200))).await.unwrap_err();
-    assert!(matches!(error, ConnectError::NoAnswer { .. }), "{error:?}");
+    assert!(matches!(error, ConnectError::NoAnswer { silence: Silence::Peer, .. }), "{error:?}");
     let text = error.to_string();
-    for words in ["key", "no controller", "ipcontroller-client.json", "127.0.0.1:"] {
+    for words in ["key", "remuda controller", "ipcontroller-client.json", "127.0.0.1:"] {
         assert!(text.contains(words), "`{words}` is not in: {text}");
+    }
+}
+
+/// What listens at the hub's address says this, and no more.
+async fn connect_to(says: &'static [u8]) -> ConnectError {
+    let controller = Controller::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut file: Value = serde_json::from_slice(&fs::read(controller.path()).unwrap()).unwrap();
+    file["registration"] = listener.local_addr().unwrap().port().into();
+    fs::write(controller.path(), file.to_string()).unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let _ = stream.write_all(says);
+                let _ = stream.read_to_end(&mut Vec::new());
+            });
+        }
+    });
+    Client::connect(controller.options().timeout(Duration::from_secs(3))).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn another_program_on_the_port_is_told_from_one_that_says_nothing() {
+    let (foreign, mute) = tokio::join!(connect_to(b"SSH-2.0-OpenSSH_9.9\r\n"), connect_to(b""));
+    assert!(matches!(foreign, ConnectError::NoAnswer { silence: Silence::Foreign, .. }), "{foreign:?}");
+    assert!(matches!(mute, ConnectError::NoAnswer { silence: Silence::Mute, .. }), "{mute:?}");
+}
+
+#[tokio::test]
+async fn who_does_not_encrypt_is_not_authorized_where_curve_is_wanted() {
+    const CURVE: &[u8; 64] = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03\0CURVE\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\
+        \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let start = Instant::now();
+    let error = connect_to(CURVE).await;
+    let expected = Unauthorized::Mechanism { theirs: Mechanism::Curve, ours: Mechanism::Null };
+    assert!(matches!(&error, ConnectError::Unauthorized { reason, .. } if *reason == expected), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("`curve_serverkey`") && text.contains("ipcontroller-client.json"), "{text}");
+    assert!(start.elapsed() < Duration::from_secs(3), "it waited for an answer that cannot come");
+}
+
+#[tokio::test]
+async fn an_invitation_leads_to_a_controller() {
+    let controller = Controller::new();
+    let connection = remuda_net::connection_file::read_client(&controller.path()).unwrap();
+    let word = invitation::to_word(&connection);
+    let thread = controlled(controller, |controller| drop(controller.answer(&engines())));
+    let client = Client::connect(ConnectOptions::url(&word)).await.unwrap();
+    assert_eq!(client.engine_ids(), [EngineId(0), EngineId(3)]);
+    drop(thread.join().unwrap());
+    // Now nobody listens there.
+    let stale = Client::connect(ConnectOptions::url(&word)).await.unwrap_err();
+    assert!(matches!(stale, ConnectError::Stale { origin: Origin::Invitation, .. }), "{stale:?}");
+    assert!(stale.to_string().contains("remuda cluster invite --client"), "{stale}");
+}
+
+#[tokio::test]
+async fn an_invitation_that_is_none_for_clients_is_refused_without_a_word_of_it() {
+    let engines: EngineConnection = serde_json::from_value(json!({
+        "interface": "tcp://127.0.0.1", "registration": 1, "control": 2, "mux": 3, "task": 4, "iopub": 5, "hb_ping": 6,
+        "hb_pong": 7, "broadcast": [8], "key": "hunter2",
+    }))
+    .unwrap();
+    let word = invitation::to_word(&engines);
+    for (given, says) in [(&*word, "remuda cluster invite --client"), (&word[..word.len() - 4], "incomplete")] {
+        let error = Client::connect(ConnectOptions::url(given)).await.unwrap_err();
+        let ConnectError::Invitation(source) = &error else { panic!("{error:?}") };
+        assert!(source.to_string().contains(says), "{source}");
+        assert!(!format!("{error:?} {error} {source}").contains(&word[10..30]), "{error:?}");
     }
 }
 

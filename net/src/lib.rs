@@ -12,6 +12,7 @@ pub mod curve;
 mod driver;
 mod former;
 mod frame;
+pub mod greeting;
 pub mod limits;
 mod mailbox;
 mod outbox;

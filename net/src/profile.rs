@@ -18,6 +18,8 @@ pub mod variable {
     pub const ENGINE_IDENT: &str = "REMUDA_ENGINE_IDENT";
     /// The engines' connection file, or an invitation, in place of an option that names it.
     pub const CONNECT: &str = "REMUDA_CONNECT";
+    /// The clients' connection file, or an invitation for clients, where no profile is named.
+    pub const CLIENT: &str = "REMUDA_CLIENT";
     /// The engine's connection file as JSON text, in place of the file.
     pub const CONNECTION_INFO: &str = "IPP_CONNECTION_INFO";
     /// The key with which messages are signed.

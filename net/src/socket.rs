@@ -80,6 +80,10 @@ impl Context {
         context.set_io_threads(threads).expect("no socket is open yet, and the number is positive");
         Self { inner: context, security: Arc::default() }
     }
+
+    pub(crate) fn raw(&self) -> &zmq::Context {
+        &self.inner
+    }
 }
 
 impl Default for Context {
@@ -108,6 +112,10 @@ pub struct SocketBuilder {
 }
 
 impl SocketBuilder {
+    pub(crate) fn raw(&self) -> &zmq::Socket {
+        &self.socket
+    }
+
     /// Sets the identity by which ROUTERs know this socket. At most 255 bytes, the first not zero.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ pub mod dependency;
 mod frames;
 pub mod function;
 mod id;
+pub mod invitation;
 pub mod machine;
 pub mod message;
 pub mod monitor;

@@ -216,10 +216,13 @@ pub(crate) struct InviteArgs {
     /// How many engines the command is to start [default: one, for as many programs at once as its machine has cores]
     #[arg(short = 'n', long = "n", value_name = "N")]
     pub(crate) n: Option<NonZeroU32>,
+    /// Invite clients, not engines: for `--connect` of `remuda run` and others, and `ConnectOptions::url` of the Rust client
+    #[arg(long, conflicts_with = "n")]
+    pub(crate) client: bool,
     /// Host name or address by which the other machine reaches the controller, if it is not that in the connection file
     #[arg(long, value_name = "HOST")]
     pub(crate) location: Option<String>,
-    /// Print the invitation alone, for `--connect` and the variable `REMUDA_CONNECT`
+    /// Print the invitation alone, for `--connect` and the variable `REMUDA_CONNECT`, or `REMUDA_CLIENT` for clients
     #[arg(long)]
     pub(crate) word: bool,
     #[command(flatten)]

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{PlaceArgs, seconds};
+use super::{PlaceArgs, ReachArgs, seconds};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DebugCommand {
@@ -16,6 +16,8 @@ pub(crate) enum DebugCommand {
 /// Where to ask, and how long to wait.
 #[derive(Debug, Args)]
 pub(crate) struct AskArgs {
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
     /// Seconds to wait for the controller's answer

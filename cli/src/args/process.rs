@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{PlaceArgs, seconds};
+use super::{PlaceArgs, ReachArgs, seconds};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ProcessCommand {
@@ -27,6 +27,8 @@ pub(crate) enum ProcessCommand {
 /// Where the controller is.
 #[derive(Debug, Args)]
 pub(crate) struct ControllerPlaceArgs {
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
     /// Seconds to wait for the controller's answer

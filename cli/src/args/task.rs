@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use remuda_proto::Date;
 use remuda_proto::message::content::RecordOrder;
 
-use super::{PlaceArgs, seconds};
+use super::{PlaceArgs, ReachArgs, seconds};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TaskCommand {
@@ -37,9 +37,11 @@ pub(crate) enum TaskCommand {
 #[derive(Debug, Args)]
 pub(crate) struct SourceArgs {
     #[command(flatten)]
+    pub(crate) reach: ReachArgs,
+    #[command(flatten)]
     pub(crate) place: PlaceArgs,
     /// Read the database of a controller that has stopped [default: the profile's, if no controller runs]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "connect")]
     pub(crate) db: Option<PathBuf>,
     /// The table of the database, if it has several
     #[arg(long, value_name = "TABLE", requires = "db")]

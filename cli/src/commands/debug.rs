@@ -21,7 +21,7 @@ pub(crate) fn run(command: &DebugCommand) -> Outcome {
 }
 
 async fn connect(args: &AskArgs) -> Result<Client, Failure> {
-    let client = super::connect(&args.place, args.timeout).await?;
+    let client = super::reach(&args.reach, &args.place, args.timeout).await?;
     if client.controller().is_none() {
         return Err(Failure::new(anyhow::anyhow!("the controller is a stock one, which keeps no such account"))
             .hint("`remuda status` shows what it can say"));

@@ -13,7 +13,7 @@ use remuda_client::{Client, DefinitionError};
 use remuda_process::Definition;
 use serde_json::{Map, Value};
 
-use super::{connect, say, unless_nobody_reads};
+use super::{reach, say, unless_nobody_reads};
 use crate::args::process::{CheckArgs, ControllerPlaceArgs, CreateArgs, DeleteArgs, ProcessCommand, UpdateArgs};
 use crate::failure::{Failure, Outcome};
 
@@ -85,7 +85,7 @@ fn check(args: &CheckArgs) -> Outcome {
 
 /// A client of the controller in this place.
 pub(super) async fn client(args: &ControllerPlaceArgs) -> Result<Client, Failure> {
-    connect(&args.place, args.timeout).await
+    reach(&args.reach, &args.place, args.timeout).await
 }
 
 /// Reads a definition, and says all that is wrong with it before anybody is asked.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use crate::args::{Format, StatusArgs};
+use crate::connect::of_client;
 use crate::failure::{Failure, Outcome};
 use crate::output;
 
@@ -22,8 +23,9 @@ pub(crate) fn run(args: &StatusArgs) -> Outcome {
 
 /// What there is to say, as one document.
 async fn ask(args: &StatusArgs) -> Result<Value, Failure> {
-    let file = args.place.profile().client_file();
-    let client = super::connect(&args.place, args.timeout).await?;
+    let (options, _) = of_client(&args.reach, &args.place);
+    let file = options.path();
+    let client = super::reach(&args.reach, &args.place, args.timeout).await?;
     let status = client.status().await?;
     let uuids = client.engines();
     let mut engines = Vec::new();

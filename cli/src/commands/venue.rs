@@ -3,13 +3,14 @@
 use std::io;
 use std::time::Duration;
 
-use remuda_client::{Client, ConnectError, ConnectOptions};
+use remuda_client::{Client, ConnectError};
 use remuda_cluster::LocalCluster;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::cluster::door;
 use super::embedded;
 use crate::args::VenueArgs;
+use crate::connect::of_client;
 use crate::failure::Failure;
 
 /// Most that clients of ours keep of what a task says: enough to know that there is something. What programs write is read
@@ -79,11 +80,12 @@ impl Venue {
 /// A client of the profile's running cluster, and how many programs it runs at once; `None` if there is no cluster.
 async fn running(args: &VenueArgs) -> Result<Option<(Client, Option<usize>)>, Failure> {
     let profile = args.place.profile();
-    let file = profile.client_file();
+    let (options, is_said) = of_client(&args.reach, &args.place);
     // A place that was named must be right; the default one may well have no cluster.
-    let named = !args.place.options().is_empty();
-    let options = ConnectOptions::file(&file).timeout(Duration::from_secs_f64(args.connect_timeout));
-    let client = match Client::connect(options.output_limit_bytes(OUTPUT_LIMIT_BYTES)).await {
+    let named = is_said || !args.place.options().is_empty();
+    let path = options.path();
+    let options = options.timeout(Duration::from_secs_f64(args.connect_timeout)).output_limit_bytes(OUTPUT_LIMIT_BYTES);
+    let client = match Client::connect(options).await {
         Ok(client) => client,
         Err(ConnectError::NoFile { .. } | ConnectError::Stale { .. }) if !named => return Ok(None),
         Err(error) => {
@@ -96,20 +98,22 @@ async fn running(args: &VenueArgs) -> Result<Option<(Client, Option<usize>)>, Fa
         engines.map(|engine| engine.slots.max(1) as usize).sum()
     });
     // One that grows has as many as it may, as soon as there is work for them.
-    let growth = door::growth(&profile).filter(|growth| growth.native);
+    let growth = if is_said { None } else { door::growth(&profile) }.filter(|growth| growth.native);
     let programs = growth.map_or(programs, |growth| programs.map(|programs: usize| programs.max(growth.max as usize)));
     if let Some(remuda) = &status.remuda
         && programs == Some(0)
     {
+        let cluster = path.map_or_else(|| "the invitation".to_owned(), |path| format!("`{}`", path.display()));
+        let how = if is_said {
+            "add one with the line that `remuda cluster invite` prints where its controller runs".to_owned()
+        } else {
+            format!("add one with `remuda engine{}`", args.place.options())
+        };
         return Err(Failure::new(anyhow::anyhow!(
-            "the cluster of `{}` has no engine that runs programs ({} engines in all)",
-            file.display(),
+            "the cluster of {cluster} has no engine that runs programs ({} engines in all)",
             remuda.engines.len()
         ))
-        .hint(format!(
-            "add one with `remuda engine{}`, or use `--embedded` to start a cluster just for this command",
-            args.place.options()
-        )));
+        .hint(format!("{how}, or use `--embedded` to start a cluster just for this command")));
     }
     Ok(Some((client, programs)))
 }

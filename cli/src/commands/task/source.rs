@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use remuda_client::records::{Find, Record};
-use remuda_client::{Client, ConnectError, ConnectOptions, Engine, MsgId, QueryError, RemoteError};
+use remuda_client::{Client, ConnectError, Engine, MsgId, QueryError, RemoteError};
 use remuda_cluster::SqliteConfig;
 use remuda_cluster::record_file::RecordFile;
 use remuda_proto::message::content::{DbOptions, RecordOrder};
@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use super::{filter, say, stock};
 use crate::args::task::SourceArgs;
 use crate::config;
+use crate::connect::of_client;
 use crate::failure::Failure;
 
 /// Most records that are asked for at once.
@@ -199,10 +200,11 @@ impl Source {
             config.table = args.table.clone().unwrap_or(config.table);
             return Self::file(&config, args.table.is_some(), intent);
         }
-        let file = args.place.profile().client_file();
-        let options = ConnectOptions::file(file).timeout(Duration::from_secs_f64(args.timeout));
-        let error = match Client::connect(options).await {
+        let (options, is_said) = of_client(&args.reach, &args.place);
+        let error = match Client::connect(options.timeout(Duration::from_secs_f64(args.timeout))).await {
             Ok(client) => return Ok(Self::Live(client)),
+            // The profile's database is not that of a controller that was named.
+            Err(error) if is_said => return Err(Failure::new(error)),
             Err(error) => error,
         };
         let has_stopped = matches!(error, ConnectError::NoFile { .. } | ConnectError::Stale { .. });

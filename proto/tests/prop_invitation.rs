@@ -3,9 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use proptest::prelude::*;
-use remuda_cluster::invitation::{PREFIX, from_word, to_word};
 use remuda_proto::EngineConnection;
+use remuda_proto::invitation::{InvitationError, PREFIX, to_word};
 use serde_json::json;
+
+fn from_word(word: &str) -> Result<EngineConnection, InvitationError> {
+    remuda_proto::invitation::from_word(word)
+}
 
 prop_compose! {
     fn connection()(
