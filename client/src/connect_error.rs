@@ -75,7 +75,7 @@ pub enum ConnectError {
         /// The command that starts a controller.
         start: String,
         /// What is wrong with it.
-        source: FileError,
+        source: Box<FileError>,
     },
     /// What was given as an invitation is none for clients.
     #[error(
@@ -128,7 +128,7 @@ pub enum ConnectError {
         /// Where the address is from.
         origin: Origin,
         /// What it says.
-        source: QueryError,
+        source: Box<QueryError>,
     },
     /// The controller is reached through an SSH server, which this client does not do.
     #[error(

@@ -6,11 +6,15 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crate::socket::{NetError, Socket, SocketBuilder};
+use crate::{Context, Kind, Security};
 
 /// The length of a greeting of ZMTP 3.
 const GREETING_BYTES: usize = 64;
 /// Where the name of the mechanism is in it.
 const MECHANISM: std::ops::Range<usize> = 12..32;
+
+/// How many handshakes have to break off in a row: one may, when the controller ends in the middle of it.
+const FAILURES: usize = 2;
 
 /// How a peer of version 3 begins. It is enough to hear the rest of the other's greeting, and names no mechanism.
 const OPENING: [u8; 11] = [0xff, 0, 0, 0, 0, 0, 0, 0, 1, 0x7f, 3];
@@ -23,7 +27,7 @@ pub enum Mechanism {
     /// By CURVE.
     Curve,
     /// In a way that no cluster has.
-    Other(String),
+    Other(Box<str>),
 }
 
 impl std::fmt::Display for Mechanism {
@@ -109,18 +113,46 @@ fn mechanism(greeting: &[u8]) -> Option<Mechanism> {
     Some(match &name[..end] {
         b"NULL" => Mechanism::Null,
         b"CURVE" => Mechanism::Curve,
-        other => Mechanism::Other(other.escape_ascii().to_string()),
+        other => Mechanism::Other(other.escape_ascii().to_string().into()),
     })
 }
 
+/// Whether handshakes with a peer break off, one after the other, in this time: with CURVE, it does not have the key that
+/// `security` expects of it.
+///
+/// # Errors
+/// When there are no more sockets.
+pub fn breaks_off(url: &str, security: &Security, timeout: Duration) -> Result<bool, NetError> {
+    let context = Context::new().secured(security.clone());
+    let builder = Socket::builder(&context, Kind::Dealer)?.linger(Duration::ZERO)?;
+    let (builder, handshakes) = builder.watched(&context)?;
+    let _socket = builder.connect([url])?;
+    let end = Instant::now() + timeout;
+    let mut failures = 0;
+    while failures < FAILURES {
+        match handshakes.next() {
+            Some(Handshake::Done) => return Ok(false),
+            Some(Handshake::Failed) => failures += 1,
+            None => {
+                let left = end.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Ok(false);
+                }
+                handshakes.wait(left);
+            }
+        }
+    }
+    Ok(true)
+}
+
 /// Tells how the handshakes of a socket end.
-pub struct Handshakes {
+struct Handshakes {
     events: zmq::Socket,
 }
 
 /// How one ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Handshake {
+enum Handshake {
     /// Both sides know each other: with CURVE, the server has the key that was expected of it.
     Done,
     /// It broke off. The socket tries again by itself.
@@ -129,10 +161,7 @@ pub enum Handshake {
 
 impl SocketBuilder {
     /// Has the socket tell of its handshakes. The context must be this socket's own.
-    ///
-    /// # Errors
-    /// When there are no more sockets.
-    pub fn watched(self, context: &crate::Context) -> Result<(Self, Handshakes), NetError> {
+    fn watched(self, context: &Context) -> Result<(Self, Handshakes), NetError> {
         let name = format!("inproc://handshakes-{}", uuid::Uuid::new_v4());
         let ended = zmq::SocketEvent::HANDSHAKE_SUCCEEDED as i32
             | zmq::SocketEvent::HANDSHAKE_FAILED_NO_DETAIL as i32
@@ -148,7 +177,7 @@ impl SocketBuilder {
 
 impl Handshakes {
     /// How the next one ended, if one has.
-    pub fn next(&self) -> Option<Handshake> {
+    fn next(&self) -> Option<Handshake> {
         // Two frames: the event's number and a value, and the address.
         let mut frames = self.events.recv_multipart(zmq::DONTWAIT).ok()?.into_iter();
         let number = frames.next()?.first_chunk::<2>().map(|bytes| u16::from_ne_bytes(*bytes))?;
@@ -156,9 +185,9 @@ impl Handshakes {
         Some(if number == done { Handshake::Done } else { Handshake::Failed })
     }
 
-    /// Waits until a handshake has ended, or the socket has something to receive, or the time is over.
-    pub fn wait(&self, socket: &Socket, timeout: Duration) {
-        let mut items = [self.events.as_poll_item(zmq::POLLIN), socket.poll_item()];
+    /// Waits until a handshake has ended, or the time is over.
+    fn wait(&self, timeout: Duration) {
+        let mut items = [self.events.as_poll_item(zmq::POLLIN)];
         let _ = zmq::poll(&mut items, i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX));
     }
 }
@@ -168,7 +197,6 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::{Context, Kind};
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -215,8 +243,8 @@ mod tests {
     fn the_mechanism_is_read_from_a_whole_greeting_alone() {
         assert_eq!(mechanism(&whole(b"CURVE")), Some(Mechanism::Curve));
         assert_eq!(mechanism(&whole(b"CURVE")[..63]), None);
-        assert_eq!(mechanism(&whole(b"\nLAIN")), Some(Mechanism::Other("\\nLAIN".to_owned())));
-        assert_eq!(mechanism(&whole(&[b'x'; 20])), Some(Mechanism::Other("x".repeat(20))));
+        assert_eq!(mechanism(&whole(b"\nLAIN")), Some(Mechanism::Other("\\nLAIN".into())));
+        assert_eq!(mechanism(&whole(&[b'x'; 20])), Some(Mechanism::Other("x".repeat(20).into())));
         let mut old = whole(b"NULL");
         old[10] = 1;
         assert_eq!(mechanism(&old), None);
@@ -245,8 +273,8 @@ mod tests {
         for (port, how) in [(router.port().unwrap(), Handshake::Done), (closing, Handshake::Failed)] {
             let builder = Socket::builder(&context, Kind::Dealer).unwrap();
             let (builder, handshakes) = builder.watched(&context).unwrap();
-            let socket = builder.connect([format!("tcp://127.0.0.1:{port}")]).unwrap();
-            handshakes.wait(&socket, LONG);
+            let _socket = builder.connect([format!("tcp://127.0.0.1:{port}")]).unwrap();
+            handshakes.wait(LONG);
             assert_eq!(handshakes.next(), Some(how));
         }
         thread.join().unwrap();

@@ -31,6 +31,7 @@ pub enum Guest {
 }
 
 impl Guest {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
     fn is_engine(&self) -> bool {
         *self == Self::Engine
     }

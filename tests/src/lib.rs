@@ -9,7 +9,7 @@ mod skipped;
 pub mod slurm;
 pub mod sshd;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use remuda_net::Profile;
+use remuda_net::profile::variable;
 
 pub use engine::EngineThread;
 use skipped::skipped;
@@ -142,7 +143,10 @@ impl Place {
         let mut words = before.iter().copied().chain([&*program]);
         let mut command = Command::new(words.next().unwrap_or_default());
         command.args(words).args(args).current_dir(self.folder()).stdin(Stdio::null());
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"IPP_")) {
+        let leads = |name: &OsStr| {
+            name.as_encoded_bytes().starts_with(b"IPP_") || name == variable::CLIENT || name == variable::CONNECT
+        };
+        for (name, _) in std::env::vars_os().filter(|(name, _)| leads(name)) {
             command.env_remove(name);
         }
         command.env("IPYTHONDIR", self.folder().join("ipython"));
