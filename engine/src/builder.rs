@@ -15,6 +15,7 @@ use crate::asynchronous::Runtime;
 use crate::function::{Functions, Returned};
 use crate::machine::Ending;
 use crate::process::KEPT_BYTES;
+use crate::python::{Interpreter, OUTPUT_LIMIT_BYTES};
 use crate::run::{self, RunError};
 use crate::spool::SPOOL_BYTES;
 use crate::stop::StopHandle;
@@ -35,6 +36,9 @@ pub enum BuildError {
     /// A resource that cannot be named so.
     #[error(transparent)]
     Resource(#[from] NeedsError),
+    /// It has functions, and runs Python.
+    #[error("an engine that runs Python has no functions of its own: make two engines")]
+    PythonAndFunctions,
     /// It could run nothing.
     #[error("an engine without functions that runs no programs has nothing to do")]
     Idle,
@@ -72,6 +76,8 @@ pub(crate) struct Settings {
     pub(crate) folder: Option<PathBuf>,
     pub(crate) slots: u32,
     pub(crate) resources: Resources,
+    /// The Python that it runs, in place of all else.
+    pub(crate) python: Option<Interpreter>,
 }
 
 impl Engine {
@@ -93,6 +99,7 @@ impl Engine {
                 folder: None,
                 slots: 1,
                 resources: Resources::new(),
+                python: None,
             },
             runtime: Arc::default(),
             same_name: None,
@@ -325,6 +332,24 @@ impl EngineBuilder {
         self
     }
 
+    /// Makes it an engine that runs Python, with this interpreter, and nothing else: what stock clients send to a stock engine
+    /// (`ipengine`). ipyparallel has to be there in the interpreter's environment. It runs one task at a time.
+    #[must_use]
+    pub fn python(mut self, program: impl Into<PathBuf>) -> Self {
+        self.settings.python = Some(Interpreter { program: program.into(), output_limit_bytes: OUTPUT_LIMIT_BYTES });
+        self
+    }
+
+    /// How much of what a Python task prints to stdout, and to stderr, is told, in bytes; [`OUTPUT_LIMIT_BYTES`] unless told
+    /// otherwise. Comes after [`Self::python`].
+    #[must_use]
+    pub fn output_limit(mut self, bytes: u64) -> Self {
+        if let Some(python) = &mut self.settings.python {
+            python.output_limit_bytes = bytes;
+        }
+        self
+    }
+
     /// How much of a program's stdout, of its stderr and of its result is kept for the reply, in bytes; [`KEPT_BYTES`]
     /// unless told otherwise. If there is more, all of it is in a file, from which a client can read it.
     #[must_use]
@@ -344,8 +369,13 @@ impl EngineBuilder {
         if let Some(error) = self.wrong_resource {
             return Err(BuildError::Resource(error));
         }
-        let settings = self.settings;
-        if settings.functions.names().is_empty() && !settings.processes && !settings.null {
+        let mut settings = self.settings;
+        if settings.python.is_some() {
+            if !settings.functions.names().is_empty() {
+                return Err(BuildError::PythonAndFunctions);
+            }
+            (settings.processes, settings.slots) = (false, 1);
+        } else if settings.functions.names().is_empty() && !settings.processes && !settings.null {
             return Err(BuildError::Idle);
         }
         Ok(Engine { settings, stop: StopHandle::default() })
@@ -354,7 +384,7 @@ impl EngineBuilder {
 
 impl Settings {
     /// What the engine says of itself.
-    pub(crate) fn announcement(&self) -> Announcement {
+    pub(crate) fn announcement(&self, python: Option<String>) -> Announcement {
         Announcement {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             host: remuda_net::address::host_name().unwrap_or_default(),
@@ -364,6 +394,7 @@ impl Settings {
             labels: self.labels.clone(),
             functions: self.functions.names(),
             process: self.processes,
+            python,
             slots: self.slots,
             resources: self.resources.clone(),
         }
@@ -395,7 +426,7 @@ mod tests {
     #[test]
     fn an_engine_says_what_it_can_run() {
         let engine = Engine::builder().function("f", |(): ()| Ok::<_, String>(1)).label("gpu").build().unwrap();
-        let said = engine.settings.announcement();
+        let said = engine.settings.announcement(None);
         assert_eq!((said.functions, said.labels, said.process), (vec!["f".to_owned()], vec!["gpu".to_owned()], true));
         assert!(said.cores > 0 && said.pid > 0);
     }

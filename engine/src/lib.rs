@@ -44,6 +44,8 @@ mod pickle;
 #[cfg(feature = "io")]
 mod process;
 #[cfg(feature = "io")]
+mod python;
+#[cfg(feature = "io")]
 mod run;
 mod signal;
 #[cfg(feature = "io")]
@@ -66,6 +68,8 @@ pub use machine::{Config, Effect, Ending, EngineCore, Event, HELD_FOR, Link, MAX
 #[cfg(feature = "io")]
 pub use process::KEPT_BYTES;
 #[cfg(feature = "io")]
+pub use python::{OUTPUT_LIMIT_BYTES, PythonError};
+#[cfg(feature = "io")]
 pub use remuda_net::connection_file::{FileError, read_engine};
 #[cfg(feature = "io")]
 pub use remuda_net::profile::{Place, Profile};
@@ -83,4 +87,4 @@ pub use state::{State, StateError};
 pub use stop::StopHandle;
 #[cfg(feature = "io")]
 pub use task::Task;
-pub use work::{Outcome, OutputPart, Stream, Work};
+pub use work::{Outcome, OutputPart, Published, PythonOutcome, PythonRequest, Stream, Work};

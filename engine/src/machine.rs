@@ -7,6 +7,7 @@ mod line;
 mod output;
 mod probe;
 mod program;
+mod python;
 mod queue;
 mod request;
 mod room;
@@ -26,14 +27,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use remuda_proto::message::content::{Again, OkStatus, RegistrationReply};
+use remuda_proto::message::content::{Again, RegistrationReply};
 use remuda_proto::message::native::{Announcement, Capability};
 use remuda_proto::{
     Body, EngineId, EngineUuid, Frames, Identity, Instant, Machine, MsgId, MsgType, Now, Refusal, RemoteError,
     SeenSignatures, Status,
 };
 use serde::Deserialize;
-use serde_json::json;
 
 use crate::pickle;
 use held::Held;
@@ -63,6 +63,8 @@ pub struct EngineCore {
     announcement: Announcement,
     /// The functions of `announcement`.
     functions: BTreeSet<String>,
+    /// What it runs Python with, if it does.
+    python: Option<python::Python>,
     /// As in [`Config`].
     null: bool,
     /// As in [`Config`].
@@ -113,6 +115,7 @@ impl EngineCore {
             again: config.again,
             functions: config.announcement.functions.iter().cloned().collect(),
             room: Room::new(Capability::native(&config.announcement)),
+            python: config.announcement.python.as_ref().map(|_| python::Python::default()),
             announcement: config.announcement,
             null: config.null,
             registration_timeout: config.registration_timeout,
@@ -256,10 +259,7 @@ impl Machine for EngineCore {
                 refused(Link::Control, from, self.control(now, frames, out))
             }
             Event::Output { msg_id, stream, text } => {
-                // What a task wrote after its end belongs to nobody.
-                if let Some(running) = self.running.get(&msg_id) {
-                    out.push(self.writer.stream(now.date, &running.request.body, stream, text));
-                }
+                self.wrote(now, &msg_id, stream, text, out);
                 None
             }
             Event::TaskDone { msg_id, outcome, at, next } => {
@@ -291,6 +291,14 @@ impl Machine for EngineCore {
             }
             Event::OutputRead { number, part } => {
                 self.output_read(now, number, part, out);
+                None
+            }
+            Event::Published(message) => {
+                out.push(self.writer.published(now.date, *message));
+                None
+            }
+            Event::Broken { reason } => {
+                self.leave(now, Ending::Broken { reason }, out);
                 None
             }
             Event::Ping => {
@@ -357,18 +365,4 @@ impl Machine for EngineCore {
         assert!(follows, "what is lined up takes the place of anything that runs");
         assert_eq!(self.functions.len(), self.announcement.functions.len(), "functions have names of their own");
     }
-}
-
-/// The content of a `kernel_info_reply`.
-fn kernel_info(version: &str) -> serde_json::Value {
-    json!({
-        "status": OkStatus::Ok,
-        "protocol_version": remuda_proto::message::PROTOCOL_VERSION,
-        "implementation": "remuda",
-        "implementation_version": version,
-        "language_info": {"name": "none", "version": "", "mimetype": "text/plain", "file_extension": ".txt"},
-        "banner": format!("Remuda {version}: a native engine, for programs and Rust functions"),
-        "debugger": false,
-        "help_links": [],
-    })
 }

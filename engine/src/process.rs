@@ -31,15 +31,18 @@ use remuda_proto::message::content::ProgramStream;
 use remuda_proto::message::native::{ProcessOutcome, ProcessTask, ProgramInput, ProgramOutput};
 use remuda_proto::{Instant, MsgId, RemoteError};
 
+pub(crate) use exit::{ExitNotice, reap};
 pub(crate) use group::Group;
 pub(crate) use guard::{Groups, Guard};
 
 use crate::spool::Spool;
 use crate::work::{Outcome, Stream};
-use exit::{End, ExitNotice};
+use exit::End;
 use feed::Feed;
 use files::Files;
+pub(crate) use output::never_block;
 use output::{CHUNK_BYTES, Kept, Output, Source};
+pub(crate) use spawn::{Start, spawn};
 
 /// How much of stdout, of stderr and of the result is kept for the reply.
 pub const KEPT_BYTES: usize = 16 * 1024 * 1024;
@@ -69,6 +72,13 @@ pub(crate) struct Program<'a> {
 
 /// Space that a thread uses for one program after the other.
 pub(crate) struct Scratch(Vec<u8>);
+
+impl Scratch {
+    /// All of it.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
 
 impl Default for Scratch {
     fn default() -> Self {
@@ -105,7 +115,7 @@ pub(crate) fn run(
             (&argv, environment(program, &|text| files.fill(text).into()))
         }
     };
-    let start = spawn::Start {
+    let start = Start {
         argv,
         env,
         cwd: program.task.cwd.as_deref(),
@@ -114,7 +124,7 @@ pub(crate) fn run(
         entry: program.entry,
         stack: &mut scratch.0,
     };
-    let process = match group.spawn(|| spawn::spawn(start)) {
+    let process = match group.spawn(|| spawn(start)) {
         Ok(process) => process,
         Err(error) => return Outcome::Failed(error),
     };
@@ -123,7 +133,7 @@ pub(crate) fn run(
         Err(error) => {
             forget(group, program.entry);
             // It was killed, and is not needed any more: how it ended does not matter.
-            let _ = exit::reap(process);
+            let _ = reap(process);
             return failed("OSError", "cannot watch the program", error);
         }
     };
@@ -142,7 +152,7 @@ fn forget(group: &Group, entry: Option<&AtomicI32>) {
 }
 
 /// What an engine is told of itself by its environment. An engine that a task starts is another one, and no task needs the key.
-const OF_ENGINE: [&str; 3] = [variable::ENGINE_IDENT, variable::CONNECT, variable::CONNECTION_INFO];
+pub(crate) const OF_ENGINE: [&str; 3] = [variable::ENGINE_IDENT, variable::CONNECT, variable::CONNECTION_INFO];
 
 /// All variables of a program.
 fn environment(program: &Program<'_>, fill: &dyn Fn(&str) -> OsString) -> Vec<(OsString, OsString)> {
@@ -238,7 +248,7 @@ fn finish(
 ) -> Outcome {
     let now = clock.now().instant;
     let read: Vec<io::Result<()>> = outputs.iter_mut().map(|output| output.finish(now, &mut scratch.0, tell)).collect();
-    let End { exit_code, signal, user_us, system_us, peak_memory_bytes } = match exit::reap(process) {
+    let End { exit_code, signal, user_us, system_us, peak_memory_bytes } = match reap(process) {
         Ok(end) => end,
         Err(error) => {
             return Outcome::Failed(RemoteError::new("OSError", format!("cannot tell how the program ended: {error}")));

@@ -17,6 +17,7 @@ use crate::builder::{Engine, Settings};
 use crate::heart::Heart;
 use crate::lives::{Fate, Lives, Next};
 use crate::machine::{Config, Effect, Ending, EngineCore, Event, Link};
+use crate::python::{Python, PythonError};
 use crate::spool::Spool;
 use crate::worker::{Setup, Worker};
 
@@ -39,6 +40,9 @@ pub enum RunError {
     /// The sockets.
     #[error("cannot connect to the controller")]
     Net(#[from] NetError),
+    /// Python, for an engine that runs it.
+    #[error(transparent)]
+    Python(#[from] PythonError),
     /// What runs programs.
     #[error("cannot make what is needed to run programs")]
     Thread(#[from] io::Error),
@@ -83,12 +87,13 @@ struct Outside<'a> {
     look: Look<'a>,
     interface: String,
     identity: Identity,
+    uuid: EngineUuid,
     /// The hub's; after registration also shell, control and iopub.
     sockets: Vec<Socket>,
     /// By socket, for those that are read.
     refusals: [Refusals; 3],
     events: Sender<Event>,
-    worker: Worker,
+    runner: Runner<'a>,
     spool: Spool,
     /// From registration on.
     heart: Option<Heart>,
@@ -98,9 +103,28 @@ struct Outside<'a> {
     result: Option<Result<Ending, NetError>>,
 }
 
+/// What runs tasks.
+enum Runner<'a> {
+    /// Threads: programs and Rust functions.
+    Threads(Worker),
+    /// A Python process.
+    Python(&'a Python),
+}
+
+impl Drop for Runner<'_> {
+    fn drop(&mut self) {
+        if let Self::Python(python) = self {
+            python.detach();
+        }
+    }
+}
+
 /// Runs an engine, life by life.
 pub(crate) fn run(engine: &Engine, connection: &EngineConnection, look: Look<'_>) -> Result<Ending, RunError> {
     let Engine { settings, stop } = engine;
+    // One that cannot begin is no reason to bother a controller.
+    let python = settings.python.clone().map(Python::start).transpose()?;
+    stop.set_interrupt(python.as_ref().map(Python::interrupter));
     // It is the same engine in all its lives.
     let uuid = settings.uuid.clone().unwrap_or_else(|| EngineUuid::from(remuda_net::random_session_id().as_str()));
     let mut connection = connection.clone();
@@ -109,7 +133,8 @@ pub(crate) fn run(engine: &Engine, connection: &EngineConnection, look: Look<'_>
         let (sender, mailbox) = mailbox()?;
         stop.attach(sender.clone());
         let (uuid, again, mut id) = (uuid.clone(), lives.was_registered(), None);
-        let life = Life { settings, uuid, wish, again, connection: &connection, look: &mut *look };
+        let python = python.as_ref();
+        let life = Life { settings, python, uuid, wish, again, connection: &connection, look: &mut *look };
         let ended = live(life, &sender, &mailbox, &mut id);
         stop.detach();
         if let Some(id) = id {
@@ -129,18 +154,22 @@ pub(crate) fn run(engine: &Engine, connection: &EngineConnection, look: Look<'_>
 /// What the end of a life says of the next.
 fn fate(ended: &Result<Ending, RunError>) -> Fate {
     match ended {
-        Ok(Ending::Stopped | Ending::Shutdown) => Fate::Over,
+        Ok(Ending::Stopped | Ending::Shutdown | Ending::Broken { .. }) => Fate::Over,
         Ok(Ending::Forgotten | Ending::Moved) => Fate::Gone,
         Ok(Ending::ControllerLost { .. }) => Fate::Lost,
         Ok(Ending::NoAnswer { .. } | Ending::Refused(_)) => Fate::Unreachable,
         Err(RunError::NothingThere { .. } | RunError::NoAnswer { .. } | RunError::Refused { .. }) => Fate::Unreachable,
-        Err(RunError::Connection(_) | RunError::Curve(_) | RunError::Net(_) | RunError::Thread(_)) => Fate::Over,
+        Err(
+            RunError::Connection(_) | RunError::Curve(_) | RunError::Net(_) | RunError::Python(_) | RunError::Thread(_),
+        ) => Fate::Over,
     }
 }
 
 /// From a registration to the end of it.
 struct Life<'a> {
     settings: &'a Settings,
+    /// For an engine that runs Python.
+    python: Option<&'a Python>,
     uuid: EngineUuid,
     /// The id that it would like.
     wish: Option<EngineId>,
@@ -157,14 +186,15 @@ fn live(
     mailbox: &Mailbox<Event>,
     had: &mut Option<EngineId>,
 ) -> Result<Ending, RunError> {
-    let Life { settings, uuid, wish, again, connection, look } = life;
+    let Life { settings, python, uuid, wish, again, connection, look } = life;
     let common = &connection.common;
     let security = Security::to_connect(common)?;
     if !common.ssh.is_empty() {
         tracing::warn!(ssh = common.ssh, "no tunnel is made to the controller: connecting directly");
     }
     let session = remuda_net::session(Some(SessionId::from(uuid.as_str())), common.signing_key()?, common.packer()?);
-    let announcement = settings.announcement();
+    let announcement = settings.announcement(python.map(|python| python.version().version.clone()));
+    let packer = session.packer();
     let mut core = EngineCore::new(Config {
         session,
         id: wish,
@@ -188,17 +218,24 @@ fn live(
         folder,
         processes: settings.processes,
     };
-    let worker = Worker::start(setup, sender.clone())?;
+    let runner = match python {
+        Some(python) => {
+            python.attach(sender.clone(), packer);
+            Runner::Python(python)
+        }
+        None => Runner::Threads(Worker::start(setup, sender.clone())?),
+    };
     let mut outside = Outside {
         context,
         connection,
         look,
         interface,
         identity,
+        uuid: core.uuid().clone(),
         sockets: vec![hub],
         refusals: ["hub", "shell", "control"].map(Refusals::new),
         events: sender.clone(),
-        worker,
+        runner,
         spool,
         heart: None,
         id: None,
@@ -240,6 +277,9 @@ impl Outside<'_> {
         self.heart = Some(Heart::start(&self.context, identity, &ping, &pong, self.events.clone())?);
         self.sockets.extend([shell, control, iopub]);
         self.id = Some(id);
+        if let Runner::Python(python) = &self.runner {
+            python.identify(id, self.uuid.clone());
+        }
         tracing::info!("Completed registration with id {id}");
         Ok(())
     }
@@ -291,7 +331,11 @@ impl Driver for Outside<'_> {
     /// While tasks are begun without us, their ends are told together: one message a task costs everyone who is woken for it
     /// more than the message itself.
     fn nap(&self) -> Duration {
-        if self.worker.is_ahead() { NAP } else { Duration::ZERO }
+        let is_ahead = match &self.runner {
+            Runner::Threads(worker) => worker.is_ahead(),
+            Runner::Python(python) => python.is_ahead(),
+        };
+        if is_ahead { NAP } else { Duration::ZERO }
     }
 
     /// Else each task that comes because of a reply would bring about the next reply, by itself.
@@ -319,19 +363,40 @@ impl Driver for Outside<'_> {
             }
             Effect::Start { msg_id, attempt, work } => {
                 tracing::debug!(msg_id = msg_id.as_str(), "task started");
-                self.worker.run(msg_id, attempt, self.id(), work);
+                let engine = self.id();
+                match &mut self.runner {
+                    Runner::Threads(worker) => worker.run(msg_id, attempt, engine, work),
+                    Runner::Python(python) => python.run(msg_id, work),
+                }
             }
-            Effect::LineUp { msg_id, attempt, work } => self.worker.line_up(msg_id, attempt, self.id(), work),
-            Effect::StartNext => self.worker.start_next(),
-            Effect::Withdraw { msg_id } => self.worker.withdraw(msg_id),
+            Effect::LineUp { msg_id, attempt, work } => match &self.runner {
+                Runner::Threads(worker) => worker.line_up(msg_id, attempt, self.id(), work),
+                Runner::Python(python) => python.line_up(msg_id, work),
+            },
+            Effect::StartNext => match &mut self.runner {
+                Runner::Threads(worker) => worker.start_next(),
+                Runner::Python(python) => python.start_next(),
+            },
+            Effect::Withdraw { msg_id } => match &self.runner {
+                Runner::Threads(worker) => worker.withdraw(msg_id),
+                Runner::Python(python) => python.withdraw(msg_id),
+            },
             Effect::ReadOutput { number, part } => {
                 let part = self.spool.read(&part);
                 self.events.send(Event::OutputRead { number, part });
             }
             Effect::ReleaseOutput { msg_id } => self.spool.release(&msg_id),
             Effect::Signal { msg_id, signal } => {
-                tracing::info!(msg_id = msg_id.as_str(), signal, "signal to the task's program");
-                self.worker.signal(&msg_id, signal);
+                tracing::info!(msg_id = msg_id.as_str(), signal, "signal to the task");
+                match &self.runner {
+                    Runner::Threads(worker) => worker.signal(&msg_id, signal),
+                    Runner::Python(python) => python.signal(&msg_id, signal),
+                }
+            }
+            Effect::Clear => {
+                if let Runner::Python(python) = &self.runner {
+                    python.clear();
+                }
             }
             Effect::Look => {
                 if (self.look)().is_some_and(|found| found != *self.connection) {

@@ -20,6 +20,8 @@ struct Stop {
 #[derive(Default)]
 struct State {
     is_stopped: bool,
+    /// Interrupts what runs; for an engine that runs Python.
+    interrupt: Option<Box<dyn Fn() -> bool + Send + Sync>>,
     /// To the machine, while there is one.
     machine: Option<Sender<Event>>,
 }
@@ -34,6 +36,16 @@ impl StopHandle {
         }
         drop(state);
         self.0.wake.notify_all();
+    }
+
+    /// Interrupts the task that runs, in an engine that runs Python: there it raises `KeyboardInterrupt`. Returns whether there
+    /// was one.
+    pub fn interrupt(&self) -> bool {
+        self.lock().interrupt.as_ref().is_some_and(|interrupt| interrupt())
+    }
+
+    pub(crate) fn set_interrupt(&self, interrupt: Option<impl Fn() -> bool + Send + Sync + 'static>) {
+        self.lock().interrupt = interrupt.map(|interrupt| Box::new(interrupt) as _);
     }
 
     /// From now on this machine is told.

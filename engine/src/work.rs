@@ -1,8 +1,8 @@
 //! What an engine runs, and how it ended.
 
 use bytes::Bytes;
-use remuda_proto::RemoteError;
 use remuda_proto::message::native::{MapReply, ProcessOutcome, ProcessTask};
+use remuda_proto::{Body, MsgType, RemoteError};
 
 /// The name of the error of a function that was dropped where it waited, because it was stopped.
 pub(crate) const TASK_STOPPED: &str = "TaskStopped";
@@ -28,6 +28,52 @@ pub enum Work {
         /// The bytes of its [`ProcessTask::input`], if that takes any.
         input: Option<Bytes>,
     },
+    /// Hand a request to Python.
+    Python(PythonRequest),
+}
+
+/// A request that Python handles as a stock engine does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PythonRequest {
+    /// What it asks for.
+    pub msg_type: MsgType,
+    /// All of it.
+    pub body: Body,
+}
+
+/// What Python made of a request.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is said by itself")]
+pub struct PythonOutcome {
+    /// Whether it failed.
+    pub error: bool,
+    /// Whether it failed for want of something that another engine may have.
+    pub unmet: bool,
+    /// Whether code that waits is not to run any more, since this failed (`ipykernel/kernelbase.py: _abort_queues`).
+    pub abort_queued: bool,
+    /// Whether it is a request that nobody waits for a reply to.
+    pub no_reply: bool,
+    /// The content of the reply, as JSON; `None`: that of a function that gave a result.
+    pub content: Option<Bytes>,
+    /// The buffers of the reply.
+    pub buffers: Vec<Bytes>,
+}
+
+/// A message that Python code has published.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Published {
+    /// Its type.
+    pub msg_type: MsgType,
+    /// Its topic, if that is another one than the type suggests.
+    pub topic: Option<String>,
+    /// The header of the request that it belongs to, as JSON.
+    pub parent: Bytes,
+    /// Its metadata, as JSON.
+    pub metadata: Bytes,
+    /// Its content, as JSON.
+    pub content: Bytes,
+    /// Its buffers.
+    pub buffers: Vec<Bytes>,
 }
 
 /// How a task ended.
@@ -66,7 +112,9 @@ pub enum Outcome {
         /// What was kept of its [`ProcessTask::output`], if it has one.
         output: Option<Bytes>,
     },
-    /// A function failed, or a program could not be started. Without an engine: the machine adds that.
+    /// Python handled a request, well or not.
+    Python(Box<PythonOutcome>),
+    /// A function failed, or a program could not be started, or Python is gone. Without an engine: the machine adds that.
     Failed(RemoteError),
 }
 

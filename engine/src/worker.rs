@@ -193,6 +193,7 @@ impl Shared {
                         }
                     })
                 }
+                Work::Python(_) => unreachable!("an engine that runs Python has no threads"),
                 Work::Process { task, input } => {
                     let env = [
                         ("REMUDA_TASK_ID", msg_id.to_string()),

@@ -60,6 +60,13 @@ pub(crate) struct EngineArgs {
     /// Folder for such files, and for files of programs; that of the system for temporary files unless told otherwise
     #[arg(long, value_name = "DIR")]
     pub(crate) spool_dir: Option<PathBuf>,
+    /// Run Python functions and code, as `ipengine` does, with this interpreter, and nothing else; without PYTHON, the first of
+    /// `python3` and `python` that has ipyparallel [env: `REMUDA_PYTHON`]
+    #[arg(long, value_name = "PYTHON", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["null", "slots"])]
+    pub(crate) python: Option<String>,
+    /// Most bytes of a Python task's stdout, and of its stderr, that are told (`500M`, `2G`)
+    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = size)]
+    pub(crate) output_limit: usize,
     /// Finish every task at once without running it, to measure what the rest costs
     #[arg(long)]
     pub(crate) null: bool,

@@ -1,6 +1,7 @@
 //! `remuda engine`: runs one until it is told to end.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::num::NonZeroU32;
 use std::process::ExitCode;
 use std::thread;
@@ -76,10 +77,19 @@ pub(crate) fn run(args: &EngineArgs, notes: &[String]) -> Outcome {
     for (name, amount) in &args.resource {
         builder = builder.resource(name, *amount);
     }
+    if let Some(python) = &args.python {
+        let python = python::find(Some(&**python).filter(|python| !python.is_empty()))?;
+        builder = builder.python(python).output_limit(args.output_limit as u64);
+    }
     let engine = builder.build()?;
-    let stop = engine.stop_handle();
+    let (stop, is_python) = (engine.stop_handle(), args.python.is_some());
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
+            // As in a stock engine, where it is meant for the task (`engine/app.py: _signal_sigint`).
+            if signal == SIGINT && is_python && (stop.interrupt() || !std::io::stdin().is_terminal()) {
+                tracing::info!("SIGINT interrupts the task, if one runs: SIGTERM ends the engine");
+                continue;
+            }
             tracing::info!(signal, "ending");
             stop.stop();
         }

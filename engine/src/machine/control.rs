@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::request::Request;
 use super::writer::shutdown_content;
-use super::{Effect, Ending, EngineCore, kernel_info};
+use super::{Effect, Ending, EngineCore};
 use crate::signal;
 
 #[derive(Deserialize)]
@@ -35,8 +35,11 @@ impl EngineCore {
                 }
                 Err(error) => self.writer.control_error(now.date, &request, error),
             },
-            // Nothing is kept between tasks, so there is nothing to clear.
-            MsgType::ClearRequest => self.writer.control(now.date, &request, &Done::default()),
+            MsgType::ClearRequest => {
+                // Only Python keeps something between tasks. What comes later comes behind this.
+                out.extend(self.python.is_some().then_some(Effect::Clear));
+                self.writer.control(now.date, &request, &Done::default())
+            }
             MsgType::ShutdownRequest => {
                 // Whatever the content, the meaning is clear.
                 let content = shutdown.insert(self.unpack::<Shutdown>(&request).unwrap_or_default());
@@ -47,7 +50,7 @@ impl EngineCore {
                 Err(error) => self.writer.control_error(now.date, &request, error),
             },
             MsgType::KernelInfoRequest => {
-                let content = kernel_info(&self.announcement.version);
+                let content = self.kernel_info();
                 self.writer.control(now.date, &request, &content)
             }
             other => {
@@ -103,13 +106,13 @@ impl EngineCore {
     }
 
     /// Takes a task back that is lined up: it is answered as soon as it is known whether it has begun.
-    fn withdraw(&mut self, msg_id: MsgId, stop: bool, out: &mut Vec<Effect>) {
+    pub(super) fn withdraw(&mut self, msg_id: MsgId, stop: bool, out: &mut Vec<Effect>) {
         if self.line.withdraw(&msg_id, stop.then_some(StopReason::Asked)) {
             out.push(Effect::Withdraw { msg_id });
         }
     }
 
-    /// Sends a signal to the programs that run. With none, an interrupt is ignored (`engine/nanny.py` and a Python
+    /// Sends a signal to the programs that run, or to Python. With none, an interrupt is ignored (`engine/nanny.py` and a Python
     /// engine that is idle do the same); anything else would have ended a Python engine, so it is refused in words.
     fn signal(&self, request: &Request, out: &mut Vec<Effect>) -> Result<(), RemoteError> {
         let content = self.unpack::<SignalContent>(request)?;
@@ -119,14 +122,13 @@ impl EngineCore {
                 format!("`{}` is no signal: give its number or a name like `SIGINT`", content.sig),
             )
         })?;
-        let programs = self.running.iter().filter(|running| running.program.is_some());
-        let ids: Vec<MsgId> = programs.map(|running| running.request.msg_id.clone()).collect();
+        let signalled = self.running.iter().filter(|running| running.kind.can_be_killed());
+        let ids: Vec<MsgId> = signalled.map(|running| running.request.msg_id.clone()).collect();
         match ids.first() {
             Some(_) => out.extend(ids.into_iter().map(|msg_id| Effect::Signal { msg_id, signal })),
             None if signal == signal::INT => {}
             None => {
-                let reason =
-                    format!("engine {} runs no program to send {} to", self.writer.id, signal::describe(signal));
+                let reason = format!("engine {} runs nothing to send {} to", self.writer.id, signal::describe(signal));
                 return Err(RemoteError::new("ProcessLookupError", reason));
             }
         }

@@ -6,7 +6,7 @@ use remuda_proto::message::content::OutputRequest;
 use remuda_proto::message::native::Announcement;
 use remuda_proto::{Body, Date, EngineId, Frames, Identity, Idents, MsgId, Refusal, RemoteError, Session};
 
-use crate::work::{Outcome, OutputPart, Stream, Work};
+use crate::work::{Outcome, OutputPart, Published, Stream, Work};
 
 /// What an engine is told at its start.
 #[derive(Clone, Debug)]
@@ -51,6 +51,11 @@ pub enum Ending {
     Forgotten,
     /// The connection file names another controller. Another life follows.
     Moved,
+    /// It runs Python, and cannot any more.
+    Broken {
+        /// Why.
+        reason: String,
+    },
 }
 
 impl Ending {
@@ -70,6 +75,7 @@ impl std::fmt::Display for Ending {
             Self::Refused(error) => write!(f, "the controller refused it: {error}"),
             Self::Forgotten => f.write_str("the controller did not hear it for too long, and knows it no more"),
             Self::Moved => f.write_str("the connection file names another controller"),
+            Self::Broken { reason } => write!(f, "no new Python process can be started: {reason}"),
         }
     }
 }
@@ -134,6 +140,13 @@ pub enum Event {
         number: u64,
         /// The part, or why there is none.
         part: Result<OutputPart, RemoteError>,
+    },
+    /// Python code published something.
+    Published(Box<Published>),
+    /// There is no Python process any more, and none can be started.
+    Broken {
+        /// Why.
+        reason: String,
     },
     /// A ping came (and was answered elsewhere, so that a busy machine never misses a beat).
     Ping,
@@ -214,6 +227,8 @@ pub enum Effect {
         /// Number of the signal.
         signal: i32,
     },
+    /// Empty Python's namespace, before any task that is started later.
+    Clear,
     /// The controller is not heard: look whether its connection file is another one by now.
     Look,
     /// A message had no effect, for this reason.

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::request::Request;
 use super::writer::Answer;
-use super::{Effect, EngineCore, Link, kernel_info};
+use super::{Effect, EngineCore, Link};
 
 impl EngineCore {
     /// What a controller that takes over wants to know, if that is what a request asks.
@@ -30,7 +30,7 @@ impl EngineCore {
         }
         let running = self.running.iter().map(|running| &running.request.msg_id);
         let has = Has { has: running.chain(self.line.ids()).chain(self.queue.ids()).cloned().collect() };
-        let mut content = kernel_info(&self.announcement.version);
+        let mut content = self.kernel_info();
         content["remuda"] = json!(has);
         let answer = Answer { status: Status::Ok, dependencies_met: true, content, buffers: Vec::new() };
         out.push(self.writer.reply(now.date, now.date, request, &answer));

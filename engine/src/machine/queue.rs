@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use remuda_proto::{MsgId, Set};
+use remuda_proto::{MsgId, MsgType, Set};
 
 use super::request::Request;
 
@@ -63,6 +63,20 @@ impl Queue {
     pub(super) fn drain(&mut self) -> Vec<Request> {
         self.by_id.clear();
         std::mem::take(&mut self.waiting).into_values().collect()
+    }
+
+    /// Takes out all code strings, in order.
+    pub(super) fn take_code(&mut self) -> Vec<Request> {
+        let code = |(number, request): (&u64, &Request)| {
+            (request.msg_type == MsgType::ExecuteRequest).then_some((request.msg_id.clone(), *number))
+        };
+        let found: Vec<(MsgId, u64)> = self.waiting.iter().filter_map(code).collect();
+        let mut taken = Vec::with_capacity(found.len());
+        for key in found {
+            taken.extend(self.waiting.remove(&key.1));
+            self.by_id.remove(&key);
+        }
+        taken
     }
 
     /// Whether this request, which arrives only now, was aborted before. Says so once.

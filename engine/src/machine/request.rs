@@ -54,7 +54,8 @@ impl Request {
     /// Reads a message whose signature was verified.
     pub(super) fn read(packer: Packer, frames: Frames) -> Result<Self, Refusal> {
         let envelope = remuda_proto::Envelope::read(packer, &frames.body)?;
-        if !envelope.msg_type.as_str().ends_with("_request") {
+        let is_comm = matches!(envelope.msg_type.as_str(), "comm_open" | "comm_msg" | "comm_close");
+        if !is_comm && !envelope.msg_type.as_str().ends_with("_request") {
             return Err(Refusal::UnexpectedType(envelope.msg_type));
         }
         // Metadata that says nothing sensible is no reason to leave a request without an answer.

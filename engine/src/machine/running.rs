@@ -10,7 +10,7 @@ use remuda_proto::{Date, Instant, Map, MsgId, RemoteError};
 use super::request::Request;
 use super::{Effect, STOP_GRACE};
 use crate::signal;
-use crate::work::TASK_STOPPED;
+use crate::work::{TASK_STOPPED, Work};
 
 /// A task that runs: started, and its end not yet told.
 pub(super) struct Running {
@@ -19,8 +19,8 @@ pub(super) struct Running {
     pub(super) started: Date,
     /// What it takes meanwhile.
     pub(super) needs: Needs,
-    /// The program, for messages; `None` for a function.
-    pub(super) program: Option<String>,
+    /// What runs.
+    pub(super) kind: Kind,
     /// Whether and why it was stopped. A function may go on all the same.
     pub(super) stopping: Option<Stopping>,
     /// How long it may run.
@@ -29,7 +29,34 @@ pub(super) struct Running {
     due: Option<Instant>,
 }
 
-/// SIGTERM was sent.
+/// What a task is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A Rust function: it can be told to stop, and not be killed.
+    Function,
+    /// A program, by this name.
+    Program(String),
+    /// A request that Python handles: it is interrupted first, and killed with its process.
+    Python,
+}
+
+impl Kind {
+    /// What it is of.
+    pub(super) fn of(work: &Work) -> Self {
+        match work {
+            Work::Function { .. } => Self::Function,
+            Work::Process { task, .. } => Self::Program(task.argv.first().cloned().unwrap_or_default()),
+            Work::Python(_) => Self::Python,
+        }
+    }
+
+    /// Whether what runs can be ended against its will.
+    pub(super) fn can_be_killed(&self) -> bool {
+        *self != Self::Function
+    }
+}
+
+/// It was told to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stopping {
     pub(super) reason: StopReason,
@@ -95,14 +122,16 @@ impl Runs {
         self.tasks.is_empty()
     }
 
-    /// Stops a program: first with SIGTERM, then, on a deadline, with SIGKILL. A function is told, and ends if it listens.
+    /// Stops a program: first with SIGTERM, then, on a deadline, with SIGKILL. Python is interrupted first. A function is told, and ends
+    /// if it listens.
     /// What is stopped already goes on ending.
     pub(super) fn stop(&mut self, now: Instant, msg_id: &MsgId, reason: StopReason, out: &mut Vec<Effect>) {
         let Some(running) = self.tasks.get_mut(msg_id) else { return };
         if running.stopping.is_none() {
             running.stopping = Some(Stopping { reason });
-            let due = running.program.is_some().then(|| now + STOP_GRACE);
-            out.push(Effect::Signal { msg_id: msg_id.clone(), signal: signal::TERM });
+            let due = running.kind.can_be_killed().then(|| now + STOP_GRACE);
+            let signal = if running.kind == Kind::Python { signal::INT } else { signal::TERM };
+            out.push(Effect::Signal { msg_id: msg_id.clone(), signal });
             self.set_due(msg_id, due);
         }
     }
@@ -143,7 +172,7 @@ impl Runs {
         for (msg_id, running) in &self.tasks {
             assert_eq!(running.request.msg_id, *msg_id);
             let is_killed = running.due.is_some() && running.stopping.is_some();
-            assert!(running.program.is_some() || !is_killed, "a function cannot be killed");
+            assert!(running.kind.can_be_killed() || !is_killed, "a function cannot be killed");
             timers.extend(running.due.map(|due| (due, msg_id.clone())));
         }
         assert_eq!(timers, self.timers);
@@ -156,14 +185,8 @@ impl Runs {
 
 impl Running {
     /// One that is about to start.
-    pub(super) fn new(
-        request: Request,
-        started: Date,
-        needs: Needs,
-        program: Option<String>,
-        limit: Option<Duration>,
-    ) -> Self {
-        Self { request, started, needs, program, stopping: None, limit, due: None }
+    pub(super) fn new(request: Request, started: Date, needs: Needs, kind: Kind, limit: Option<Duration>) -> Self {
+        Self { request, started, needs, kind, stopping: None, limit, due: None }
     }
 
     /// What a function failed with, or was not to be ended with: if it was stopped, that is why.

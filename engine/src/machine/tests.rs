@@ -22,6 +22,7 @@ fn gist_of(work: &Work) -> String {
     match work {
         Work::Function { name, .. } => name.clone(),
         Work::Process { task, .. } => task.argv.join(" "),
+        Work::Python(request) => format!("python {}", request.msg_type),
     }
 }
 
@@ -153,6 +154,7 @@ impl Story {
             Effect::Signal { msg_id, signal } => format!("signal {}: {signal}", self.name(msg_id)),
             Effect::ReadOutput { number, part } => format!("read {number}: {}", part.offset),
             Effect::ReleaseOutput { msg_id } => format!("release {}", self.name(msg_id)),
+            Effect::Clear => "clear".to_owned(),
             Effect::Look => "look".to_owned(),
             Effect::Refused { link, refusal, .. } => format!("refused {link:?}: {}", refusal.kind()),
             Effect::Exit(ending) => format!("exit {ending:?}"),

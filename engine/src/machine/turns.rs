@@ -3,15 +3,15 @@
 use bytes::Bytes;
 use remuda_proto::message::native::NativeReply;
 use remuda_proto::message::needs::Extras;
-use remuda_proto::{Date, MsgId, MsgType, Now, RemoteError, Status};
+use remuda_proto::{Body, Date, MsgId, MsgType, Now, RemoteError, Status};
 
 use super::line::{Lined, MAX_LINED_UP};
 use super::request::{Asked, Request};
-use super::running::Running;
+use super::running::{Kind, Running};
 use super::writer::{Answer, Failure};
-use super::{Effect, EngineCore, kernel_info, program};
+use super::{Effect, EngineCore, program};
 use crate::pickle;
-use crate::work::{Outcome, Work};
+use crate::work::{Outcome, PythonRequest, Work};
 
 /// Names of functions listed in an error, so that one of a thousand functions does not make a page.
 const NAMES_LISTED: usize = 20;
@@ -42,6 +42,8 @@ impl EngineCore {
         while let Some(request) = self.queue.first() {
             let is_idle = self.running.is_empty() && self.line.is_empty();
             let known = request.extras.as_ref().ok().map(|extras| &extras.needs).filter(|needs| self.room.has(needs));
+            let known = known.map(|needs| self.takes(needs));
+            let known = known.as_ref();
             let waits = known.is_some_and(|needs| !is_idle && (self.line.waits() || !self.room.fits(needs)));
             let follows = waits
                 && self.line.len() < MAX_LINED_UP
@@ -57,12 +59,9 @@ impl EngineCore {
             }
             let before = out.len();
             if let Some((work, extras)) = self.begin(now.date, &request, out) {
-                let program = match &work {
-                    Work::Process { task, .. } => task.argv.first().cloned(),
-                    Work::Function { .. } => None,
-                };
+                let kind = Kind::of(&work);
                 let (msg_id, attempt, limit) = (request.msg_id.clone(), extras.attempt(), extras.run_timeout());
-                let running = Running::new(request, now.date, extras.needs, program, limit);
+                let running = Running::new(request, now.date, self.takes(&extras.needs), kind, limit);
                 if follows {
                     out.push(Effect::LineUp { msg_id, attempt, work });
                     self.line.push(running);
@@ -86,19 +85,31 @@ impl EngineCore {
 
     /// The work that a request calls for; `None` if it was answered instead.
     fn begin(&mut self, now: Date, request: &Request, out: &mut Vec<Effect>) -> Option<(Work, Extras)> {
+        let python =
+            |body: &Body| Work::Python(PythonRequest { msg_type: request.msg_type.clone(), body: body.clone() });
         let failure = match &request.msg_type {
             MsgType::ApplyRequest => match (Asked::read(self.writer.packer(), &request.body), &request.extras) {
                 (Asked::Work(work), Ok(extras)) => match self.unmet(&work, extras) {
                     None => return Some((work, extras.clone())),
                     Some(reason) => Failure::unmet(RemoteError::new("UnmetDependency", reason)),
                 },
+                (Asked::Python, Ok(extras)) if self.python.is_some() => match self.lacks(extras) {
+                    None => return Some((python(&request.body), extras.clone())),
+                    Some(reason) => Failure::unmet(RemoteError::new("UnmetDependency", reason)),
+                },
+                (Asked::Python, Err(reason)) if self.python.is_some() => {
+                    Failure::of(RemoteError::new("ValueError", reason.clone()))
+                }
                 (Asked::Python, _) => Failure::unmet(RemoteError::new("UnmetDependency", self.no_python("function"))),
                 (Asked::Work(_), Err(reason)) => Failure::of(RemoteError::new("ValueError", reason.clone())),
                 (Asked::Invalid(reason), _) => Failure::of(RemoteError::new("ValueError", reason)),
             },
+            other if self.is_for_python(other) => {
+                return Some((python(&request.body), request.extras.clone().unwrap_or_default()));
+            }
             MsgType::ExecuteRequest => Failure::unmet(RemoteError::new("NotImplementedError", self.no_python("code"))),
             MsgType::KernelInfoRequest => {
-                let content = kernel_info(&self.announcement.version);
+                let content = self.kernel_info();
                 let answer = Answer { status: Status::Ok, dependencies_met: true, content, buffers: Vec::new() };
                 out.push(self.writer.reply(now, now, request, &answer));
                 return None;
@@ -111,11 +122,11 @@ impl EngineCore {
 
     /// Why this engine cannot run this, if it cannot.
     fn unmet(&self, work: &Work, extras: &Extras) -> Option<String> {
-        if !self.room.has(&extras.needs) {
-            let has = self.room.describe();
-            return Some(format!("the task needs {}; engine {} has {has}", extras.needs, self.writer.id));
+        if let Some(reason) = self.lacks(extras) {
+            return Some(reason);
         }
         match work {
+            Work::Python(_) => None,
             Work::Process { .. } if self.announcement.process => None,
             Work::Process { .. } => Some(format!("engine {} runs no programs; {}", self.writer.id, self.runs())),
             Work::Function { name, .. } if self.functions.contains(name) => None,
@@ -123,6 +134,13 @@ impl EngineCore {
                 Some(format!("engine {} has no function `{name}`; {}", self.writer.id, self.runs()))
             }
         }
+    }
+
+    /// What it has too little of, if anything.
+    fn lacks(&self, extras: &Extras) -> Option<String> {
+        let has = self.room.describe();
+        let lacks = !self.room.has(&extras.needs);
+        lacks.then(|| format!("the task needs {}; engine {} has {has}", extras.needs, self.writer.id))
     }
 
     fn no_python(&self, what: &str) -> String {
@@ -189,7 +207,7 @@ impl EngineCore {
                 ended.stopped = running.stopping.map(|stopping| stopping.reason);
                 let pickle = pickle::program(&ended, &stdout, &stderr, output.as_deref());
                 let error = (!ended.success()).then(|| {
-                    let name = running.program.as_deref().unwrap_or_default();
+                    let Kind::Program(name) = &running.kind else { unreachable!("only programs end so") };
                     program::error(name, &ended, &stderr)
                 });
                 let native = NativeReply::Process(ended);
@@ -202,6 +220,7 @@ impl EngineCore {
                     }
                 }
             }
+            Outcome::Python(outcome) => self.python_done(now, &running, *outcome, out),
             Outcome::Failed(error) => {
                 let failure = Failure::of(running.failed(error));
                 self.writer.failed(now.date, started, request, failure, out);

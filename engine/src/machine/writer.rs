@@ -1,5 +1,7 @@
 //! The messages that an engine writes, and their metadata.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use remuda_proto::message::content::{
     Again, ExecutionStatus, RegistrationOptions, RegistrationRequest, Shutdown, Stream as StreamContent,
@@ -13,7 +15,7 @@ use serde_json::json;
 
 use super::request::Request;
 use super::{Effect, Link};
-use crate::work::Stream;
+use crate::work::{Published, Stream};
 
 /// Writes and signs.
 pub(super) struct Writer {
@@ -30,6 +32,14 @@ pub(super) struct Answer<C> {
     /// False sends the task to another engine.
     pub(super) dependencies_met: bool,
     pub(super) content: C,
+    pub(super) buffers: Vec<Bytes>,
+}
+
+/// The same, with content that is JSON already.
+pub(super) struct RawAnswer {
+    pub(super) status: Status,
+    pub(super) dependencies_met: bool,
+    pub(super) content: Bytes,
     pub(super) buffers: Vec<Bytes>,
 }
 
@@ -84,11 +94,11 @@ impl Writer {
     pub(super) fn status(&mut self, now: Date, parent: Option<&Body>, state: &str) -> Effect {
         let content = ExecutionStatus { execution_state: state.to_owned() };
         let metadata = self.engine_metadata();
-        self.publish(now, "status", MsgType::Status, parent, &metadata, &content)
+        self.publish(now, "status", MsgType::Status, parent.map(Body::header), &metadata, &content)
     }
 
     /// iopub `stream`.
-    pub(super) fn stream(&mut self, now: Date, parent: &Body, stream: Stream, text: String) -> Effect {
+    pub(super) fn stream(&mut self, now: Date, parent: &[u8], stream: Stream, text: String) -> Effect {
         let content = StreamContent { name: stream.name().to_owned(), text };
         self.publish(now, stream.name(), MsgType::Stream, Some(parent), &empty(), &content)
     }
@@ -97,13 +107,13 @@ impl Writer {
     fn error(&mut self, now: Date, parent: &Body, error: &RemoteError) -> Effect {
         let content = json!({"ename": error.ename, "evalue": error.evalue, "traceback": error.traceback});
         let metadata = self.engine_metadata();
-        self.publish(now, "error", MsgType::Error, Some(parent), &metadata, &content)
+        self.publish(now, "error", MsgType::Error, Some(parent.header()), &metadata, &content)
     }
 
     /// iopub `shutdown_reply`, by which the hub unregisters the engine at once.
     pub(super) fn shutdown(&mut self, now: Date, parent: &Body, content: &Shutdown) -> Effect {
         let content = shutdown_content(content);
-        self.publish(now, "shutdown", MsgType::ShutdownReply, Some(parent), &empty(), &content)
+        self.publish(now, "shutdown", MsgType::ShutdownReply, Some(parent.header()), &empty(), &content)
     }
 
     /// The reply to a request on the shell socket.
@@ -114,28 +124,79 @@ impl Writer {
         request: &Request,
         answer: &Answer<C>,
     ) -> Effect {
-        let engine_info =
-            (answer.status == Status::Error).then(|| json!({"engine_uuid": self.uuid.as_str(), "engine_id": self.id}));
-        let metadata = ReplyMetadata {
-            started: started.to_string(),
-            dependencies_met: answer.dependencies_met,
-            engine: self.uuid.clone(),
-            is_broadcast: request.echo.is_broadcast,
-            is_coalescing: request.echo.is_coalescing,
-            original_msg_id: request.echo.original_msg_id.clone(),
-            label: request.echo.label.clone(),
-            status: answer.status,
-            engine_info,
-        };
+        let metadata = self.reply_metadata(started, request, answer.status, answer.dependencies_met);
         let body = self.message(
             now,
             request.msg_type.reply(),
-            Some(&request.body),
+            Some(request.body.header()),
             &metadata,
             &answer.content,
             &answer.buffers,
         );
         Effect::Reply { link: Link::Shell, idents: request.idents.clone(), body }
+    }
+
+    fn reply_metadata(
+        &self,
+        started: Date,
+        request: &Request,
+        status: Status,
+        dependencies_met: bool,
+    ) -> ReplyMetadata {
+        let engine_info =
+            (status == Status::Error).then(|| json!({"engine_uuid": self.uuid.as_str(), "engine_id": self.id}));
+        ReplyMetadata {
+            started: started.to_string(),
+            dependencies_met,
+            engine: self.uuid.clone(),
+            is_broadcast: request.echo.is_broadcast,
+            is_coalescing: request.echo.is_coalescing,
+            original_msg_id: request.echo.original_msg_id.clone(),
+            label: request.echo.label.clone(),
+            status,
+            engine_info,
+        }
+    }
+
+    /// The reply to a request on the shell socket whose content is JSON already.
+    pub(super) fn raw_reply(&mut self, now: Date, started: Date, request: &Request, answer: RawAnswer) -> Effect {
+        let metadata = self.reply_metadata(started, request, answer.status, answer.dependencies_met);
+        let metadata = self.packer().pack(&metadata).expect("what an engine says has text for keys");
+        let content = self.packed(&answer.content);
+        let parent = request.body.header();
+        let body = self.raw_message(now, request.msg_type.reply(), [parent, &metadata, &content], answer.buffers);
+        Effect::Reply { link: Link::Shell, idents: request.idents.clone(), body }
+    }
+
+    /// What Python code published.
+    pub(super) fn published(&mut self, now: Date, message: Published) -> Effect {
+        let topic = message.topic.unwrap_or_else(|| format!("engine.{}.{}", self.id, message.msg_type));
+        // A stock engine says with each message who it is (`engine/app.py: send_with_metadata`).
+        let mut metadata: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(&message.metadata).unwrap_or_default();
+        metadata.entry("engine").or_insert_with(|| self.uuid.as_str().into());
+        let metadata = self.packer().pack(&metadata).expect("a map that came as JSON can go as anything");
+        let [parent, content] = [&message.parent, &message.content].map(|part| self.packed(part));
+        let body = self.raw_message(now, message.msg_type, [&parent, &metadata, &content], message.buffers);
+        Effect::Publish { topic: Identity::from(topic.as_bytes()), body }
+    }
+
+    /// A part that is JSON, in the form of this connection.
+    fn packed<'a>(&self, part: &'a [u8]) -> Cow<'a, [u8]> {
+        match self.packer() {
+            Packer::Json => Cow::Borrowed(part),
+            Packer::Msgpack => {
+                let value: serde_json::Value = serde_json::from_slice(part).unwrap_or_else(|_| empty());
+                Cow::Owned(self.packer().pack(&value).expect("a value that came as JSON can go as MessagePack"))
+            }
+        }
+    }
+
+    fn raw_message(&mut self, now: Date, msg_type: MsgType, parts: [&[u8]; 3], buffers: Vec<Bytes>) -> Body {
+        let header = self.session.header(now, msg_type);
+        let header = self.packer().pack(&header).expect("a header has text for keys");
+        let [parent, metadata, content] = parts;
+        self.session.sign_parts([&header, parent, metadata, content], buffers)
     }
 
     /// An ok reply on the shell socket.
@@ -186,7 +247,7 @@ impl Writer {
     /// A reply on the control socket.
     pub(super) fn control(&mut self, now: Date, request: &Request, content: &(impl Serialize + ?Sized)) -> Effect {
         let metadata = self.engine_metadata();
-        let body = self.message(now, request.msg_type.reply(), Some(&request.body), &metadata, content, &[]);
+        let body = self.message(now, request.msg_type.reply(), Some(request.body.header()), &metadata, content, &[]);
         Effect::Reply { link: Link::Control, idents: request.idents.clone(), body }
     }
 
@@ -199,7 +260,8 @@ impl Writer {
         part: Bytes,
     ) -> Effect {
         let metadata = self.engine_metadata();
-        let body = self.message(now, request.msg_type.reply(), Some(&request.body), &metadata, content, &[part]);
+        let body =
+            self.message(now, request.msg_type.reply(), Some(request.body.header()), &metadata, content, &[part]);
         Effect::Reply { link: Link::Control, idents: request.idents.clone(), body }
     }
 
@@ -218,7 +280,7 @@ impl Writer {
         now: Date,
         topic: &str,
         msg_type: MsgType,
-        parent: Option<&Body>,
+        parent: Option<&[u8]>,
         metadata: &serde_json::Value,
         content: &impl Serialize,
     ) -> Effect {
@@ -231,12 +293,11 @@ impl Writer {
         &mut self,
         now: Date,
         msg_type: MsgType,
-        parent: Option<&Body>,
+        parent: Option<&[u8]>,
         metadata: &(impl Serialize + ?Sized),
         content: &(impl Serialize + ?Sized),
         buffers: &[Bytes],
     ) -> Body {
-        let parent = parent.map(Body::header);
         let message = self.session.message(now, msg_type, parent, metadata, content, buffers);
         message.expect("what an engine says has text for keys, so it has a packed form").1
     }

@@ -9,11 +9,11 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 /// Something that can be polled, and is readable once a process has ended. The process is not reaped.
-pub(super) struct ExitNotice(OwnedFd);
+pub(crate) struct ExitNotice(OwnedFd);
 
 impl ExitNotice {
     /// For a child that was not reaped.
-    pub(super) fn of(process: Pid) -> io::Result<Self> {
+    pub(crate) fn of(process: Pid) -> io::Result<Self> {
         match pidfd(process) {
             Ok(fd) => Ok(Self(fd)),
             // A kernel that has none, or a sandbox that allows none.
@@ -59,17 +59,17 @@ fn by_thread(process: Pid) -> io::Result<ExitNotice> {
 
 /// How a process ended, and what it and the children it waited for used.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct End {
-    pub(super) exit_code: Option<i32>,
-    pub(super) signal: Option<i32>,
-    pub(super) user_us: u64,
-    pub(super) system_us: u64,
-    pub(super) peak_memory_bytes: u64,
+pub(crate) struct End {
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    pub(crate) user_us: u64,
+    pub(crate) system_us: u64,
+    pub(crate) peak_memory_bytes: u64,
 }
 
 /// Waits for a child's end, and lets go of it.
 #[allow(unsafe_code, reason = "only this system call tells what the child used")]
-pub(super) fn reap(process: Pid) -> io::Result<End> {
+pub(crate) fn reap(process: Pid) -> io::Result<End> {
     let mut status = 0;
     // SAFETY: a structure of numbers, for which zeros are good.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };

@@ -33,7 +33,7 @@ const LOG_TAIL_BYTES: u64 = 8 * 1024;
 const CHUNKS: usize = 16;
 
 /// Makes reads and writes return at once. Our end of a pipe only: the program's end blocks as ever.
-pub(super) fn never_block(fd: &impl AsFd) -> io::Result<()> {
+pub(crate) fn never_block(fd: &impl AsFd) -> io::Result<()> {
     fcntl(fd.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(())
 }

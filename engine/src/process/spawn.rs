@@ -22,18 +22,18 @@ use remuda_proto::message::native::Limits;
 const STACK_BYTES: usize = 64 * 1024;
 
 /// A program that is to be started.
-pub(super) struct Start<'a> {
-    pub(super) argv: &'a [String],
+pub(crate) struct Start<'a> {
+    pub(crate) argv: &'a [String],
     /// All of its environment.
-    pub(super) env: Vec<(OsString, OsString)>,
-    pub(super) cwd: Option<&'a str>,
-    pub(super) limits: &'a Limits,
+    pub(crate) env: Vec<(OsString, OsString)>,
+    pub(crate) cwd: Option<&'a str>,
+    pub(crate) limits: &'a Limits,
     /// What it gets as stdin, stdout and stderr.
-    pub(super) stdio: [OwnedFd; 3],
+    pub(crate) stdio: [OwnedFd; 3],
     /// Where its process group is noted, for the guard.
-    pub(super) entry: Option<&'a AtomicI32>,
+    pub(crate) entry: Option<&'a AtomicI32>,
     /// Room for what the child does before it runs the program: at least [`STACK_BYTES`].
-    pub(super) stack: &'a mut [u8],
+    pub(crate) stack: &'a mut [u8],
 }
 
 /// What went wrong in the child, and where.
@@ -62,7 +62,7 @@ struct Prepared {
 type Resource = libc::__rlimit_resource_t;
 
 /// Starts a program in a process group of its own.
-pub(super) fn spawn(mut start: Start<'_>) -> Result<Pid, RemoteError> {
+pub(crate) fn spawn(mut start: Start<'_>) -> Result<Pid, RemoteError> {
     let Some(name) = start.argv.first() else {
         return Err(RemoteError::new("ValueError", "the process task names no program"));
     };

@@ -113,6 +113,7 @@ fn engine(hub: &Hub, engine: &Engine, placed: Option<&EngineState>, missed_beats
         "pid": said.map(|said| said.pid),
         "labels": said.map(|said| &said.labels),
         "python": capability.python,
+        "python_version": said.and_then(|said| said.python.as_ref()),
         "process": capability.process,
         "functions": capability.functions,
         "outstanding": placed.map(|placed| placed.outstanding),

@@ -68,6 +68,7 @@ fn engine_status(hub: &Hub, engine: &Engine) -> EngineStatus {
         pid: announced.pid,
         functions: announced.functions,
         process: announced.process,
+        python: announced.python,
         slots: announced.slots.max(1),
         resources: announced.resources,
         labels: announced.labels,

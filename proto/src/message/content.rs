@@ -429,6 +429,9 @@ pub struct EngineStatus {
     /// Whether it runs programs.
     #[serde(default)]
     pub process: bool,
+    /// The version of the Python whose functions and code it runs; `None` from a stock engine, which runs Python and does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub python: Option<String>,
     /// How many tasks of one core each it runs at once: 1 for a stock engine.
     #[serde(default)]
     pub slots: u32,

@@ -257,6 +257,9 @@ pub struct Announcement {
     /// Whether it runs programs.
     #[serde(default)]
     pub process: bool,
+    /// The version of the Python whose functions and code it runs, if it runs any: `3.11.7`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub python: Option<String>,
     /// How many tasks of one core each it runs at once; 0 counts as 1.
     #[serde(default)]
     pub slots: u32,
@@ -268,6 +271,8 @@ pub struct Announcement {
 /// What an engine can run, and how much at once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Capability {
+    /// Whether it is a native engine, which stops tasks itself and holds its last replies; else a stock one.
+    pub native: bool,
     /// Pickled Python functions, and code.
     pub python: bool,
     /// Programs.
@@ -286,6 +291,7 @@ impl Capability {
     /// That of an engine which announces nothing: a stock one.
     pub fn stock() -> Self {
         Self {
+            native: false,
             python: true,
             process: false,
             functions: BTreeSet::new(),
@@ -299,7 +305,8 @@ impl Capability {
     pub fn native(announcement: &Announcement) -> Self {
         let words = |list: &[String]| list.iter().map(|name| Arc::from(&**name)).collect();
         Self {
-            python: false,
+            native: true,
+            python: announcement.python.is_some(),
             process: announcement.process,
             functions: words(&announcement.functions),
             slots: announcement.slots.max(1),

@@ -380,9 +380,9 @@ impl Engines {
         members.into_iter().for_each(|engine| self.reindex(engine));
     }
 
-    /// Whether an engine is there and runs Python.
-    pub(super) fn runs_python(&self, engine: u32) -> bool {
-        self.slab[engine].member.is_some_and(|(kind, _)| self.kinds[kind].capability.python)
+    /// Whether an engine is there and is a stock one, whose nanny stops its tasks.
+    pub(super) fn is_stock(&self, engine: u32) -> bool {
+        self.slab[engine].member.is_some_and(|(kind, _)| !self.kinds[kind].capability.native)
     }
 
     /// Whether an engine is there and can run a task of this need.

@@ -52,7 +52,7 @@ impl TaskScheduler {
     /// A task is with an engine from now on: its time runs, if nobody else sees to it.
     pub(super) fn start_run_timer(&mut self, key: u32, engine: u32, step: &Step<'_>) {
         let limit = self.jobs[key].wishes().run_timeout;
-        if let Some(limit) = limit.filter(|_| self.engines.runs_python(engine) && self.jobs[key].timer().is_none()) {
+        if let Some(limit) = limit.filter(|_| self.engines.is_stock(engine) && self.jobs[key].timer().is_none()) {
             self.start_timer(key, step.now.instant + limit);
             self.jobs[key].set_run_timer();
         }
@@ -61,13 +61,13 @@ impl TaskScheduler {
     /// Somebody wants a task to end that an engine has.
     pub(super) fn stop(&mut self, key: u32, step: &mut Step<'_>) {
         let State::Assigned { engine, .. } = self.jobs[key].state else { return };
-        let python = self.engines.runs_python(engine);
+        let stock = self.engines.is_stock(engine);
         // What waits behind others there is aborted by the engine itself; a signal would hit the one that runs.
-        if self.jobs[key].stopping().is_some() || (python && self.waits_behind(key, engine)) {
+        if self.jobs[key].stopping().is_some() || (stock && self.waits_behind(key, engine)) {
             return;
         }
         self.jobs[key].set_stopping(Stopping::new(StopReason::Asked));
-        if python && !self.jobs[key].is_stranded() {
+        if stock && !self.jobs[key].is_stranded() {
             self.cancel_timer(key);
             self.signal(key, engine, step);
         }
@@ -94,7 +94,7 @@ impl TaskScheduler {
         true
     }
 
-    /// Whether a Python engine, which runs one task at a time, has another one before this.
+    /// Whether a stock engine, which runs one task at a time, has another one before this.
     fn waits_behind(&mut self, key: u32, engine: u32) -> bool {
         let others = &self.engines[engine].running;
         self.work += others.len() as u64;

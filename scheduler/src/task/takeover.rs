@@ -344,7 +344,7 @@ impl TaskScheduler {
         let mut named: Vec<MsgId> =
             self.engines[engine].running.iter().map(|key| self.jobs[*key].msg_id.clone()).collect();
         let Some(takeover) = &self.takeover else { return named };
-        if !capability.python {
+        if capability.native {
             let engines = takeover.unheard().count().max(1);
             let most = (MAX_NAMED_HELD / engines).clamp(100, MAX_NAMED_TO_ONE);
             let jobs = takeover.held.iter().take(most).map(|(_, key)| &self.jobs[*key]);

@@ -149,7 +149,7 @@ fn a_native_engine_says_what_it_has_and_only_the_rest_is_lost() {
     let records = Records::of(&["e", "f"]).on("1", "e", &plain()).on("2", "e", &plain()).task("3", &plain());
     let (mut world, _) = records.take_over_with(TaskConfig { hwm: 0, ..TaskConfig::default() });
     world.back("f");
-    let capable = Capability { python: false, ..native(&[]) };
+    let capable = native(&[]);
     // The need of these tasks is Python, so that a native engine is not asked about held ones.
     let question = world.register("e", capable);
     assert_eq!(asked(&question), [("e".to_owned(), vec!["1".to_owned(), "2".to_owned()])]);
