@@ -6,6 +6,7 @@ lengths of its parts, and the parts; large parts are in a memory file that trave
 Nothing of IPython is imported until something asks for it: see `kernel.py`.
 """
 
+import importlib
 import importlib.machinery
 import importlib.util
 import os
@@ -160,6 +161,9 @@ class LightPackage(types.ModuleType):
     def __getattr__(self, name):
         if name.startswith("__") and name not in ("__version__", "__all__"):
             raise AttributeError(name)
+        if name in ("error", "serialize", "util", "datapub", "_version"):
+            # `from ipyparallel import error` asks here first.
+            return importlib.import_module(f"ipyparallel.{name}")
         WORKER.complete(self)
         return getattr(self, name)
 
@@ -181,14 +185,28 @@ class Ready(importlib.machinery.SourceFileLoader):
 
 
 class KernelFirst:
-    """Whoever imports IPython expects a shell to be there: it is made first."""
+    """Whoever imports IPython expects a shell to be there: it is made first.
+
+    So it is for what imports IPython and is imported by the kernel, which would otherwise meet it half made.
+    """
+
+    NAMES = frozenset({"IPython", "ipykernel", "matplotlib_inline"})
+    PARTS = frozenset({"client", "cluster", "engine", "apps", "controller", "util"})
+    # These import their own package for what only all of it has, so all of it comes first, as it would without us.
+    WHOLE = frozenset({"client", "cluster", "apps"})
 
     def find_spec(self, name, path=None, target=None):
-        if name not in ("IPython", "ipykernel") or WORKER.kernel is not None or WORKER.making:
+        package, _, part = name.partition(".")
+        is_part = package == "ipyparallel" and part in self.PARTS
+        if WORKER.making or not (is_part or name in self.NAMES):
             return None
-        WORKER.make_kernel()
+        before = name in sys.modules
+        if WORKER.kernel is None:
+            WORKER.make_kernel()
+        if is_part and part in self.WHOLE:
+            WORKER.complete(sys.modules["ipyparallel"])
         module = sys.modules.get(name)
-        return importlib.machinery.ModuleSpec(name, Ready(module)) if module is not None else None
+        return importlib.machinery.ModuleSpec(name, Ready(module)) if module is not None and not before else None
 
 
 class Worker:
