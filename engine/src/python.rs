@@ -364,7 +364,7 @@ impl Shared {
 
     /// Writes what can be written now; for the rest the thread is woken.
     fn flush(&self, state: &mut State) {
-        if state.process.as_mut().is_some_and(|process| process.flush()) {
+        if state.process.as_mut().is_some_and(Connection::flush) {
             self.ring();
         }
     }
@@ -664,15 +664,15 @@ impl Thread<'_> {
             loop {
                 let (text, more) = told.read(now);
                 if let Some(text) = text {
-                    match &process.last {
-                        Some(msg_id) => {
-                            self.shared.lock().tell(Event::Output { msg_id: msg_id.clone(), stream, text });
+                    if let Some(msg_id) = process.last.clone() {
+                        self.shared.lock().tell(Event::Output { msg_id, stream, text });
+                    } else {
+                        let mut left_out = process.complaint.len().saturating_sub(CHUNK_BYTES);
+                        while !process.complaint.is_char_boundary(left_out) {
+                            left_out += 1;
                         }
-                        None => {
-                            let kept = process.complaint.len().saturating_sub(CHUNK_BYTES);
-                            process.complaint.drain(..process.complaint.ceil_char_boundary(kept));
-                            process.complaint.push_str(&text);
-                        }
+                        process.complaint.drain(..left_out);
+                        process.complaint.push_str(&text);
                     }
                 }
                 if !more {
@@ -730,10 +730,13 @@ impl Thread<'_> {
         match said.say {
             Say::Ready => self.ready(process, &said),
             Say::Done(flags) => self.done(process, flags, said.parts),
-            Say::Publish => match published(said.parts) {
-                Some(published) => self.shared.lock().tell(Event::Published(Box::new(published))),
-                None => tracing::warn!("the Python process published something that makes no sense"),
-            },
+            Say::Publish => {
+                if let Some(published) = published(said.parts) {
+                    self.shared.lock().tell(Event::Published(Box::new(published)));
+                } else {
+                    tracing::warn!("the Python process published something that makes no sense");
+                }
+            }
             Say::Log => tracing::warn!("Python: {}", said.text(0)),
             Say::Broken => {
                 let program = self.shared.interpreter.program.display().to_string();
@@ -751,7 +754,7 @@ impl Thread<'_> {
         state.tell_identity();
         self.shared.flush(&mut state);
         self.shared.begin_next(&mut state, false);
-        state.first.get_or_insert(Ok(Version { version: said.text(0), executable: said.text(1) }));
+        state.first.get_or_insert_with(|| Ok(Version { version: said.text(0), executable: said.text(1) }));
         drop(state);
         self.shared.begun.notify_all();
     }

@@ -13,7 +13,7 @@ use remuda_proto::message::metadata::ReplyMetadata;
 use remuda_proto::message::native::ProcessOutcome;
 use remuda_proto::message::parent_msg_id;
 use remuda_proto::{Date, Envelope, Key, Packer, Session};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::work::{Outcome, OutputPart, Stream, Work};

@@ -21,7 +21,7 @@ pub(super) struct Told<R> {
     /// Until when it is left alone, so that what is printed line by line is told several lines at a time.
     rests_until: Option<Instant>,
     /// How much of the task's output was told.
-    told_bytes: u64,
+    passed_bytes: u64,
     dropped_bytes: u64,
     /// Most of a task's output that is told.
     limit_bytes: u64,
@@ -30,8 +30,8 @@ pub(super) struct Told<R> {
 impl<R: Read> Told<R> {
     /// `pipe` never blocks.
     pub(super) fn new(pipe: R, limit_bytes: u64) -> Self {
-        let (told_bytes, dropped_bytes) = (0, 0);
-        Self { pipe: Some(pipe), cut: Vec::new(), rests_until: None, told_bytes, dropped_bytes, limit_bytes }
+        let (passed_bytes, dropped_bytes) = (0, 0);
+        Self { pipe: Some(pipe), cut: Vec::new(), rests_until: None, passed_bytes, dropped_bytes, limit_bytes }
     }
 
     /// When it is to be looked at again, if it rests.
@@ -69,7 +69,7 @@ impl<R: Read> Told<R> {
 
     /// The text of these bytes, as far as the task may still say something.
     fn bounded(&mut self, bytes: &[u8]) -> Option<String> {
-        let left = usize::try_from(self.limit_bytes - self.told_bytes).unwrap_or(usize::MAX);
+        let left = usize::try_from(self.limit_bytes - self.passed_bytes).unwrap_or(usize::MAX);
         let mut end = bytes.len().min(left);
         // Not in the middle of a character.
         while end < bytes.len() && end > 0 && bytes[end] & 0xc0 == 0x80 {
@@ -77,14 +77,14 @@ impl<R: Read> Told<R> {
         }
         let (told, dropped) = bytes.split_at(end);
         // Once something is left out, all that follows is.
-        self.told_bytes = if dropped.is_empty() { self.told_bytes + told.len() as u64 } else { self.limit_bytes };
+        self.passed_bytes = if dropped.is_empty() { self.passed_bytes + told.len() as u64 } else { self.limit_bytes };
         self.dropped_bytes += dropped.len() as u64;
         (!told.is_empty()).then(|| String::from_utf8_lossy(told).into_owned())
     }
 
     /// A task has ended: the next may say as much. Gives how much of this one was left out.
     pub(super) fn next_task(&mut self) -> u64 {
-        self.told_bytes = 0;
+        self.passed_bytes = 0;
         std::mem::take(&mut self.dropped_bytes)
     }
 }
