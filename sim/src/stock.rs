@@ -143,6 +143,7 @@ impl StockEngine {
             Outcome::Value { pickle, .. } | Outcome::Mapped { pickle, .. } => Ok(vec![pickle]),
             Outcome::Program { stdout, .. } => Ok(vec![stdout]),
             Outcome::Failed(error) => Err((Status::Error, Some(error))),
+            Outcome::Python(_) => unreachable!("no engine here announces Python"),
         };
         out.push(self.answer(now, &request, started, result));
         out.push(self.publish(now, "status", MsgType::Status, &request.body, &json!({"execution_state": "idle"})));
@@ -242,6 +243,7 @@ impl Machine for StockEngine {
                 self.done(now, outcome, out);
                 (Link::Shell, Ok(()))
             }
+            Event::Published(_) | Event::Broken { .. } => unreachable!("no engine here announces Python"),
             Event::Output { msg_id, stream, text } => {
                 let running = self.running.as_ref().filter(|(request, _)| request.envelope.msg_id == msg_id);
                 if let Some(body) = running.map(|(request, _)| request.body.clone()) {

@@ -35,6 +35,7 @@ impl Script {
         let text = match work {
             Work::Function { argument, .. } => std::str::from_utf8(argument).unwrap_or_default(),
             Work::Process { task, .. } => task.argv.get(1).map_or("", String::as_str),
+            Work::Python(_) => unreachable!("no engine here announces Python"),
         };
         Self::parse(text).unwrap_or(Self { time_us: 0, fail_percent: 0, unmet_percent: 0 })
     }
@@ -57,6 +58,7 @@ impl Script {
                     output: None,
                 }
             }
+            Work::Python(_) => unreachable!("no engine here announces Python"),
             Work::Function { .. } if calm => value(result),
             Work::Function { .. } if is_unmet => Outcome::Failed(RemoteError::new("UnmetDependency", "")),
             Work::Function { .. } if fails => Outcome::Failed(RemoteError::new("ValueError", "as the script says")),

@@ -177,6 +177,7 @@ impl World {
                 Effect::LineUp { msg_id, work, .. } => {
                     self.engines[number as usize].line.push_back((msg_id, work));
                 }
+                Effect::Clear => unreachable!("no engine here announces Python"),
                 Effect::StartNext => {
                     let next = self.engines[number as usize].line.pop_front();
                     let msg_id = next.as_ref().map(|(msg_id, _)| msg_id.clone());
