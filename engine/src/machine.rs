@@ -176,7 +176,7 @@ impl EngineCore {
 
     fn read(&mut self, frames: Frames) -> Result<Request, Refusal> {
         self.verify(&frames.body)?;
-        let request = Request::read(self.writer.packer(), frames)?;
+        let request = Request::read(self.writer.packer(), frames, self.python.is_some())?;
         match self.phase {
             Phase::Serving { .. } => Ok(request),
             _ => Err(Refusal::UnexpectedType(request.msg_type)),

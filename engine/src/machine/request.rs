@@ -51,10 +51,10 @@ struct RawEcho {
 }
 
 impl Request {
-    /// Reads a message whose signature was verified.
-    pub(super) fn read(packer: Packer, frames: Frames) -> Result<Self, Refusal> {
+    /// Reads a message whose signature was verified. Python takes comm messages as well, which ask for nothing.
+    pub(super) fn read(packer: Packer, frames: Frames, for_python: bool) -> Result<Self, Refusal> {
         let envelope = remuda_proto::Envelope::read(packer, &frames.body)?;
-        let is_comm = matches!(envelope.msg_type.as_str(), "comm_open" | "comm_msg" | "comm_close");
+        let is_comm = for_python && matches!(envelope.msg_type.as_str(), "comm_open" | "comm_msg" | "comm_close");
         if !is_comm && !envelope.msg_type.as_str().ends_with("_request") {
             return Err(Refusal::UnexpectedType(envelope.msg_type));
         }
