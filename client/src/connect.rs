@@ -324,8 +324,9 @@ fn open(options: &ConnectOptions) -> Result<Opened, ConnectError> {
     let name = session.id().clone();
     let machine = Outstanding::new(session, options.output_limit_bytes).with_resend_limit(options.resend_limit_bytes);
     let net = |source: NetError| ConnectError::Net { origin: origin.clone(), source };
-    let started = run::start(&connection, &interface, security.clone(), &name, machine);
-    let (sender, shared) = started.map_err(net)?;
+    let shared = Arc::new(run::Shared::new());
+    let started = run::start(&connection, &interface, security.clone(), &name, machine, &shared);
+    let sender = started.map_err(net)?;
     let is_pure = connection.task_scheme == "pure";
     let inner = Inner::new(sender, shared, names, packer, options.query_timeout, is_pure);
     Ok(Opened { inner, origin, site: Site { interface, port: common.registration, security } })

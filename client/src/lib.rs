@@ -73,6 +73,9 @@ pub mod guide;
 #[cfg(feature = "io")]
 mod program_output;
 #[cfg(feature = "io")]
+#[doc(hidden)]
+pub mod raw;
+#[cfg(feature = "io")]
 mod result;
 #[cfg(feature = "io")]
 mod run;

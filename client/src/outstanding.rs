@@ -26,7 +26,7 @@ use self::broadcast::Open;
 pub use self::broadcast::{Broadcast, part_id};
 pub use self::engines::Engine;
 use self::engines::Engines;
-pub use self::event::{Channel, Effect, Event, Lost, Outcome, Reply, Route, Work};
+pub use self::event::{Channel, Effect, Event, Lost, Outcome, Raw, Reply, Route, Work};
 use self::output::Collecting;
 pub use self::output::{Piece, PieceKind};
 #[cfg(feature = "io")]
@@ -248,6 +248,24 @@ impl Outstanding {
         let body =
             self.session.sign_parts([&header, parent, parts.metadata, parts.content], parts.buffers.iter().cloned());
         Frames::new(engine.map(EngineUuid::identity), body)
+    }
+
+    fn raw(&mut self, now: Now, msg_id: MsgId, raw: &Raw, out: &mut Vec<Effect>) {
+        let Raw { channel, engine, parts: engines, coalesce, msg_type, metadata, content, buffers, is_answered } = raw;
+        let parts = Parts { msg_type: msg_type.clone(), metadata, content, buffers };
+        if !is_answered {
+            let frames = self.sign(now, &msg_id, engine.as_ref(), &parts);
+            out.push(Effect::Send { channel: *channel, frames });
+        } else if engines.is_empty() {
+            self.assert_new(&msg_id);
+            if channel.has_tasks() {
+                self.outputs.insert(msg_id.clone(), Collecting::raw());
+            }
+            self.send(now, msg_id, *channel, engine.clone(), None, &parts, out);
+        } else {
+            let open = self.begin_broadcast(now, &msg_id, engines, *coalesce, true, out);
+            self.send_broadcast(now, msg_id, open, &parts, out);
+        }
     }
 
     fn pack_work<'a>(&self, work: &'a Work) -> (Vec<u8>, &'a [Bytes]) {
@@ -477,7 +495,10 @@ impl Outstanding {
             return if self.requests.contains_key(task) { Ok(()) } else { Err(Refusal::Unexpected(task.clone())) };
         };
         let limit = self.output_limit_bytes;
-        if let Some(piece) = collecting.take(&self.session, now.date, body, limit)? {
+        if collecting.is_raw {
+            let msg_type = collecting.take_raw(self.session.packer(), body)?;
+            out.push(Effect::Published { msg_id: task.clone(), msg_type, body: body.clone() });
+        } else if let Some(piece) = collecting.take(&self.session, now.date, body, limit)? {
             out.push(Effect::Output { msg_id: task.clone(), piece });
         }
         if collecting.has_ended() {
@@ -523,6 +544,7 @@ impl Machine for Outstanding {
                 self.assert_new(&msg_id);
                 self.query(now, msg_id, msg_type, &content, timeout, out);
             }
+            Event::Raw { msg_id, raw } => self.raw(now, msg_id, &raw, out),
             Event::Control { msg_id, engine, msg_type, content, timeout } => {
                 self.assert_new(&msg_id);
                 let (metadata, content) = (self.session.packer().empty_map(), self.pack(&content));

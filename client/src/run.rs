@@ -49,7 +49,7 @@ struct Waiter {
 }
 
 impl Shared {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             waiting: Mutex::default(),
             engines: watch::Sender::new(EngineList::default()),
@@ -119,29 +119,33 @@ impl Shared {
     }
 }
 
-/// Tells all who wait that the thread has ended, however it did.
-struct Closing(Arc<Shared>);
+/// Where the thread passes on what it learns.
+pub trait Deliver: Send + Sync + 'static {
+    /// Any effect but [`Effect::Send`] and [`Effect::Refused`]. With a break, the thread ends.
+    fn deliver(&self, effect: Effect) -> ControlFlow<()>;
 
-impl Drop for Closing {
+    /// The thread has ended, however it did.
+    fn closed(&self);
+}
+
+/// Tells all who wait that the thread has ended, however it did.
+struct Closing<D: Deliver>(Arc<D>);
+
+impl<D: Deliver> Drop for Closing<D> {
     fn drop(&mut self) {
-        let slots = {
-            let mut waiting = self.0.waiting();
-            waiting.closed = true;
-            std::mem::take(&mut waiting.slots)
-        };
-        slots.values().for_each(|waiter| waiter.slot.disconnect());
+        self.0.closed();
     }
 }
 
-struct ClientDriver {
+struct ClientDriver<D> {
     /// As in [`CHANNELS`].
     sockets: Vec<Socket>,
     /// One for each socket.
     refusals: Vec<Refusals>,
-    shared: Arc<Shared>,
+    shared: Arc<D>,
 }
 
-impl Driver for ClientDriver {
+impl<D: Deliver> Driver for ClientDriver<D> {
     type Machine = Outstanding;
 
     fn sockets(&self) -> &[Socket] {
@@ -165,21 +169,31 @@ impl Driver for ClientDriver {
                 // It cannot fail: a DEALER queues without limit for a peer that it has an address of.
                 self.sockets[index_of(channel)].send_frames(&frames);
             }
-            Effect::Resolve { msg_id, outcome } => self.shared.resolve(&msg_id, End::Outcome(Arc::new(outcome))),
-            Effect::Output { msg_id, piece } => self.shared.slot(&msg_id).write(piece),
+            Effect::Refused { channel, refusal } => self.refusals[index_of(channel)].note(None, &refusal),
+            other => return self.shared.deliver(other),
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Deliver for Shared {
+    fn deliver(&self, effect: Effect) -> ControlFlow<()> {
+        match effect {
+            Effect::Resolve { msg_id, outcome } => self.resolve(&msg_id, End::Outcome(Arc::new(outcome))),
+            Effect::Output { msg_id, piece } => self.slot(&msg_id).write(piece),
             Effect::OutputEnded { msg_id, complete, dropped_bytes } => {
-                self.shared.end_output(&msg_id, complete, dropped_bytes);
+                self.end_output(&msg_id, complete, dropped_bytes);
             }
             Effect::EngineJoined(engine) => {
                 tracing::debug!(engine = %engine.uuid, id = ?engine.id, "engine joined");
                 if let Some(id) = engine.id {
-                    self.shared.change_engines(|engines| drop(engines.insert(id, engine.uuid)));
+                    self.change_engines(|engines| drop(engines.insert(id, engine.uuid)));
                 }
             }
             Effect::EngineLeft(engine) => {
                 tracing::debug!(engine = %engine.uuid, id = ?engine.id, "engine left");
                 if let Some(id) = engine.id {
-                    self.shared.change_engines(|engines| drop(engines.remove(&id)));
+                    self.change_engines(|engines| drop(engines.remove(&id)));
                 }
             }
             Effect::Answering(answering) => {
@@ -188,15 +202,25 @@ impl Driver for ClientDriver {
                 } else {
                     tracing::warn!("the controller does not answer");
                 }
-                self.shared.answering.store(answering, Ordering::Relaxed);
+                self.answering.store(answering, Ordering::Relaxed);
             }
             Effect::Shutdown => {
                 tracing::info!("the controller shuts down");
                 return ControlFlow::Break(());
             }
-            Effect::Refused { channel, refusal } => self.refusals[index_of(channel)].note(None, &refusal),
+            // Nothing raw is sent here, and the driver has kept the others.
+            Effect::Published { .. } | Effect::Send { .. } | Effect::Refused { .. } => {}
         }
         ControlFlow::Continue(())
+    }
+
+    fn closed(&self) {
+        let slots = {
+            let mut waiting = self.waiting();
+            waiting.closed = true;
+            std::mem::take(&mut waiting.slots)
+        };
+        slots.values().for_each(|waiter| waiter.slot.disconnect());
     }
 }
 
@@ -206,13 +230,14 @@ fn index_of(channel: Channel) -> usize {
 }
 
 /// Connects the sockets and starts the thread. It ends when all senders have gone, or with the controller.
-pub(crate) fn start(
+pub(crate) fn start<D: Deliver>(
     connection: &ClientConnection,
     interface: &str,
     security: Security,
     name: &SessionId,
     mut machine: Outstanding,
-) -> Result<(Sender<Event>, Arc<Shared>), NetError> {
+    shared: &Arc<D>,
+) -> Result<Sender<Event>, NetError> {
     let context = Context::new().secured(security);
     let mut sockets = Vec::new();
     for (channel, _) in CHANNELS {
@@ -233,13 +258,12 @@ pub(crate) fn start(
         sockets.push(socket.connect([address::url(interface, port)])?);
     }
     let refusals = CHANNELS.iter().map(|(_, name)| Refusals::new(name)).collect();
-    let shared = Arc::new(Shared::new());
     let (sender, mailbox) = remuda_net::mailbox()?;
-    let mut driver = ClientDriver { sockets, refusals, shared: Arc::clone(&shared) };
-    let closing = Closing(Arc::clone(&shared));
+    let mut driver = ClientDriver { sockets, refusals, shared: Arc::clone(shared) };
+    let closing = Closing(Arc::clone(shared));
     std::thread::Builder::new().name("remuda-client".to_owned()).spawn(move || {
         let _closing = closing;
         remuda_net::drive(&mut machine, &mut driver, &mailbox, Clock::new());
     })?;
-    Ok((sender, shared))
+    Ok(sender)
 }

@@ -35,6 +35,8 @@ pub fn part_id(msg_id: &MsgId, engine: &EngineUuid) -> MsgId {
 pub(super) struct Open {
     /// Whether its replies come as one.
     coalesce: bool,
+    /// Whether one reply is that of every part as it stands.
+    is_raw: bool,
     /// The parts without an outcome, and who has them. Never empty.
     parts: Map<MsgId, EngineUuid>,
 }
@@ -70,37 +72,66 @@ impl Outstanding {
         work: &Work,
         out: &mut Vec<Effect>,
     ) {
-        for (uuid, _) in &broadcast.targets {
-            let part = part_id(msg_id, uuid);
-            self.assert_new(&part);
-            self.outputs.insert(part, Collecting::default());
-        }
-        let is_there = |target: &&(EngineUuid, EngineId)| self.engines.id(&target.0).is_some();
-        let (mut there, mut gone): (Vec<_>, Vec<_>) = broadcast.targets.iter().partition(is_there);
-        let first_gone = gone.first().map(|(uuid, _)| uuid.clone());
-        if broadcast.coalesce && first_gone.is_some() {
-            gone.append(&mut there);
-        }
-        for (uuid, _) in gone {
-            // The controller may drop it without a word, and nobody would ever answer.
-            let lost = first_gone.as_ref().filter(|_| broadcast.coalesce).unwrap_or(uuid);
-            let lost = Outcome::EngineLost(Engine { id: None, uuid: lost.clone() });
-            self.resolve(part_id(msg_id, uuid), lost, now, out);
-        }
-        if there.is_empty() {
-            return;
-        }
+        let engines: Vec<_> = broadcast.targets.iter().map(|(uuid, _)| uuid.clone()).collect();
+        let open = self.begin_broadcast(now, msg_id, &engines, broadcast.coalesce, false, out);
+        let is_open = |target: &&(EngineUuid, EngineId)| open.parts.contains_key(&part_id(msg_id, &target.0));
+        let there: Vec<_> = broadcast.targets.iter().filter(is_open).collect();
         let mut extras = Extras::default();
         extras.set_run_timeout(broadcast.run_timeout);
         let (is_coalescing, label) = (broadcast.coalesce, &broadcast.label);
         let metadata = self.pack(&Metadata { targets: &there, is_broadcast: true, is_coalescing, label, extras });
         let (content, buffers) = self.pack_work(work);
         let parts = Parts { msg_type: work.msg_type(), metadata: &metadata, content: &content, buffers };
-        let frames = self.sign(now, msg_id, None, &parts);
-        let mut open = Open { coalesce: broadcast.coalesce, parts: Map::default() };
-        for (uuid, _) in there {
+        self.send_broadcast(now, msg_id.clone(), open, &parts, out);
+    }
+
+    /// Makes room for the parts, and resolves those whose engines are not there.
+    pub(super) fn begin_broadcast(
+        &mut self,
+        now: Now,
+        msg_id: &MsgId,
+        engines: &[EngineUuid],
+        coalesce: bool,
+        is_raw: bool,
+        out: &mut Vec<Effect>,
+    ) -> Open {
+        for uuid in engines {
             let part = part_id(msg_id, uuid);
-            self.engines.assign(uuid, &part);
+            self.assert_new(&part);
+            let collecting = if is_raw { Collecting::raw() } else { Collecting::default() };
+            self.outputs.insert(part, collecting);
+        }
+        let is_there = |uuid: &&EngineUuid| self.engines.id(uuid).is_some();
+        let (mut there, mut gone): (Vec<_>, Vec<_>) = engines.iter().partition(is_there);
+        let first_gone = gone.first().copied();
+        if coalesce && first_gone.is_some() {
+            gone.append(&mut there);
+        }
+        for uuid in gone {
+            // The controller may drop it without a word, and nobody would ever answer.
+            let lost = first_gone.filter(|_| coalesce).unwrap_or(uuid);
+            let lost = Outcome::EngineLost(Engine { id: None, uuid: lost.clone() });
+            self.resolve(part_id(msg_id, uuid), lost, now, out);
+        }
+        let parts = there.into_iter().map(|uuid| (part_id(msg_id, uuid), uuid.clone())).collect();
+        Open { coalesce, is_raw, parts }
+    }
+
+    /// Sends a broadcast, unless no part of it is left.
+    pub(super) fn send_broadcast(
+        &mut self,
+        now: Now,
+        msg_id: MsgId,
+        open: Open,
+        parts: &Parts<'_>,
+        out: &mut Vec<Effect>,
+    ) {
+        if open.parts.is_empty() {
+            return;
+        }
+        let frames = self.sign(now, &msg_id, None, parts);
+        for (part, uuid) in &open.parts {
+            self.engines.assign(uuid, part);
             let request = Request {
                 channel: Channel::Broadcast,
                 engine: Some(uuid.clone()),
@@ -110,9 +141,8 @@ impl Outstanding {
                 expires: None,
             };
             self.requests.insert(part.clone(), request);
-            open.parts.insert(part, uuid.clone());
         }
-        self.broadcasts.insert(msg_id.clone(), open);
+        self.broadcasts.insert(msg_id, open);
         out.push(Effect::Send { channel: Channel::Broadcast, frames });
     }
 
@@ -163,6 +193,10 @@ impl Outstanding {
         let (packer, body) = (self.session.packer(), &reply.body);
         let said = packer.unpack::<Coalesced>(body.metadata()).map_err(|error| error.to_string())?;
         let Some(targets) = said.broadcast_targets else { return Ok(None) };
+        if open.is_raw {
+            let whole = |part: &MsgId| (part.clone(), Outcome::Reply(reply.clone()));
+            return Ok(Some(open.parts.keys().map(whole).collect()));
+        }
         let content = packer.unpack::<ApplyReplyContent>(body.content()).map_err(|error| error.to_string())?;
         let (engines, buffers) = (targets.len(), body.buffer_count());
         let each = match content.remuda {

@@ -85,6 +85,30 @@ impl Route {
     }
 }
 
+/// A request whose parts are packed already: that of a client in another language, which reads the answer itself.
+#[derive(Clone, Debug)]
+pub struct Raw {
+    /// Where it goes: not a channel that only receives.
+    pub channel: Channel,
+    /// The engine that it is sent to by name.
+    pub engine: Option<EngineUuid>,
+    /// The engines of a broadcast, each once: each one's part is a request of its own, under its [`part_id`](super::part_id), and
+    /// then there is none under the id of the whole.
+    pub parts: Vec<EngineUuid>,
+    /// Whether the controller puts the replies to a broadcast into one. Then that is the answer to each part.
+    pub coalesce: bool,
+    /// What is asked. The reply to a `connection_request` also renews the list of engines.
+    pub msg_type: MsgType,
+    /// The metadata, packed.
+    pub metadata: Vec<u8>,
+    /// The content, packed.
+    pub content: Vec<u8>,
+    /// What follows it.
+    pub buffers: Vec<Bytes>,
+    /// Whether there will be an answer. If not, it is sent, and there are no [`Effect`]s of it.
+    pub is_answered: bool,
+}
+
 /// What can happen to a client.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -116,6 +140,13 @@ pub enum Event {
         content: Value,
         /// How long the reply is waited for; `None`: for ever.
         timeout: Option<Duration>,
+    },
+    /// The application sends what it packed itself.
+    Raw {
+        /// Its id, which no earlier request had.
+        msg_id: MsgId,
+        /// All of it. Boxed, for its size.
+        raw: Box<Raw>,
     },
     /// The application tells one engine something, past its queue.
     Control {
@@ -162,6 +193,15 @@ pub enum Effect {
         msg_id: MsgId,
         /// What it wrote.
         piece: Piece,
+    },
+    /// A message came that belongs to a [`Raw`] task: output, or its beginning and end. Never after its [`Effect::OutputEnded`].
+    Published {
+        /// The task.
+        msg_id: MsgId,
+        /// What the message is.
+        msg_type: MsgType,
+        /// The message.
+        body: Body,
     },
     /// No more output of this task will be taken. Once for each task that is not [quiet](Route::is_quiet), never before its
     /// [`Effect::Resolve`].

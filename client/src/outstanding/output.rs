@@ -49,6 +49,8 @@ pub(super) struct Collecting {
     idle: Set<EngineUuid>,
     /// Whether the reply is there, and who made it.
     replied: Replied,
+    /// Whether the messages are passed on as they are.
+    pub(super) is_raw: bool,
 }
 
 #[derive(Debug, Default)]
@@ -94,6 +96,20 @@ pub(super) fn parent_task(session: &Session, body: &Body) -> Result<Option<MsgId
 }
 
 impl Collecting {
+    /// That of a task whose messages are passed on as they are.
+    pub(super) fn raw() -> Self {
+        Self { is_raw: true, ..Self::default() }
+    }
+
+    /// Takes a verified iopub message of the task that is passed on as it is, and says what it is.
+    pub(super) fn take_raw(&mut self, packer: Packer, body: &Body) -> Result<MsgType, Refusal> {
+        let msg_type = Envelope::read(packer, body)?.msg_type;
+        if msg_type == MsgType::Status {
+            self.status(packer, body)?;
+        }
+        Ok(msg_type)
+    }
+
     /// Takes a verified iopub message of the task, and gives what is to be passed on.
     pub(super) fn take(
         &mut self,

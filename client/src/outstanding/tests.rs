@@ -427,3 +427,93 @@ fn ids_of_the_application_are_not_those_of_the_session() {
 mod broadcast;
 mod recheck;
 mod resend;
+
+fn raw(channel: Channel, msg_type: &str) -> Raw {
+    Raw {
+        channel,
+        engine: None,
+        parts: Vec::new(),
+        coalesce: false,
+        msg_type: msg_type.into(),
+        metadata: br#"{"label":7}"#.to_vec(),
+        content: b"{}".to_vec(),
+        buffers: vec![Bytes::from_static(b"x")],
+        is_answered: true,
+    }
+}
+
+fn send_raw(world: &mut World, msg_id: &str, raw: Raw) -> Vec<Effect> {
+    world.apply(Event::Raw { msg_id: msg_id.into(), raw: Box::new(raw) })
+}
+
+#[test]
+fn what_is_packed_already_goes_out_as_it_is_and_its_output_comes_back_so() {
+    let mut world = World::with_engines();
+    let direct = Raw { engine: Some("e0".into()), ..raw(Channel::Mux, "apply_request") };
+    assert_eq!(send_raw(&mut world, "r0", direct), []);
+    let (channel, frames) = world.sent.pop().unwrap();
+    assert_eq!((channel, frames.idents[0].as_bytes()), (Channel::Mux, &b"e0"[..]));
+    assert_eq!(world.controller.key().verify(&frames.body), Ok(()));
+    assert_eq!((frames.body.metadata(), frames.body.content()), (&br#"{"label":7}"#[..], &b"{}"[..]));
+    assert_eq!(frames.body.buffer(0).unwrap(), &b"x"[..]);
+    // More than the limit for what is read here: who reads it himself has it all.
+    let text = json!({"name": "stdout", "text": "more than twenty bytes of text"});
+    let effects = world.output("r0", "stream", &text);
+    let [Effect::Published { msg_id, msg_type: MsgType::Stream, body }] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!((msg_id.as_str(), body.content()), ("r0", text.to_string().as_bytes()));
+    let effects = world.reply(Channel::Mux, "r0");
+    assert!(matches!(resolved(&effects[0]), ("r0", Outcome::Reply(_))), "{effects:?}");
+    let effects = world.idle("r0");
+    assert!(matches!(&effects[0], Effect::Published { msg_type: MsgType::Status, .. }), "{effects:?}");
+    assert_eq!(effects[1..], [ended("r0", true, 0)]);
+    assert!(world.client.is_empty() && world.client.outputs.is_empty());
+}
+
+#[test]
+fn what_has_no_answer_is_sent_and_forgotten() {
+    let mut world = World::with_engines();
+    let comm = Raw { engine: Some("e1".into()), is_answered: false, ..raw(Channel::Mux, "comm_msg") };
+    assert_eq!(send_raw(&mut world, "r0", comm), []);
+    assert_eq!((world.sent.len(), world.client.len()), (1, 0));
+}
+
+#[test]
+fn a_raw_list_of_engines_is_taken_over() {
+    let mut world = World::new();
+    assert_eq!(send_raw(&mut world, "r0", raw(Channel::Query, "connection_request")), []);
+    let content = json!({"status": "ok", "engines": {"0": "e0"}});
+    let effects = world.receive(Channel::Query, "connection_reply", Some("r0"), &json!({}), &content);
+    assert_eq!(effects[0], Effect::EngineJoined(engine(0)));
+    assert_eq!(resolved(&effects[1]).0, "r0");
+}
+
+#[test]
+fn each_part_of_a_raw_broadcast_has_its_answer_or_all_have_one() {
+    for coalesce in [false, true] {
+        let mut world = World::with_engines();
+        let parts = vec!["e0".into(), "e1".into()];
+        assert_eq!(send_raw(&mut world, "b", Raw { parts, coalesce, ..raw(Channel::Broadcast, "apply_request") }), []);
+        assert_eq!((world.sent.len(), world.client.len()), (1, 2));
+        let metadata = if coalesce {
+            json!({"status": "ok", "broadcast_targets": [["e0", 0], ["e1", 1]]})
+        } else {
+            json!({"status": "ok", "engine": "e0"})
+        };
+        let effects =
+            world.receive(Channel::Broadcast, "apply_reply", Some("b_e0"), &metadata, &json!({"status": "ok"}));
+        let mut told: Vec<_> = effects.iter().map(|effect| resolved(effect).0).collect();
+        told.sort_unstable();
+        assert_eq!(told, if coalesce { vec!["b_e0", "b_e1"] } else { vec!["b_e0"] });
+    }
+}
+
+#[test]
+fn a_raw_broadcast_to_an_engine_that_is_not_there_fails_for_that_or_for_all() {
+    for coalesce in [false, true] {
+        let mut world = World::with_engines();
+        let parts = vec!["e0".into(), "gone".into()];
+        let effects = send_raw(&mut world, "b", Raw { parts, coalesce, ..raw(Channel::Broadcast, "apply_request") });
+        let lost = effects.iter().filter(|effect| matches!(effect, Effect::Resolve { .. })).count();
+        assert_eq!((lost, world.sent.len()), if coalesce { (2, 0) } else { (1, 1) });
+    }
+}
