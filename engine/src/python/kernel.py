@@ -146,11 +146,12 @@ def make():
                 flags |= LEAVING
             worker.link.send(DONE, flags, [self.session.pack(content), *buffers])
 
-        def remuda_serve(self):
-            """Serves requests in an event loop, as a stock engine does, so that what code leaves in it goes on."""
+        def remuda_serve(self, request):
+            """Serves requests in an event loop, as a stock engine does, so that what code leaves in it goes on; this one first,
+            if it is one."""
             loop = asyncio.new_event_loop()
             asyncio.set_event_loop(loop)
-            serving = loop.create_task(self.remuda_listen(loop))
+            serving = loop.create_task(self.remuda_listen(loop, request))
             try:
                 while not serving.done():
                     try:
@@ -161,13 +162,15 @@ def make():
             finally:
                 loop.close()
 
-        async def remuda_listen(self, loop):
+        async def remuda_listen(self, loop, request):
             from tornado.ioloop import IOLoop
 
             self.io_loop = IOLoop.current()
             self._control_lock = asyncio.Lock()
             readable = asyncio.Event()
             loop.add_reader(worker.link.sock, readable.set)
+            if request is not None:
+                await self.remuda_run(request)
             while not worker.exiting:
                 if not worker.link.waiting:
                     readable.clear()

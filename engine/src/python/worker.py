@@ -330,12 +330,19 @@ class Worker:
     # What is run.
 
     def serve(self):
+        request = None
         while self.kernel is None:
             message = self.link.receive()
             if message is None or self.exiting:
                 return
-            self.handle(message)
-        self.kernel.remuda_serve()
+            request = self.handle(message)
+            if request is not None:
+                # What is not a function is the kernel's.
+                try:
+                    self.make_kernel()
+                except Exception as error:
+                    self.answer_error(error)
+        self.kernel.remuda_serve(request)
 
     def handle(self, message):
         """Handles a message that needs no event loop; gives what does."""
