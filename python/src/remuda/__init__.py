@@ -14,13 +14,23 @@ import sys
 import sysconfig
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from remuda._function import NativeFunction, function
 from remuda._options import options
 
-__all__ = ["NativeFunction", "__version__", "find_program", "function", "options"]
+__all__ = ["Client", "NativeFunction", "__version__", "find_program", "function", "options"]
 
 __version__ = version("remuda")
+
+
+def __getattr__(name: str) -> Any:
+    # Whoever only wants the program need not have ipyparallel.
+    if name == "Client":
+        from remuda._client import Client
+
+        return Client
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def find_program() -> str:

@@ -13,7 +13,7 @@ _KNOWN = ("run_timeout", "priority", "needs", "fail_unplaceable", "retry_anywher
 
 
 @contextmanager
-def options(view: Any, **asked: Any) -> Iterator[Any]:
+def options(view: Any, **given: Any) -> Iterator[Any]:
     """Tasks that a view, or all views of a client, submits inside have these options.
 
         with remuda.options(view, run_timeout=60, priority=5, needs={"label": "big"}):
@@ -27,29 +27,37 @@ def options(view: Any, **asked: Any) -> Iterator[Any]:
 
     A controller that is not Remuda's ignores them.
     """
-    unknown = sorted(set(asked) - set(_KNOWN))
+    unknown = sorted(set(given) - set(_KNOWN))
     if unknown:
         raise TypeError(f"unknown options {', '.join(map(repr, unknown))}: use {', '.join(_KNOWN)}")
     client = getattr(view, "client", view)
     _teach(client)
     before = _ASKED.get()
-    token = _ASKED.set({**before, id(client): {**before.get(id(client), {}), **asked}})
+    token = _ASKED.set({**before, id(client): {**before.get(id(client), {}), **given}})
     try:
         yield view
     finally:
         _ASKED.reset(token)
 
 
+def asked(client: Any) -> dict[str, Any] | None:
+    """The options that are in force for tasks of this client."""
+    return _ASKED.get().get(id(client))
+
+
 def _teach(client: Any) -> None:
     """Has the client send the options that are in force with each task."""
+    if getattr(client, "accelerated", False):
+        # It asks by itself.
+        return
     original = client.send_apply_request
     if getattr(original, "_remuda", False):
         return
 
     def send_apply_request(socket, f, args=None, kwargs=None, metadata=None, **others):
-        asked = _ASKED.get().get(id(client))
-        if asked:
-            metadata = {**(metadata or {}), "remuda": asked}
+        options = asked(client)
+        if options:
+            metadata = {**(metadata or {}), "remuda": options}
         return original(socket, f, args, kwargs, metadata=metadata, **others)
 
     send_apply_request._remuda = True
