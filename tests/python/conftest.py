@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
 
 import pytest
 import tasks
-from harness import DEADLINE, Cluster, Hung, remuda_binary, wait_for
+from harness import DEADLINE, REPOSITORY, Cluster, Hung, remuda_binary, wait_for
 
 os.environ["IPP_NONINTERACTIVE"] = "1"  # no progress bars
 
@@ -93,6 +97,24 @@ def pytest_runtest_call(item):
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory):
+    """The package `remuda`, as its wheel has it; `REMUDA_WHEEL` names one that is there already."""
+    named = os.environ.get("REMUDA_WHEEL")
+    folder = tmp_path_factory.mktemp("package")
+    if not named:
+        environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+        build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder / "wheel"]
+        subprocess.run([*build, REPOSITORY / "python"], env=environment, check=True, capture_output=True)
+        (named,) = (folder / "wheel").glob("*.whl")
+    with zipfile.ZipFile(named) as wheel:
+        wheel.extractall(folder / "installed")
+    sys.path.insert(0, str(folder / "installed"))
+    import remuda
+
+    return remuda
 
 
 @pytest.fixture(scope="session")
