@@ -1,8 +1,8 @@
 //! What `remuda.Client` is made of: sockets, signatures, the matching of replies, and waiting, none of it under Python's lock.
 //!
-//! A request is a [`Slot`](slot::Slot), made when it is sent. Python keeps the slot, and nothing is kept here of a request whose slot is
+//! A request is a `Slot`, made when it is sent. Python keeps the slot, and nothing is kept here of a request whose slot is
 //! gone. Replies wait in their slots until they are asked for; what somebody wants to hear of as it comes (engines, slots that are
-//! watched) goes through the queue of the [`Core`](connection::Core), which wakes one thread of Python's.
+//! watched) goes through the queue of the `Core`, which wakes one thread of Python's.
 
 mod buffer;
 mod connection;
