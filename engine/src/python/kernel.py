@@ -34,7 +34,7 @@ def make():
     try:
         from ipyparallel.engine.kernel import IPythonParallelKernel
         from jupyter_client.session import Session, extract_header
-        from traitlets.config import Config
+        from traitlets.config import Application, Config
         import ipykernel.debugger  # noqa: F401
     finally:
         if debugpy is None:
@@ -183,6 +183,11 @@ def make():
                     await self.remuda_run(request)
             loop.remove_reader(worker.link.sock)
 
+    class KernelApplication(Application):
+        """Has the kernel, and nothing to run."""
+
+        kernel = None
+
     config = Config()
     config.HistoryManager.hist_file = ":memory:"
     log = logging.getLogger("remuda.kernel")
@@ -199,6 +204,9 @@ def make():
         user_ns=worker.namespace,
         log=log,
     )
+    # Where `%matplotlib` and `%gui` look for the kernel.
+    application = KernelApplication.instance()
+    application.kernel = kernel
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, before)
     sys.modules["__main__"] = worker.main

@@ -193,7 +193,7 @@ class KernelFirst:
     NAMES = frozenset({"IPython", "ipykernel", "matplotlib_inline"})
     PARTS = frozenset({"client", "cluster", "engine", "apps", "controller", "util"})
     # These import their own package for what only all of it has, so all of it comes first, as it would without us.
-    WHOLE = frozenset({"client", "cluster", "apps"})
+    WHOLE = frozenset({"client", "cluster", "apps", "controller"})
 
     def find_spec(self, name, path=None, target=None):
         package, _, part = name.partition(".")
