@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
+use remuda_proto::MsgId;
 use remuda_proto::message::native::StopReason;
 use remuda_proto::message::needs::Needs;
-use remuda_proto::{MsgId, MsgType};
 
 use super::running::Running;
 
@@ -96,12 +96,6 @@ impl Line {
 
     pub(super) fn ids(&self) -> impl Iterator<Item = &MsgId> {
         self.tasks.iter().map(|lined| &lined.running.request.msg_id)
-    }
-
-    /// Those that are code strings.
-    pub(super) fn code(&self) -> impl Iterator<Item = &MsgId> {
-        let is_code = |lined: &&Lined| lined.running.request.msg_type == MsgType::ExecuteRequest;
-        self.tasks.iter().filter(is_code).map(|lined| &lined.running.request.msg_id)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -73,10 +73,8 @@ impl EngineCore {
         }
     }
 
-    /// Code that waits is not run, since code before it failed.
+    /// Code that waits is not run, since code before it failed. None of it is lined up.
     fn abort_code(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let lined: Vec<MsgId> = self.line.code().cloned().collect();
-        lined.into_iter().for_each(|msg_id| self.withdraw(msg_id, false, out));
         for request in self.queue.take_code() {
             self.answer_aborted(now, &request, out);
         }

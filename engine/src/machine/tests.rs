@@ -2,6 +2,7 @@
 
 mod control;
 mod life;
+mod python;
 mod requests;
 mod takeover;
 mod turns;

@@ -45,7 +45,10 @@ impl EngineCore {
             let known = known.map(|needs| self.takes(needs));
             let known = known.as_ref();
             let waits = known.is_some_and(|needs| !is_idle && (self.line.waits() || !self.room.fits(needs)));
+            // Whether code runs depends on how the code before it ends.
+            let depends = self.python.is_some() && request.msg_type == MsgType::ExecuteRequest;
             let follows = waits
+                && !depends
                 && self.line.len() < MAX_LINED_UP
                 && known.is_some_and(|needs| {
                     self.running.all_take(needs) && self.line.needs().is_none_or(|line| line == needs)
